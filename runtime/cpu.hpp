@@ -1,0 +1,66 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "runtime/pack.hpp"
+
+namespace glaive {
+
+/// The words of a call, by argument. A kernel gets those that its stage names.
+class Words {
+ public:
+  std::uint64_t& operator[](Arg arg) { return values_[static_cast<std::size_t>(arg)]; }
+  std::uint64_t operator[](Arg arg) const { return values_[static_cast<std::size_t>(arg)]; }
+  void set_pointer(Arg arg, const void* pointer);
+  void set_scalar(Arg arg, float value);
+
+ private:
+  std::uint64_t values_[arg_count] = {};
+};
+
+/// A shared object loaded from memory (memfd + dlopen), unloaded with its last owner.
+class LoadedCode {
+ public:
+  using Entry = void (*)(const std::uint64_t* words, std::int64_t task, void* scratch);
+  /// Fails with wrong_device when the processor lacks the target's features, failed when the loader refuses.
+  static Result<LoadedCode> load(const CodeObject& code);
+  Result<Entry> entry(std::string_view name) const;
+
+ private:
+  std::shared_ptr<void> handle_;
+};
+
+/// Threads that run tasks. The calling thread is worker 0; a pool of one starts no thread. `run` hands out task numbers
+/// 0..tasks-1 dynamically, calls body(task, worker) and returns when all are done; one run at a time, callers queue.
+class WorkerPool {
+ public:
+  explicit WorkerPool(int workers);
+  WorkerPool(const WorkerPool&) = delete;
+  ~WorkerPool();
+  int workers() const;
+  void run(std::int64_t tasks, void (*body)(void* context, std::int64_t task, int worker), void* context);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A plan with its code loaded, ready to run on the host.
+class CpuKernel {
+ public:
+  static Result<CpuKernel> load(const Plan& plan, std::span<const CodeObject> code);
+  const Plan& plan() const { return plan_; }
+  /// Runs every stage in order. `workspace` holds workspace_bytes(plan, extents), 64-byte aligned;
+  /// extents[workers] must equal pool.workers(). Nothing is allocated.
+  void run(const Words& words, const Extents& extents, void* workspace, WorkerPool& pool) const;
+
+ private:
+  Plan plan_;
+  std::vector<LoadedCode> code_;
+  std::vector<LoadedCode::Entry> entries_;  // one per stage
+};
+
+}  // namespace glaive

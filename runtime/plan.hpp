@@ -1,0 +1,88 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/extents.hpp"
+#include "runtime/status.hpp"
+#include "runtime/target.hpp"
+
+namespace glaive {
+
+/// A count that depends on a call's extents: multiplier * product of ceil(extent / divisor).
+struct Count {
+  struct Factor {
+    Axis axis = Axis::sequences;
+    std::int64_t divisor = 1;
+    friend bool operator==(const Factor&, const Factor&) = default;
+  };
+  std::int64_t multiplier = 1;
+  std::vector<Factor> factors;
+
+  std::int64_t at(const Extents& extents) const;
+  friend bool operator==(const Count&, const Count&) = default;
+};
+
+/// A kernel argument, out of a closed set, so that the runtime can execute any family without knowing it.
+/// Every argument is passed as one 64-bit word.
+enum class Arg : std::uint8_t {
+  // pointers (0 = absent where the contract allows it)
+  q, k, v, g, o,
+  state_in,     ///< base of the states to start from; 0 = every sequence starts from zero
+  state_out,    ///< base of the states to write; 0 = final states are discarded
+  read_slots,   ///< int32 per sequence, -1 = zero state; 0 = sequence b reads slot b
+  write_slots,  ///< int32 per sequence, -1 = discard; 0 = sequence b writes slot b
+  cu_seqlens,   ///< int32 [B+1]; 0 = uniform: sequence b has tokens [b*longest, (b+1)*longest)
+  device_status,
+  // strides, in elements; the last axis of every tensor is contiguous
+  q_token, q_head, k_token, k_head, v_token, v_head, g_token, g_head, o_token, o_head,
+  state_in_slot, state_in_head, state_out_slot, state_out_head,
+  // extents
+  sequences, tokens, longest, heads, kv_heads,
+  // scalars: fp32 bits in the low half of the word
+  scale, gate_tau, gate_clamp,
+  workspace,  ///< base of the plan's workspace
+};
+std::string_view to_string(Arg arg);
+inline constexpr std::size_t arg_count = static_cast<std::size_t>(Arg::workspace) + 1;
+
+/// One launch. On a GPU: grid, block, cluster, dynamic shared memory. On a CPU: `tasks` calls of the entry
+///   void entry(const std::uint64_t* words, std::int64_t task, void* scratch);
+/// spread over the workers, where `scratch` is the calling worker's `scratch_bytes` of workspace, 64-byte aligned.
+struct Stage {
+  std::uint32_t code = 0;  ///< index of the code object in the pack entry
+  std::string entry;
+  Count tasks;                        ///< grid size along x on a GPU
+  std::vector<Arg> args;              ///< words in the entry's order
+  std::int64_t scratch_bytes = 0;     ///< CPU: per worker
+  std::uint32_t block[3] = {1, 1, 1};
+  std::uint32_t cluster = 1;
+  std::uint32_t shared_bytes = 0;
+  friend bool operator==(const Stage&, const Stage&) = default;
+};
+
+/// What the runtime executes, as data.
+struct Plan {
+  std::string variant;  ///< printed variant, e.g. `chunk(C=16,...)`, for people and evidence
+  Target target;
+  std::vector<Stage> stages;
+  std::vector<Count> workspace;  ///< bytes shared by all workers: sum of these; scratch comes on top
+  friend bool operator==(const Plan&, const Plan&) = default;
+};
+
+inline constexpr std::int64_t workspace_alignment = 64;
+
+/// Bytes of workspace that a call needs: the shared part rounded up to 64, then `workers` times the largest scratch.
+std::int64_t workspace_bytes(const Plan& plan, const Extents& extents);
+
+/// One line per stage, for people.
+std::string to_string(const Plan& plan);
+
+/// Little-endian, versioned. `decode_plan` never reads outside `bytes`, whatever they hold, and refuses a plan whose
+/// numbers are out of range (a code index past `code_objects`, non-positive divisors, an unknown argument or axis).
+std::vector<std::byte> encode(const Plan& plan);
+Result<Plan> decode_plan(std::span<const std::byte> bytes, std::size_t code_objects);
+
+}  // namespace glaive

@@ -1,0 +1,35 @@
+#pragma once
+#include <expected>
+#include <string>
+#include <utility>
+
+namespace glaive {
+
+/// What went wrong, in classes a caller can act on. The numbers are those of the C ABI (glaive.h) and never change.
+enum class Status : int {
+  ok = 0,
+  invalid_argument = 1,  ///< the caller gave something outside the contract
+  unsupported = 2,       ///< legal, but no kernel of this build or pack covers it
+  not_found = 3,         ///< no such file, pack entry, family or word
+  bad_pack = 4,          ///< truncated, altered, foreign or newer file
+  untrusted = 5,         ///< a file of native code that others could have written
+  io_error = 6,          ///< the operating system refused a read or write
+  out_of_memory = 7,
+  wrong_device = 8,  ///< code made for another target than this machine
+  failed = 9,        ///< a compiler, loader or kernel failed; the message says which
+};
+
+/// One clear sentence: what was wrong, what was given, what is allowed.
+struct Error {
+  Status status = Status::failed;
+  std::string message;
+};
+
+template <class T>
+using Result = std::expected<T, Error>;
+
+inline std::unexpected<Error> fail(Status status, std::string message) {
+  return std::unexpected(Error{status, std::move(message)});
+}
+
+}  // namespace glaive
