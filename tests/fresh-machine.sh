@@ -53,6 +53,7 @@ repository=$(cd "$(dirname "$0")/.." && pwd)
 root=
 cleanup() {
   [[ -n $root ]] || return 0
+  rm -f "$root.log"
   umount --recursive --lazy "$root/proc" "$root/sys" "$root/dev" 2> /dev/null || true
   if [[ $keep == yes ]]; then
     step "kept: $root (again with --from $root)"
@@ -117,7 +118,6 @@ make_chroot() {
   step "debootstrap $suite from $mirror"
   debootstrap "${options[@]}" "$suite" "$root" "$mirror" > "$root.log" 2>&1 ||
     { tail -n 20 "$root.log" >&2; die "debootstrap failed"; }
-  rm -f "$root.log"
 
   local signed=
   [[ -z $keyring ]] && signed='[trusted=yes] '
