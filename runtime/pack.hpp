@@ -31,18 +31,18 @@ struct Bucket {
   friend bool operator==(Bucket, Bucket) = default;
 };
 Bucket bucket_of(const Extents& extents);
-std::string to_string(Bucket bucket);              ///< `work 4..7, tokens 1024..4095`
-int distance(Bucket a, Bucket b);                  ///< steps along both axes; 0 = same
+std::string to_string(Bucket bucket);  ///< `work 4..7, tokens 1024..4095`
+int distance(Bucket a, Bucket b);      ///< steps along both axes; 0 = same
 
 /// What a winner was chosen for. Two keys are equal exactly when one winner can stand for the other.
 struct WinnerKey {
-  std::string device;   ///< identity(DeviceInfo)
+  std::string device;  ///< identity(DeviceInfo)
   std::string target;
   std::string problem;  ///< to_string(Problem)
   Bucket bucket;
-  std::string policy;   ///< measurement policy, e.g. `v1 effort=normal threads=2`
-  std::uint64_t space = 0;    ///< hash of the families' parameter spaces
-  std::uint32_t schema = 1;   ///< of plans and packs
+  std::string policy;        ///< measurement policy, e.g. `v1 effort=normal threads=2`
+  std::uint64_t space = 0;   ///< hash of the families' parameter spaces
+  std::uint32_t schema = 1;  ///< of plans and packs
   friend bool operator==(const WinnerKey&, const WinnerKey&) = default;
 };
 std::string to_string(const WinnerKey& key);  ///< one line holding every field
@@ -77,6 +77,7 @@ class Pack {
  private:
   struct Impl;
   explicit Pack(std::unique_ptr<Impl> impl);
+  friend Result<void> add_to_pack(const std::filesystem::path& file, std::span<const PackEntry> entries);
   std::unique_ptr<Impl> impl_;
 };
 
@@ -84,8 +85,10 @@ class Pack {
 std::vector<std::byte> encode_pack(std::span<const PackEntry> entries);
 
 /// Adds `entries` to the pack at `file` (created if absent), replacing those of equal keys and keeping all others.
-/// Safe against concurrent writers (a lock file beside it) and crashes (temporary file, fsync, rename). On any error the
-/// old pack is untouched. An existing file that is not a readable pack is an error, not overwritten.
+/// Safe against concurrent writers (a lock file beside it) and crashes (temporary file, fsync, rename). On any error
+/// the old pack is untouched. An existing file that is not a readable pack is an error, not overwritten. New entries
+/// come after those that are kept, in the order given; an entry that no runtime could load is refused as
+/// invalid_argument.
 Result<void> add_to_pack(const std::filesystem::path& file, std::span<const PackEntry> entries);
 
 }  // namespace glaive

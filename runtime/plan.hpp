@@ -29,7 +29,11 @@ struct Count {
 /// Every argument is passed as one 64-bit word.
 enum class Arg : std::uint8_t {
   // pointers (0 = absent where the contract allows it)
-  q, k, v, g, o,
+  q,
+  k,
+  v,
+  g,
+  o,
   state_in,     ///< base of the states to start from; 0 = every sequence starts from zero
   state_out,    ///< base of the states to write; 0 = final states are discarded
   read_slots,   ///< int32 per sequence, -1 = zero state; 0 = sequence b reads slot b
@@ -37,12 +41,30 @@ enum class Arg : std::uint8_t {
   cu_seqlens,   ///< int32 [B+1]; 0 = uniform: sequence b has tokens [b*longest, (b+1)*longest)
   device_status,
   // strides, in elements; the last axis of every tensor is contiguous
-  q_token, q_head, k_token, k_head, v_token, v_head, g_token, g_head, o_token, o_head,
-  state_in_slot, state_in_head, state_out_slot, state_out_head,
+  q_token,
+  q_head,
+  k_token,
+  k_head,
+  v_token,
+  v_head,
+  g_token,
+  g_head,
+  o_token,
+  o_head,
+  state_in_slot,
+  state_in_head,
+  state_out_slot,
+  state_out_head,
   // extents
-  sequences, tokens, longest, heads, kv_heads,
+  sequences,
+  tokens,
+  longest,
+  heads,
+  kv_heads,
   // scalars: fp32 bits in the low half of the word
-  scale, gate_tau, gate_clamp,
+  scale,
+  gate_tau,
+  gate_clamp,
   workspace,  ///< base of the plan's workspace
 };
 std::string_view to_string(Arg arg);
@@ -54,9 +76,9 @@ inline constexpr std::size_t arg_count = static_cast<std::size_t>(Arg::workspace
 struct Stage {
   std::uint32_t code = 0;  ///< index of the code object in the pack entry
   std::string entry;
-  Count tasks;                        ///< grid size along x on a GPU
-  std::vector<Arg> args;              ///< words in the entry's order
-  std::int64_t scratch_bytes = 0;     ///< CPU: per worker
+  Count tasks;                     ///< grid size along x on a GPU
+  std::vector<Arg> args;           ///< words in the entry's order
+  std::int64_t scratch_bytes = 0;  ///< CPU: per worker
   std::uint32_t block[3] = {1, 1, 1};
   std::uint32_t cluster = 1;
   std::uint32_t shared_bytes = 0;
@@ -74,14 +96,19 @@ struct Plan {
 
 inline constexpr std::int64_t workspace_alignment = 64;
 
-/// Bytes of workspace that a call needs: the shared part rounded up to 64, then `workers` times the largest scratch.
+/// Bytes of workspace that a call needs: the shared part rounded up to 64, then `workers` times the largest scratch
+/// rounded up to 64. Worker w's scratch starts at shared_workspace_bytes + w * scratch_bytes_per_worker. Sums past
+/// int64 saturate.
 std::int64_t workspace_bytes(const Plan& plan, const Extents& extents);
+std::int64_t shared_workspace_bytes(const Plan& plan, const Extents& extents);
+std::int64_t scratch_bytes_per_worker(const Plan& plan);
 
 /// One line per stage, for people.
 std::string to_string(const Plan& plan);
 
 /// Little-endian, versioned. `decode_plan` never reads outside `bytes`, whatever they hold, and refuses a plan whose
-/// numbers are out of range (a code index past `code_objects`, non-positive divisors, an unknown argument or axis).
+/// numbers are out of range (no stage, a code index past `code_objects`, non-positive divisors, an unknown argument or
+/// axis, more arguments than there are words).
 std::vector<std::byte> encode(const Plan& plan);
 Result<Plan> decode_plan(std::span<const std::byte> bytes, std::size_t code_objects);
 

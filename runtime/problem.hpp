@@ -20,7 +20,8 @@ std::string_view to_string(StateLayout layout);
 std::int64_t size_of(DType dtype);  ///< bytes of one element
 
 /// What is computed, per head and token t:
-///   S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T,   o_t = scale * S_t^T q_t      (Yang et al. 2024, Gated Linear Attention)
+///   S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T,   o_t = scale * S_t^T q_t      (Yang et al. 2024, Gated Linear
+///   Attention)
 /// with q [B,T,H,K], k and g [B,T,Hkv,K], v [B,T,Hkv,V], o [B,T,H,V], S [B,Hkv,K,V] in fp32 arithmetic.
 /// Whether a sequence starts from a stored state, and whether its last state is stored, is decided per call at run time
 /// (a null state, or slot -1), so it is no part of the problem.
@@ -76,8 +77,8 @@ Result<void> validate(const Shape& shape);
 /// The numbers of a call for a Plan.
 Extents extents_of(const Problem& problem, const Shape& shape, std::int64_t workers);
 
-/// Canonical one-line text, e.g. `forward H16 Hkv4 K128 V128 bf16 gate=f32 logit vk @ B8 T2048`; words at their default are
-/// left out except the io dtype. parse_case(to_string(c)) == c for every valid c.
+/// Canonical one-line text, e.g. `forward H16 Hkv4 K128 V128 bf16 gate=f32 logit vk @ B8 T2048`; words at their default
+/// are left out except the io dtype. parse_case(to_string(c)) == c for every valid c.
 ///   op:     forward | step
 ///   extents: H16 [Hkv4] K128 V128      (Hkv defaults to H)
 ///   dtypes: f32 | bf16 | f16 (io), [gate=DTYPE] (defaults to io), [state=DTYPE] (defaults to f32)
@@ -104,8 +105,8 @@ std::expected<Case, ParseError> parse_case(std::string_view text, DType default_
 /// A problem set: one case per line, `#` comments and blank lines ignored. Errors read `file:line:column: sentence`.
 Result<std::vector<Case>> parse_cases(std::string_view text, std::string_view file_name, DType default_io = DType::f32);
 
-/// Floating-point operations that count as useful: 4 K V per token and kv head, whatever the algorithm (times H/Hkv for the
-/// query side's half).
+/// Floating-point operations that count as useful: 4 K V per token and kv head, whatever the algorithm (times H/Hkv for
+/// the query side's half).
 double useful_operations(const Problem& problem, const Shape& shape);
 /// Bytes that must cross memory once: q, k, v, g, o and the initial and final state.
 double minimal_bytes(const Problem& problem, const Shape& shape);

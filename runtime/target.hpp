@@ -33,18 +33,19 @@ int vector_bits(const Target& cpu_target);
 /// The machine that a measurement belongs to. Identity (all but `target`) is part of a winner's key.
 struct DeviceInfo {
   Target target;
-  std::string name;             ///< "AMD EPYC-Milan Processor", "NVIDIA H100 80GB HBM3"
-  int units = 1;                ///< cores that tasks run on, or SMs
-  std::int64_t l1_bytes = 0;    ///< data cache of one core; shared memory of one SM
-  std::int64_t l2_bytes = 0;    ///< of one core on a CPU, of the chip on a GPU
-  std::int64_t l3_bytes = 0;    ///< CPU only
-  std::int64_t memory_rate = 0; ///< memory clock x bus width in bytes/s; 0 where it cannot be asked (CPUs)
+  std::string name;              ///< "AMD EPYC-Milan Processor", "NVIDIA H100 80GB HBM3"
+  int units = 1;                 ///< cores that tasks run on, or SMs
+  std::int64_t l1_bytes = 0;     ///< data cache of one core; shared memory of one SM
+  std::int64_t l2_bytes = 0;     ///< of one core on a CPU, of the chip on a GPU
+  std::int64_t l3_bytes = 0;     ///< CPU only
+  std::int64_t memory_rate = 0;  ///< memory clock x bus width in bytes/s; 0 where it cannot be asked (CPUs)
 };
 
 /// The host processor; `units` is the number of CPUs this process may run on.
 DeviceInfo host_cpu_device();
 
-/// `name=..; cc=..; units=..; l2=..; memory=..`: equal exactly when measurements carry over.
+/// `name=..; cc=..; units=..; l1=..; l2=..; l3=..; memory=..`: equal exactly when measurements carry over. cc is `-` on
+/// a CPU (its target is a field of its own in a winner's key), l3 is left out on a GPU.
 std::string identity(const DeviceInfo& device);
 
 }  // namespace glaive

@@ -1,0 +1,142 @@
+#include "runtime/files.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <ctime>
+
+namespace glaive {
+namespace {
+
+/// A write past the limit on file sizes raises SIGXFSZ, which by default ends the process: held back here, so that the
+/// write fails with EFBIG like any other.
+class FileSizeSignalHeld {
+ public:
+  FileSizeSignalHeld() {
+    sigset_t pending;
+    sigemptyset(&pending);
+    sigpending(&pending);
+    was_pending_ = sigismember(&pending, SIGXFSZ) == 1;
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGXFSZ);
+    pthread_sigmask(SIG_BLOCK, &set_, &before_);
+  }
+  FileSizeSignalHeld(const FileSizeSignalHeld&) = delete;
+  ~FileSizeSignalHeld() {
+    const timespec now = {};
+    while (not was_pending_ and sigtimedwait(&set_, nullptr, &now) < 0 and errno == EINTR) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+ private:
+  sigset_t set_, before_;
+  bool was_pending_ = false;
+};
+
+/// Removes a file unless told that it has found its place.
+struct Temporary {
+  std::filesystem::path path;
+  bool placed = false;
+  ~Temporary() {
+    if (not placed) unlink(path.c_str());
+  }
+};
+
+int write_all(int fd, std::span<const std::byte> bytes) {
+  while (not bytes.empty()) {
+    const ssize_t written = write(fd, bytes.data(), bytes.size());
+    if (written < 0 and errno == EINTR) continue;
+    if (written < 0) return errno;
+    if (written == 0) return ENOSPC;
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::unexpected<Error> io_failure(std::string_view doing, const std::filesystem::path& path, int error) {
+  const Status status = error == ENOENT ? Status::not_found : Status::io_error;
+  return fail(status, std::string(doing) + " " + path.string() + ": " + std::generic_category().message(error));
+}
+
+int Descriptor::close() {
+  const int fd = std::exchange(fd_, -1);
+  return fd < 0 ? 0 : ::close(fd);
+}
+
+MappedFile::~MappedFile() {
+  if (not bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+Result<MappedFile> MappedFile::open_trusted(const std::filesystem::path& path) {
+  // Not blocking: a pipe in the pack's place must be refused below, not waited for.
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (not file) return io_failure("cannot open", path, errno);
+  struct stat facts = {};
+  if (fstat(file.get(), &facts) != 0) return io_failure("cannot examine", path, errno);
+  if (not S_ISREG(facts.st_mode)) return fail(Status::bad_pack, path.string() + " is not a regular file");
+  if (facts.st_uid != geteuid() and facts.st_uid != 0)
+    return fail(Status::untrusted, path.string() + " belongs to user " + std::to_string(facts.st_uid) +
+                                       ": native code is loaded only from files of root or of the user who runs it");
+  if (facts.st_mode & (S_IWGRP | S_IWOTH)) {
+    char mode[8];
+    std::snprintf(mode, sizeof mode, "%04o", static_cast<unsigned>(facts.st_mode & 07777));
+    return fail(Status::untrusted,
+                path.string() + " can be written by others (mode " + mode +
+                    "): native code is loaded only from files that its owner alone can write; chmod go-w");
+  }
+  MappedFile mapped;
+  if (facts.st_size == 0) return mapped;
+  const auto size = static_cast<std::size_t>(facts.st_size);
+  void* const base = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (base == MAP_FAILED) return io_failure("cannot map", path, errno);
+  mapped.bytes_ = {static_cast<const std::byte*>(base), size};
+  return mapped;
+}
+
+Result<FileLock> FileLock::take(const std::filesystem::path& path) {
+  Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+  if (not file) return fail(Status::io_error, io_failure("cannot make the lock file", path, errno).error().message);
+  while (flock(file.get(), LOCK_EX) != 0)
+    if (errno != EINTR) return io_failure("cannot lock", path, errno);
+  return FileLock(std::move(file));
+}
+
+Result<void> replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+  // One name suffices, as the lock lets in one writer; what a killed one left is taken away.
+  Temporary temporary{path.string() + ".tmp"};
+  unlink(temporary.path.c_str());
+  Descriptor file(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
+  if (not file) {
+    const int error = errno;
+    temporary.placed = true;  // nothing of ours to remove
+    return fail(Status::io_error, io_failure("cannot make", temporary.path, error).error().message);
+  }
+  {
+    const FileSizeSignalHeld held;
+    if (const int error = write_all(file.get(), bytes)) return io_failure("cannot write", temporary.path, error);
+  }
+  if (fsync(file.get()) != 0) return io_failure("cannot flush to disk", temporary.path, errno);
+  if (file.close() != 0) return io_failure("cannot close", temporary.path, errno);
+  if (rename(temporary.path.c_str(), path.c_str()) != 0) return io_failure("cannot put in place", path, errno);
+  temporary.placed = true;
+
+  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  const Descriptor folder_file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (not folder_file or fsync(folder_file.get()) != 0) {
+    // Some file systems cannot flush a folder; the new pack is in place all the same.
+    if (errno != EINVAL and errno != ENOSYS and errno != EACCES)
+      return io_failure("cannot flush to disk", folder, errno);
+  }
+  return {};
+}
+
+}  // namespace glaive
