@@ -1,0 +1,127 @@
+#include "autotune/bench.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "autotune/evidence.hpp"
+#include "autotune/tune.hpp"
+
+namespace glaive {
+namespace {
+
+struct Chosen {
+  Built built;
+  std::string source;
+};
+
+Result<Chosen> compile_variant(Evaluator& evaluator, const Instance& instance, const Variant& variant, std::string source) {
+  auto code = evaluator.compile(instance, variant, 0);
+  if (not code) return std::unexpected(code.error());
+  Chosen chosen{{variant.family->plan(instance, variant.config), std::move(*code)}, std::move(source)};
+  chosen.built.plan.variant = to_string(variant, instance);
+  chosen.built.plan.target = instance.target;
+  return chosen;
+}
+
+Result<Chosen> choose_variant(Evaluator& evaluator, const Case& what, const BenchOptions& options) {
+  const auto& device = evaluator.device();
+  const Instance instance{what.problem, device.target};
+  if (options.variant) {
+    const auto variant = parse_variant(*options.variant, instance);
+    if (not variant) return std::unexpected(variant.error());
+    return compile_variant(evaluator, instance, *variant, "asked");
+  }
+  auto pack = open_pack_if_any(options.pack);
+  if (not pack) return std::unexpected(pack.error());
+  if (*pack) {
+    const auto bucket = bucket_of(extents_of(what.problem, what.shape, options.threads));
+    const auto near =
+        (*pack)->nearest(identity(device), to_string(device.target), to_string(what.problem), bucket);
+    if (near) {
+      auto entry = (*pack)->load(*near);
+      if (not entry) return std::unexpected(entry.error());
+      if (entry->code.size() == 1)
+        return Chosen{{std::move(entry->plan), std::move(entry->code.front())},
+                      (*pack)->key(*near).bucket == bucket ? "pack" : "pack, nearest bucket"};
+    }
+  }
+  auto space = make_space(what, device);
+  if (not space) return std::unexpected(space.error());
+  return compile_variant(evaluator, instance, default_candidate(*space).variant, "default");
+}
+
+nlohmann::ordered_json to_json(const BenchRecord& record) {
+  const double seconds = record.timing.median();
+  return {{"problem", to_string(record.what)},
+          {"device", record.device},
+          {"variant", record.variant},
+          {"source", record.source},
+          {"threads", record.threads},
+          {"median_ms", seconds * 1e3},
+          {"interval", {record.timing.low() * 1e3, record.timing.high() * 1e3}},
+          {"runs", record.timing.samples.size()},
+          {"gflops", record.gflops()},
+          {"roof_ms", record.roof_seconds() * 1e3},
+          {"roof_share", record.roof_seconds() / seconds},
+          {"baseline", record.baseline()},
+          {"baseline_ms", record.baseline_timing().median() * 1e3},
+          {"speedup", record.baseline_timing().median() / seconds},
+          {"error", record.error},
+          {"baselines", {{"rows_ms", record.rows.median() * 1e3}, {"tiles_ms", record.tiles.median() * 1e3}}},
+          {"fma_gflops", record.rates.fma / 1e9},
+          {"copy_gbps", record.rates.copy / 1e9}};
+}
+
+}  // namespace
+
+const char* BenchRecord::baseline() const { return rows.median() <= tiles.median() ? "rows" : "tiles"; }
+const Timing& BenchRecord::baseline_timing() const { return rows.median() <= tiles.median() ? rows : tiles; }
+double BenchRecord::gflops() const { return useful_operations(what.problem, what.shape) / timing.median() / 1e9; }
+double BenchRecord::roof_seconds() const {
+  return std::max(minimal_bytes(what.problem, what.shape) / rates.copy,
+                  useful_operations(what.problem, what.shape) / rates.fma);
+}
+
+Result<BenchRecord> bench(Evaluator& evaluator, const Case& what, const BenchOptions& options) {
+  auto chosen = choose_variant(evaluator, what, options);
+  if (not chosen) return std::unexpected(chosen.error());
+  BenchRecord record{.what = what,
+                     .device = evaluator.device().name,
+                     .variant = chosen->built.plan.variant,
+                     .source = chosen->source,
+                     .threads = evaluator.workers(),
+                     .timing = {},
+                     .rows = {},
+                     .tiles = {},
+                     .rates = evaluator.rates(),
+                     .error = 0};
+  const auto verdict = evaluator.verify(what, chosen->built);
+  if (verdict.drop != Drop::none)
+    return fail(Status::failed, fmt::format("{} on `{}` is not correct ({}): {}", record.variant, to_string(what),
+                                            to_string(verdict.drop), verdict.message));
+  record.error = verdict.error_o;
+  const Contender contenders[] = {{Contender::Kind::kernel, &chosen->built},
+                                  {Contender::Kind::rows, nullptr},
+                                  {Contender::Kind::tiles, nullptr}};
+  const std::size_t keep[] = {0, 1, 2};
+  auto times = evaluator.race(what, contenders, MeasurePolicy{}, keep);
+  if (not times) return std::unexpected(times.error());
+  record.timing = std::move((*times)[0]);
+  record.rows = std::move((*times)[1]);
+  record.tiles = std::move((*times)[2]);
+  return record;
+}
+
+std::string to_json(std::span<const BenchRecord> records, const std::string& command) {
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  nlohmann::ordered_json json = {{"command", command}, {"host", host}, {"commit", glaive_commit()}};
+  json["records"] = nlohmann::ordered_json::array();
+  for (const auto& record : records) json["records"].push_back(to_json(record));
+  return json.dump(2) + "\n";
+}
+
+}  // namespace glaive

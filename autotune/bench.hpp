@@ -1,0 +1,38 @@
+#pragma once
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "autotune/evaluator.hpp"
+
+namespace glaive {
+
+struct BenchOptions {
+  int threads = 1;
+  std::filesystem::path pack;
+  std::optional<std::string> variant;  ///< instead of the pack's winner
+};
+
+/// One measured case: the kernel and both plain loops, interleaved in one run.
+struct BenchRecord {
+  Case what;
+  std::string device, variant;
+  std::string source;      ///< `pack`, `pack, nearest bucket`, `default` or `asked`
+  int threads = 1;
+  Timing timing, rows, tiles;
+  Rates rates;
+  double error = 0;        ///< relative error of o against float64, worst over the verification cases
+
+  const char* baseline() const;       ///< the faster loop
+  const Timing& baseline_timing() const;
+  double gflops() const;
+  double roof_seconds() const;        ///< minimal bytes at the copy rate or useful operations at the FMA peak
+};
+
+/// Measures the pack's winner for `what`, or the default variant where the pack has none.
+Result<BenchRecord> bench(Evaluator& evaluator, const Case& what, const BenchOptions& options);
+
+/// `{"command", "host", "commit", "records": [..]}`
+std::string to_json(std::span<const BenchRecord> records, const std::string& command);
+
+}  // namespace glaive

@@ -1,0 +1,88 @@
+#include "autotune/cache.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+namespace glaive {
+namespace {
+
+std::string_view environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string_view() : std::string_view(value);
+}
+
+std::uint64_t fnv1a(std::string_view text) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const unsigned char c : text) hash = (hash ^ c) * 0x100000001b3;
+  return hash;
+}
+
+}  // namespace
+
+Result<std::filesystem::path> cache_location() {
+  if (const auto own = environment("GLAIVE_CACHE"); not own.empty()) return std::filesystem::path(own);
+  if (const auto xdg = environment("XDG_CACHE_HOME"); not xdg.empty()) return std::filesystem::path(xdg) / "glaive";
+  if (const auto home = environment("HOME"); not home.empty())
+    return std::filesystem::path(home) / ".cache" / "glaive";
+  return fail(Status::io_error, "no cache folder: none of GLAIVE_CACHE, XDG_CACHE_HOME and HOME is set");
+}
+
+Result<void> check_trusted(const std::filesystem::path& file) {
+  struct stat facts{};
+  if (stat(file.c_str(), &facts) != 0)
+    return fail(Status::io_error, fmt::format("{}: {}", file.string(), std::strerror(errno)));
+  if (facts.st_uid != geteuid() and facts.st_uid != 0)
+    return fail(Status::untrusted, fmt::format("{} belongs to another user (uid {}), who could put native code into it",
+                                               file.string(), facts.st_uid));
+  if ((facts.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    return fail(Status::untrusted, fmt::format("{} can be written by other users (mode {:o}), and it holds native code: "
+                                               "run chmod go-w on it once you trust its content",
+                                               file.string(), facts.st_mode & 07777u));
+  return {};
+}
+
+Result<std::filesystem::path> open_cache() {
+  const auto folder = cache_location();
+  if (not folder) return std::unexpected(folder.error());
+  const auto refused = [&](const std::string& what) {
+    return fail(Status::io_error,
+                fmt::format("cache folder {}: {}; set GLAIVE_CACHE to a folder that can be written", folder->string(), what));
+  };
+  std::error_code error;
+  if (folder->has_parent_path()) std::filesystem::create_directories(folder->parent_path(), error);
+  if (error) return refused(fmt::format("cannot be created ({})", error.message()));
+  if (mkdir(folder->c_str(), 0700) != 0 and errno != EEXIST)
+    return refused(fmt::format("cannot be created ({})", std::strerror(errno)));
+  if (not std::filesystem::is_directory(*folder, error)) return refused("a file of that name is in its place");
+  if (access(folder->c_str(), R_OK | W_OK | X_OK) != 0) return refused(fmt::format("{}", std::strerror(errno)));
+  if (auto trusted = check_trusted(*folder); not trusted) return std::unexpected(trusted.error());
+  return *folder;
+}
+
+Result<DeviceLock> DeviceLock::acquire(const std::filesystem::path& folder, std::string_view device,
+                                       void (*on_wait)(void* context), void* context) {
+  const auto file = folder / fmt::format("device-{:016x}.lock", fnv1a(device));
+  const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (descriptor < 0)
+    return fail(Status::io_error, fmt::format("lock file {}: {}", file.string(), std::strerror(errno)));
+  DeviceLock lock(descriptor);
+  if (flock(descriptor, LOCK_EX | LOCK_NB) == 0) return lock;
+  if (errno == EWOULDBLOCK and on_wait != nullptr) on_wait(context);
+  while (flock(descriptor, LOCK_EX) != 0)
+    if (errno != EINTR)
+      return fail(Status::io_error, fmt::format("lock file {}: {}", file.string(), std::strerror(errno)));
+  return lock;
+}
+
+DeviceLock::~DeviceLock() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+}  // namespace glaive

@@ -1,0 +1,39 @@
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <string_view>
+
+#include "runtime/status.hpp"
+
+namespace glaive {
+
+/// Where the tuner keeps its journal, its default pack and its locks: $GLAIVE_CACHE, else $XDG_CACHE_HOME/glaive, else
+/// $HOME/.cache/glaive. Nothing is created; fails with io_error when none of the three is set.
+Result<std::filesystem::path> cache_location();
+
+/// The same folder, created with mode 0700 if absent. Fails with io_error when it cannot be created or written, and with
+/// untrusted when other users could put files into it: the journal holds native code.
+Result<std::filesystem::path> open_cache();
+
+inline constexpr std::string_view journal_name = "journal.sqlite";
+inline constexpr std::string_view pack_name = "winners.pack";
+
+/// Fails with untrusted when `file` is not owned by this user or root, or is writable by others.
+Result<void> check_trusted(const std::filesystem::path& file);
+
+/// An advisory lock on a file, held until destroyed. At most one process on a machine times kernels on one device.
+class DeviceLock {
+ public:
+  /// Waits for the lock; `on_wait` is called once if another process holds it.
+  static Result<DeviceLock> acquire(const std::filesystem::path& folder, std::string_view device,
+                                    void (*on_wait)(void* context) = nullptr, void* context = nullptr);
+  DeviceLock(DeviceLock&& other) noexcept : descriptor_(other.descriptor_) { other.descriptor_ = -1; }
+  DeviceLock& operator=(DeviceLock&&) = delete;
+  ~DeviceLock();
+
+ private:
+  explicit DeviceLock(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_;
+};
+
+}  // namespace glaive

@@ -1,0 +1,61 @@
+#pragma once
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "autotune/measure.hpp"
+#include "autotune/verify.hpp"
+#include "templates/family.hpp"
+
+namespace glaive {
+
+/// A variant that can run: its plan and the code that the plan's stages name.
+struct Built {
+  Plan plan;
+  CodeObject code;
+};
+
+/// What stands in a race: a built variant, or one of the plain loops.
+struct Contender {
+  enum class Kind : std::uint8_t { kernel, rows, tiles } kind = Kind::kernel;
+  const Built* built = nullptr;  ///< of a kernel
+};
+
+/// Rates of the machine, measured in the same run as the kernels.
+struct Rates {
+  double fma = 0;   ///< FLOP/s
+  double copy = 0;  ///< bytes/s, read + written
+};
+
+/// Everything about a search that touches a compiler or a device. The search itself sees data only, so that this can live
+/// in another process, or be invented by a test.
+class Evaluator {
+ public:
+  virtual ~Evaluator() = default;
+  virtual const DeviceInfo& device() const = 0;
+  virtual int workers() const = 0;              ///< threads that run a kernel
+  virtual std::string compiler() const = 0;     ///< build identity
+
+  /// Called by several threads at once, each with a lane of its own in [0, threads).
+  virtual Result<std::string> content_key(const Instance& instance, const Variant& variant, int lane) = 0;
+  virtual Result<CodeObject> compile(const Instance& instance, const Variant& variant, int lane) = 0;
+
+  /// Correctness on verification_cases(what) with every gate distribution.
+  virtual Verdict verify(const Case& what, const Built& built) = 0;
+
+  /// Times the contenders interleaved on `what` at its full size; `keep` as in glaive::race.
+  virtual Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
+                                           const MeasurePolicy& policy, std::span<const std::size_t> keep) = 0;
+  virtual Rates rates() = 0;
+};
+
+/// Names what verify() does; verdicts of other rules are not reused.
+inline constexpr std::string_view verification_rules = "v1";
+
+/// An evaluator for the host processor in this process, with `threads` compilers and `threads` workers. Fails with
+/// `unsupported` when this build has no MLIR.
+Result<std::unique_ptr<Evaluator>> make_local_evaluator(int threads);
+bool have_compiler();
+
+}  // namespace glaive

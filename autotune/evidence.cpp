@@ -1,0 +1,50 @@
+#include "autotune/evidence.hpp"
+
+#include <nlohmann/json.hpp>
+
+namespace glaive {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json times(const Timing& timing) {
+  return {{"median_ms", timing.median() * 1e3},
+          {"interval_ms", {timing.low() * 1e3, timing.high() * 1e3}},
+          {"runs", timing.samples.size()}};
+}
+
+}  // namespace
+
+std::string to_json(const Evidence& evidence) {
+  const double operations = useful_operations(evidence.what.problem, evidence.what.shape);
+  const double seconds = evidence.timing.median();
+  Json json = {{"schema", 1}, {"case", to_string(evidence.what)}, {"variant", evidence.variant},
+               {"content", evidence.content}, {"policy", evidence.policy}};
+  json.update(times(evidence.timing));
+  json["gflops"] = operations / seconds / 1e9;
+  json["peak_share"] = operations / seconds / evidence.rates.fma;
+  Json defaults = Json::array();
+  for (const auto& [variant, timing] : evidence.defaults) {
+    Json entry = {{"variant", variant}};
+    entry.update(times(timing));
+    defaults.push_back(std::move(entry));
+  }
+  json["defaults"] = std::move(defaults);
+  json["baselines"] = {{"rows", times(evidence.rows)}, {"tiles", times(evidence.tiles)}};
+  json["errors"] = {{"o", evidence.verdict.error_o}, {"state", evidence.verdict.error_state}};
+  json["code"] = {{"text_bytes", evidence.text_bytes}, {"stack_bytes", evidence.stack_bytes}};
+  Json drops = Json::object();
+  for (const auto& [drop, count] : evidence.drops) drops[std::string(to_string(drop))] = count;
+  json["counts"] = {{"legal", evidence.legal},       {"tried", evidence.tried}, {"compiled", evidence.compiled},
+                    {"correct", evidence.correct},   {"drops", std::move(drops)}};
+  json["machine"] = {{"device", evidence.device.name},       {"target", to_string(evidence.device.target)},
+                     {"units", evidence.device.units},       {"l1_bytes", evidence.device.l1_bytes},
+                     {"l2_bytes", evidence.device.l2_bytes}, {"l3_bytes", evidence.device.l3_bytes},
+                     {"fma_gflops", evidence.rates.fma / 1e9}, {"copy_gbps", evidence.rates.copy / 1e9}};
+  json["compiler"] = evidence.compiler;
+  json["glaive"] = {{"version", glaive_version()}, {"commit", glaive_commit()}};
+  // A denormal or infinite number must not make the evidence unreadable.
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace glaive

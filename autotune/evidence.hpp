@@ -1,0 +1,32 @@
+#pragma once
+#include <map>
+#include <string>
+
+#include "autotune/evaluator.hpp"
+#include "autotune/tournament.hpp"
+
+namespace glaive {
+
+/// What a winner won on; becomes the JSON text of a pack entry.
+struct Evidence {
+  Case what;
+  std::string variant, content, policy, compiler;
+  DeviceInfo device;
+  Rates rates;
+  Timing timing;
+  std::vector<std::pair<std::string, Timing>> defaults;  ///< by variant; the first is the one to compare with
+  Timing rows, tiles;
+  Verdict verdict;
+  std::int64_t text_bytes = 0, stack_bytes = 0;
+  std::size_t legal = 0, tried = 0, compiled = 0, correct = 0;
+  std::map<Drop, std::size_t> drops;
+};
+
+/// Times in ms with the ends of their 95 % interval.
+std::string to_json(const Evidence& evidence);
+
+/// Version, commit and so on of this build.
+std::string_view glaive_version();
+std::string_view glaive_commit();  ///< empty when unknown
+
+}  // namespace glaive

@@ -1,0 +1,336 @@
+#include "autotune/journal.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sqlite3.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+
+#include "autotune/cache.hpp"
+
+namespace glaive {
+namespace {
+
+constexpr const char* tables = R"sql(
+CREATE TABLE run(id INTEGER PRIMARY KEY, started TEXT NOT NULL, command TEXT NOT NULL);
+CREATE TABLE code(
+  content TEXT PRIMARY KEY, run INTEGER NOT NULL, result INTEGER NOT NULL, message TEXT NOT NULL, seconds REAL NOT NULL,
+  format INTEGER NOT NULL, target TEXT NOT NULL, text_bytes INTEGER NOT NULL, stack_bytes INTEGER NOT NULL,
+  bytes BLOB NOT NULL);
+CREATE TABLE verdict(
+  device TEXT, problem TEXT, variant TEXT, content TEXT, rules TEXT,
+  run INTEGER NOT NULL, result INTEGER NOT NULL, reason TEXT NOT NULL, error_o REAL, error_state REAL,
+  message TEXT NOT NULL,
+  PRIMARY KEY(device, problem, variant, content, rules));
+CREATE TABLE trial(
+  device TEXT, problem TEXT, shape TEXT, policy TEXT, space INTEGER, schema INTEGER,
+  variant TEXT, content TEXT, round INTEGER,
+  run INTEGER NOT NULL, result INTEGER NOT NULL, reason TEXT NOT NULL, median REAL, low REAL, high REAL,
+  samples BLOB NOT NULL, reference TEXT NOT NULL, reference_median REAL,
+  PRIMARY KEY(device, problem, shape, policy, space, schema, variant, content, round));
+CREATE TABLE winner(
+  device TEXT, problem TEXT, shape TEXT, policy TEXT, space INTEGER, schema INTEGER,
+  run INTEGER NOT NULL, variant TEXT NOT NULL, content TEXT NOT NULL, evidence TEXT NOT NULL,
+  PRIMARY KEY(device, problem, shape, policy, space, schema));
+)sql";
+
+constexpr std::string_view where_case =
+    "device=?1 AND problem=?2 AND shape=?3 AND policy=?4 AND space=?5 AND schema=?6";
+
+}  // namespace
+
+struct Journal::Impl {
+  std::filesystem::path file;
+  sqlite3* db = nullptr;
+  std::int64_t run = 0;
+  std::mutex mutex;
+
+  ~Impl() { sqlite3_close(db); }
+
+  std::unexpected<Error> refused(int code) const {
+    const auto because = [&]() -> std::string {
+      switch (code & 0xff) {
+        case SQLITE_FULL:
+          return "the disk is full or a file size limit is reached; steps finished so far are kept";
+        case SQLITE_BUSY:
+        case SQLITE_LOCKED:
+          return "another process holds it locked; try again when that one is done";
+        case SQLITE_NOTADB:
+          return "it is not a journal; move it away and tune again (packs are not affected)";
+        case SQLITE_CORRUPT:
+          return "it is damaged; move it away and tune again (packs are not affected)";
+        case SQLITE_READONLY:
+        case SQLITE_PERM:
+          return "it cannot be written";
+        case SQLITE_CANTOPEN:
+          return "it cannot be opened or created";
+        case SQLITE_IOERR: {
+          const int system = db == nullptr ? 0 : sqlite3_system_errno(db);
+          return fmt::format("reading or writing failed ({}); steps finished so far are kept",
+                             system != 0 ? std::strerror(system) : sqlite3_errstr(code));
+        }
+        default:
+          return db != nullptr ? sqlite3_errmsg(db) : sqlite3_errstr(code);
+      }
+    }();
+    return fail(Status::io_error, fmt::format("journal {}: {}", file.string(), because));
+  }
+
+  Result<void> execute(const char* sql) {
+    const int code = sqlite3_exec(db, sql, nullptr, nullptr, nullptr);
+    if (code != SQLITE_OK) return refused(code);
+    return {};
+  }
+};
+
+namespace {
+
+/// A prepared statement whose first error sticks: bind and step freely, ask once.
+class Statement {
+ public:
+  Statement(sqlite3* db, std::string_view sql) {
+    code_ = sqlite3_prepare_v2(db, sql.data(), static_cast<int>(sql.size()), &statement_, nullptr);
+  }
+  Statement(const Statement&) = delete;
+  ~Statement() { sqlite3_finalize(statement_); }
+
+  Statement& bind(std::string_view text) {
+    return note(sqlite3_bind_text(statement_, ++next_, text.data(), static_cast<int>(text.size()), SQLITE_TRANSIENT));
+  }
+  Statement& bind(std::int64_t number) { return note(sqlite3_bind_int64(statement_, ++next_, number)); }
+  Statement& bind(double number) { return note(sqlite3_bind_double(statement_, ++next_, number)); }
+  Statement& bind(std::span<const std::byte> bytes) {
+    // A null pointer would bind NULL instead of an empty blob.
+    const void* data = bytes.empty() ? static_cast<const void*>("") : bytes.data();
+    return note(sqlite3_bind_blob64(statement_, ++next_, data, bytes.size(), SQLITE_TRANSIENT));
+  }
+  Statement& bind(const CaseKey& key) {
+    bind(key.device).bind(key.problem).bind(key.shape).bind(key.policy);
+    return bind(static_cast<std::int64_t>(key.space)).bind(static_cast<std::int64_t>(key.schema));
+  }
+
+  bool row() {
+    if (code_ != SQLITE_OK) return false;
+    const int code = sqlite3_step(statement_);
+    if (code == SQLITE_ROW) return true;
+    if (code != SQLITE_DONE) code_ = code;
+    return false;
+  }
+  /// SQLITE_OK, or the first error.
+  int finish() {
+    row();
+    return code_;
+  }
+  int code() const { return code_; }
+
+  std::string text(int column) const {
+    const auto* data = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
+    return data == nullptr ? std::string() : std::string(data, sqlite3_column_bytes(statement_, column));
+  }
+  std::int64_t integer(int column) const { return sqlite3_column_int64(statement_, column); }
+  double real(int column) const { return sqlite3_column_double(statement_, column); }
+  std::span<const std::byte> blob(int column) const {
+    const auto* data = static_cast<const std::byte*>(sqlite3_column_blob(statement_, column));
+    return {data, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column))};
+  }
+
+ private:
+  Statement& note(int code) {
+    if (code_ == SQLITE_OK) code_ = code;
+    return *this;
+  }
+  sqlite3_stmt* statement_ = nullptr;
+  int next_ = 0;
+  int code_ = SQLITE_OK;
+};
+
+}  // namespace
+
+Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Journal::Journal(Journal&&) noexcept = default;
+Journal::~Journal() = default;
+std::int64_t Journal::run() const { return impl_->run; }
+
+Result<Journal> Journal::open(const std::filesystem::path& file, std::string_view command) {
+  auto impl = std::make_unique<Impl>();
+  impl->file = file;
+  // SQLite creates files with the umask's mode; the journal holds native code, so only its owner may write it.
+  const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (descriptor < 0)
+    return fail(Status::io_error, fmt::format("journal {}: {}", file.string(), std::strerror(errno)));
+  close(descriptor);
+  if (auto trusted = check_trusted(file); not trusted) return std::unexpected(trusted.error());
+
+  int code = sqlite3_open_v2(file.c_str(), &impl->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, nullptr);
+  if (code != SQLITE_OK) return impl->refused(code);
+  sqlite3_extended_result_codes(impl->db, 1);
+  sqlite3_busy_timeout(impl->db, 10000);
+  if (auto done = impl->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; BEGIN IMMEDIATE"); not done)
+    return std::unexpected(done.error());
+
+  std::int64_t version = 0;
+  {
+    Statement ask(impl->db, "PRAGMA user_version");
+    if (ask.row()) version = ask.integer(0);
+    if (ask.code() != SQLITE_OK) return impl->refused(ask.code());
+  }
+  if (version > schema)
+    return fail(Status::io_error,
+                fmt::format("journal {}: written by a newer glaive (schema {}, this one knows {}); update glaive or set "
+                            "GLAIVE_CACHE to another folder",
+                            file.string(), version, schema));
+  if (version == 0) {
+    if (auto made = impl->execute(tables); not made) return std::unexpected(made.error());
+    if (auto set = impl->execute(fmt::format("PRAGMA user_version={}", schema).c_str()); not set)
+      return std::unexpected(set.error());
+  }
+  {
+    Statement insert(impl->db, "INSERT INTO run(started, command) VALUES(datetime('now'), ?)");
+    if (code = insert.bind(command).finish(); code != SQLITE_OK) return impl->refused(code);
+  }
+  impl->run = sqlite3_last_insert_rowid(impl->db);
+  if (auto done = impl->execute("COMMIT"); not done) return std::unexpected(done.error());
+  return Journal(std::move(impl));
+}
+
+Result<std::optional<CompileRecord>> Journal::find_code(std::string_view content) {
+  const std::lock_guard lock(impl_->mutex);
+  Statement find(impl_->db,
+                 "SELECT result, message, seconds, format, target, text_bytes, stack_bytes, bytes FROM code WHERE content=?");
+  if (not find.bind(content).row()) {
+    if (find.code() != SQLITE_OK) return impl_->refused(find.code());
+    return std::nullopt;
+  }
+  CompileRecord record;
+  record.drop = static_cast<Drop>(find.integer(0));
+  record.message = find.text(1);
+  record.seconds = find.real(2);
+  record.code.format = static_cast<CodeObject::Format>(find.integer(3));
+  record.code.text_bytes = find.integer(5);
+  record.code.stack_bytes = find.integer(6);
+  const auto bytes = find.blob(7);
+  record.code.bytes.assign(bytes.begin(), bytes.end());
+  if (not bytes.empty()) {
+    auto target = parse_target(find.text(4));
+    if (not target) return std::nullopt;  // a row that cannot be read is compiled again
+    record.code.target = std::move(*target);
+  }
+  return record;
+}
+
+Result<void> Journal::put_code(std::string_view content, const CompileRecord& record) {
+  const std::lock_guard lock(impl_->mutex);
+  Statement put(impl_->db, "INSERT OR REPLACE INTO code VALUES(?,?,?,?,?,?,?,?,?,?)");
+  put.bind(content).bind(impl_->run).bind(static_cast<std::int64_t>(record.drop)).bind(record.message);
+  put.bind(record.seconds).bind(static_cast<std::int64_t>(record.code.format));
+  put.bind(record.code.bytes.empty() ? std::string() : to_string(record.code.target));
+  put.bind(record.code.text_bytes).bind(record.code.stack_bytes).bind(std::span(record.code.bytes));
+  if (const int code = put.finish(); code != SQLITE_OK) return impl_->refused(code);
+  return {};
+}
+
+Result<std::optional<Verdict>> Journal::find_verdict(std::string_view device, std::string_view problem,
+                                                     std::string_view variant, std::string_view content,
+                                                     std::string_view rules) {
+  const std::lock_guard lock(impl_->mutex);
+  Statement find(impl_->db,
+                 "SELECT result, error_o, error_state, message FROM verdict WHERE device=? AND problem=? AND variant=? AND "
+                 "content=? AND rules=?");
+  if (not find.bind(device).bind(problem).bind(variant).bind(content).bind(rules).row()) {
+    if (find.code() != SQLITE_OK) return impl_->refused(find.code());
+    return std::nullopt;
+  }
+  return Verdict{static_cast<Drop>(find.integer(0)), find.real(1), find.real(2), find.text(3)};
+}
+
+Result<void> Journal::put_verdict(std::string_view device, std::string_view problem, std::string_view variant,
+                                  std::string_view content, std::string_view rules, const Verdict& verdict) {
+  const std::lock_guard lock(impl_->mutex);
+  Statement put(impl_->db, "INSERT OR REPLACE INTO verdict VALUES(?,?,?,?,?,?,?,?,?,?,?)");
+  put.bind(device).bind(problem).bind(variant).bind(content).bind(rules).bind(impl_->run);
+  put.bind(static_cast<std::int64_t>(verdict.drop)).bind(to_string(verdict.drop));
+  put.bind(verdict.error_o).bind(verdict.error_state).bind(verdict.message);
+  if (const int code = put.finish(); code != SQLITE_OK) return impl_->refused(code);
+  return {};
+}
+
+Result<std::vector<TimingRecord>> Journal::find_timings(const CaseKey& key, Round round) {
+  const std::lock_guard lock(impl_->mutex);
+  Statement find(impl_->db, fmt::format("SELECT variant, content, samples, reference, reference_median, result FROM trial "
+                                        "WHERE {} AND round=?7 ORDER BY rowid",
+                                        where_case));
+  find.bind(key).bind(static_cast<std::int64_t>(round));
+  std::vector<TimingRecord> records;
+  while (find.row()) {
+    TimingRecord record;
+    record.variant = find.text(0);
+    record.content = find.text(1);
+    const auto samples = find.blob(2);
+    record.timing.samples.resize(samples.size() / sizeof(double));
+    if (not samples.empty())
+      std::memcpy(record.timing.samples.data(), samples.data(), record.timing.samples.size() * sizeof(double));
+    record.reference = find.text(3);
+    record.reference_median = find.real(4);
+    record.drop = static_cast<Drop>(find.integer(5));
+    records.push_back(std::move(record));
+  }
+  if (find.code() != SQLITE_OK) return impl_->refused(find.code());
+  return records;
+}
+
+Result<void> Journal::put_timings(const CaseKey& key, Round round, std::span<const TimingRecord> records) {
+  const std::lock_guard lock(impl_->mutex);
+  if (auto begun = impl_->execute("BEGIN IMMEDIATE"); not begun) return begun;
+  for (const auto& record : records) {
+    Statement put(impl_->db, "INSERT OR REPLACE INTO trial VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+    put.bind(key).bind(record.variant).bind(record.content).bind(static_cast<std::int64_t>(round)).bind(impl_->run);
+    put.bind(static_cast<std::int64_t>(record.drop)).bind(to_string(record.drop));
+    put.bind(record.timing.median()).bind(record.timing.low()).bind(record.timing.high());
+    put.bind(std::as_bytes(std::span(record.timing.samples))).bind(record.reference).bind(record.reference_median);
+    if (const int code = put.finish(); code != SQLITE_OK) {
+      auto error = impl_->refused(code);
+      sqlite3_exec(impl_->db, "ROLLBACK", nullptr, nullptr, nullptr);
+      return error;
+    }
+  }
+  auto done = impl_->execute("COMMIT");
+  if (not done) sqlite3_exec(impl_->db, "ROLLBACK", nullptr, nullptr, nullptr);
+  return done;
+}
+
+Result<std::optional<WinnerRecord>> Journal::find_winner(const CaseKey& key) {
+  const std::lock_guard lock(impl_->mutex);
+  Statement find(impl_->db, fmt::format("SELECT variant, content, evidence FROM winner WHERE {}", where_case));
+  if (not find.bind(key).row()) {
+    if (find.code() != SQLITE_OK) return impl_->refused(find.code());
+    return std::nullopt;
+  }
+  return WinnerRecord{find.text(0), find.text(1), find.text(2)};
+}
+
+Result<void> Journal::put_winner(const CaseKey& key, const WinnerRecord& record) {
+  const std::lock_guard lock(impl_->mutex);
+  Statement put(impl_->db, "INSERT OR REPLACE INTO winner VALUES(?,?,?,?,?,?,?,?,?,?)");
+  put.bind(key).bind(impl_->run).bind(record.variant).bind(record.content).bind(record.evidence);
+  if (const int code = put.finish(); code != SQLITE_OK) return impl_->refused(code);
+  return {};
+}
+
+Result<void> Journal::forget(const CaseKey& key) {
+  const std::lock_guard lock(impl_->mutex);
+  if (auto begun = impl_->execute("BEGIN IMMEDIATE"); not begun) return begun;
+  for (const std::string_view table : {"trial", "winner"}) {
+    Statement drop(impl_->db, fmt::format("DELETE FROM {} WHERE {}", table, where_case));
+    if (const int code = drop.bind(key).finish(); code != SQLITE_OK) {
+      auto error = impl_->refused(code);
+      sqlite3_exec(impl_->db, "ROLLBACK", nullptr, nullptr, nullptr);
+      return error;
+    }
+  }
+  return impl_->execute("COMMIT");
+}
+
+}  // namespace glaive

@@ -1,0 +1,111 @@
+#include "autotune/space.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+namespace glaive {
+namespace {
+
+/// Every legal configuration of one family, by counting through the parameters' values.
+void append_variants(const Family& family, const Instance& instance, std::vector<Variant>& out) {
+  const auto parameters = family.parameters(instance);
+  std::vector<std::size_t> digit(parameters.size(), 0);
+  for (const auto& parameter : parameters)
+    if (parameter.values.empty()) return;
+  for (;;) {
+    Config config;
+    for (std::size_t i = 0; i < parameters.size(); ++i) config.push_back(parameters[i].values[digit[i]]);
+    if (not family.constraint(instance, config)) out.push_back({&family, std::move(config)});
+    std::size_t i = parameters.size();
+    while (i > 0 and ++digit[i - 1] == parameters[i - 1].values.size()) digit[--i] = 0;
+    if (i == 0) return;
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(Effort effort) {
+  switch (effort) {
+    case Effort::quick: return "quick";
+    case Effort::normal: return "normal";
+    case Effort::full: return "full";
+  }
+  return "?";
+}
+
+Result<Effort> parse_effort(std::string_view word) {
+  for (const auto effort : {Effort::quick, Effort::normal, Effort::full})
+    if (word == to_string(effort)) return effort;
+  return fail(Status::invalid_argument, fmt::format("unknown effort `{}`: it is quick, normal or full", word));
+}
+
+std::size_t variant_budget(Effort effort) {
+  switch (effort) {
+    case Effort::quick: return 24;
+    case Effort::normal: return 64;
+    case Effort::full: return static_cast<std::size_t>(-1);
+  }
+  return 0;
+}
+
+Result<Space> make_space(const Case& what, const DeviceInfo& device) { return make_space(what, device, families()); }
+
+Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<const Family* const> families) {
+  Space space{.instance = {what.problem, device.target}, .candidates = {}};
+  std::string refusals;
+  for (const Family* family : families) {
+    if (const auto applies = family->applicable(space.instance); not applies) {
+      refusals += fmt::format("{}{}: {}", refusals.empty() ? "" : "; ", family->name(), applies.error().message);
+      continue;
+    }
+    std::vector<Variant> variants;
+    append_variants(*family, space.instance, variants);
+    const auto preset = family->default_config(space.instance);
+    for (auto& variant : variants) {
+      Candidate candidate;
+      candidate.name = to_string(variant, space.instance);
+      candidate.prior = family->prior(space.instance, what.shape, device, variant.config);
+      candidate.is_default = variant.config == preset;
+      candidate.variant = std::move(variant);
+      space.candidates.push_back(std::move(candidate));
+    }
+  }
+  if (space.candidates.empty())
+    return fail(Status::unsupported, fmt::format("no kernel family of this build covers `{}` ({})", to_string(what.problem),
+                                                 refusals.empty() ? "no family is built in" : refusals));
+  std::ranges::stable_sort(space.candidates, {}, &Candidate::prior);
+  return space;
+}
+
+std::vector<Candidate> choose(const Space& space, std::size_t budget) {
+  if (budget >= space.candidates.size()) return space.candidates;
+  std::map<const Family*, std::size_t> taken;
+  std::vector<bool> chosen(space.candidates.size(), false);
+  std::size_t count = 0;
+  const auto take = [&](std::size_t i) {
+    if (chosen[i]) return;
+    chosen[i] = true;
+    ++taken[space.candidates[i].variant.family];
+    ++count;
+  };
+  for (std::size_t i = 0; i < chosen.size(); ++i)
+    if (space.candidates[i].is_default) take(i);
+  const std::size_t share = budget / 8;
+  for (std::size_t i = 0; i < chosen.size() and count < budget; ++i)
+    if (taken[space.candidates[i].variant.family] < share) take(i);
+  for (std::size_t i = 0; i < chosen.size() and count < budget; ++i) take(i);
+
+  std::vector<Candidate> out;
+  for (std::size_t i = 0; i < chosen.size(); ++i)
+    if (chosen[i]) out.push_back(space.candidates[i]);
+  return out;
+}
+
+const Candidate& default_candidate(const Space& space) {
+  const auto found = std::ranges::find_if(space.candidates, &Candidate::is_default);
+  return found != space.candidates.end() ? *found : space.candidates.front();
+}
+
+}  // namespace glaive

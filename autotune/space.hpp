@@ -1,0 +1,43 @@
+#pragma once
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "templates/family.hpp"
+
+namespace glaive {
+
+/// How many variants of a case are tried.
+enum class Effort : std::uint8_t { quick, normal, full };
+std::string_view to_string(Effort effort);
+Result<Effort> parse_effort(std::string_view word);
+std::size_t variant_budget(Effort effort);
+
+struct Candidate {
+  Variant variant;
+  std::string name;       ///< to_string(variant)
+  double prior = 0;       ///< estimated seconds
+  bool is_default = false;
+};
+
+/// The legal variants of one case, fastest by prior first.
+struct Space {
+  Instance instance;
+  std::vector<Candidate> candidates;
+};
+
+/// Variants of every family of `families` that applies to `what` on `device`. Fails with `unsupported` and each family's
+/// own sentence when none applies.
+Result<Space> make_space(const Case& what, const DeviceInfo& device);
+Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<const Family* const> families);
+
+/// The first `budget` candidates by prior, and every default whatever its prior; each family gets at least an eighth of the
+/// budget, since priors of different structures compare less well than priors within one.
+std::vector<Candidate> choose(const Space& space, std::size_t budget);
+
+/// The default that the prior expects to be fastest: what runs where nothing was tuned.
+const Candidate& default_candidate(const Space& space);
+
+}  // namespace glaive

@@ -1,0 +1,49 @@
+#pragma once
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "autotune/journal.hpp"
+
+namespace glaive {
+
+/// Who runs: candidates that compiled and were found correct, in the order of their prior.
+struct Entrant {
+  std::string variant;
+  std::string content;
+  bool is_default = false;
+};
+
+/// Times entrants (by index) interleaved; `plain` adds the two plain loops behind them.
+using TimeEntrants = std::function<Result<std::vector<Timing>>(
+    std::span<const std::size_t> entrants, bool plain, const MeasurePolicy& policy, std::span<const std::size_t> keep)>;
+
+struct TournamentEvents {
+  std::function<void(std::string_view round, std::size_t total)> round;
+  std::function<void(std::size_t done)> advance;
+  std::function<void(const std::string& variant, double ratio)> best;  ///< time relative to the reference
+};
+
+struct TournamentResult {
+  std::size_t winner = 0;
+  Timing timing;          ///< of the winner, interleaved with the following
+  std::vector<std::pair<std::size_t, Timing>> defaults;
+  Timing rows, tiles;     ///< the plain loops
+  std::size_t slower = 0; ///< entrants that were timed and lost
+};
+
+/// Whether `a` is faster than `b` beyond doubt: the intervals do not touch.
+bool clearly_faster(const Timing& a, const Timing& b);
+
+/// Finds the fastest entrant in three rounds, each kept in the journal as soon as it is over and not run again:
+///   screen     every entrant a few times, in small groups that share the reference;
+///   semifinal  the best few, interleaved, longer;
+///   final      the best three against the incumbent in pairs; a challenger takes its place only when clearly faster. Last,
+///              the winner, the defaults and the plain loops together: a default that is clearly faster takes over.
+/// `reference` and `incumbent` are indices; the incumbent is what was served so far, or the reference.
+Result<TournamentResult> tournament(std::span<const Entrant> entrants, std::size_t reference, std::size_t incumbent,
+                                    const TimeEntrants& time, Journal& journal, const CaseKey& key,
+                                    const TournamentEvents& events);
+
+}  // namespace glaive

@@ -1,0 +1,333 @@
+#include "autotune/tune.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <thread>
+
+#include "autotune/cache.hpp"
+#include "autotune/evidence.hpp"
+#include "autotune/tournament.hpp"
+
+namespace glaive {
+namespace {
+
+struct Attempt {
+  Candidate candidate;
+  std::string content;
+  Built built;
+  Drop drop = Drop::none;
+  Verdict verdict;
+};
+
+/// The journal, the disk or a lock failed: no other case would fare better.
+bool ends_run(const Error& error) { return error.status == Status::io_error or error.status == Status::untrusted; }
+
+std::string milliseconds(const Timing& timing) {
+  return fmt::format("{:.3f} ms [{:.3f}, {:.3f}]", timing.median() * 1e3, timing.low() * 1e3, timing.high() * 1e3);
+}
+
+}  // namespace
+
+struct Tuner::Search {
+  Case what;
+  Space space;
+  CaseKey key;
+  WinnerKey winner;
+  std::string incumbent;  ///< variant served so far for this problem and bucket
+  std::vector<Attempt> attempts;
+  std::size_t compiled = 0, correct = 0;
+};
+
+std::string policy_text(Effort effort, int threads) {
+  return fmt::format("v1 effort={} threads={}", to_string(effort), threads);
+}
+
+WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, int threads) {
+  return {.device = identity(device),
+          .target = to_string(device.target),
+          .problem = to_string(what.problem),
+          .bucket = bucket_of(extents_of(what.problem, what.shape, threads)),
+          .policy = policy_text(effort, threads),
+          .space = space_hash({what.problem, device.target})};
+}
+
+std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const DeviceInfo& device, Effort effort,
+                                      int threads) {
+  for (const auto enough : {Effort::full, Effort::normal, Effort::quick}) {
+    if (enough < effort) break;
+    if (const auto found = pack.find(winner_key(what, device, enough, threads))) return found;
+  }
+  return std::nullopt;
+}
+
+Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file) {
+  std::error_code error;
+  if (not std::filesystem::exists(file, error)) return std::nullopt;
+  auto pack = Pack::open(file);
+  if (not pack) return std::unexpected(pack.error());
+  return std::move(*pack);
+}
+
+Tuner::Tuner(Evaluator& evaluator, Journal& journal, Progress& progress, TuneOptions options)
+    : evaluator_(evaluator), journal_(journal), progress_(progress), options_(std::move(options)) {}
+
+Result<TuneOutcome> Tuner::tune(const Case& what) {
+  using enum TuneOutcome::State;
+  const auto& device = evaluator_.device();
+  auto space = make_space(what, device, options_.families);
+  if (not space) return TuneOutcome{unsupported, what, space.error().message, {}};
+
+  Search search{.what = what, .space = std::move(*space), .key = {}, .winner = {}, .incumbent = {}, .attempts = {}};
+  search.winner = winner_key(what, device, options_.effort, options_.threads);
+  search.key = {search.winner.device, search.winner.problem, to_string(what.shape), search.winner.policy,
+                search.winner.space,  search.winner.schema};
+
+  auto pack = open_pack_if_any(options_.pack);
+  if (not pack) return std::unexpected(pack.error());
+  if (*pack) {
+    const bool again = options_.force and std::ranges::find(published_, search.winner) == published_.end();
+    if (const auto found = find_tuned(**pack, what, device, options_.effort, options_.threads); found and not again) {
+      auto entry = (*pack)->load(*found);
+      if (entry) return TuneOutcome{already, what, "tuned already: " + entry->plan.variant, std::move(entry->evidence)};
+      progress_.note(fmt::format("{}; tuning it again", entry.error().message));
+    }
+    if (const auto near = (*pack)->nearest(search.winner.device, search.winner.target, search.winner.problem,
+                                           search.winner.bucket);
+        near and (*pack)->key(*near).bucket == search.winner.bucket)
+      if (auto entry = (*pack)->load(*near)) search.incumbent = entry->plan.variant;
+  }
+  if (options_.force) {
+    if (auto forgotten = journal_.forget(search.key); not forgotten) return std::unexpected(forgotten.error());
+  } else {
+    auto known = publish_known(search);
+    if (not known) return std::unexpected(known.error());
+    if (*known) return std::move(**known);
+  }
+
+  for (auto& candidate : choose(search.space, variant_budget(options_.effort)))
+    search.attempts.push_back({std::move(candidate), {}, {}, Drop::none, {}});
+  const auto named = [&](const auto& holder) { return holder.name == search.incumbent; };
+  const auto chosen = [&](const Attempt& attempt) { return named(attempt.candidate); };
+  if (const auto served = std::ranges::find_if(search.space.candidates, named);
+      served != search.space.candidates.end() and std::ranges::none_of(search.attempts, chosen))
+    search.attempts.push_back({*served, {}, {}, Drop::none, {}});
+
+  if (auto done = compile_all(search); not done) return std::unexpected(done.error());
+  if (auto done = verify_all(search); not done) return std::unexpected(done.error());
+  return race_and_publish(search);
+}
+
+/// A run that was killed between deciding and publishing left its winner in the journal.
+Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
+  auto known = journal_.find_winner(search.key);
+  if (not known) return std::unexpected(known.error());
+  if (not *known) return std::nullopt;
+  const auto candidate = std::ranges::find(search.space.candidates, (*known)->variant, &Candidate::name);
+  if (candidate == search.space.candidates.end()) return std::nullopt;
+  // The generator may have changed since: only the same code is the same winner.
+  const auto content = evaluator_.content_key(search.space.instance, candidate->variant, 0);
+  if (not content or *content != (*known)->content) return std::nullopt;
+  auto code = journal_.find_code(*content);
+  if (not code) return std::unexpected(code.error());
+  if (not *code or (*code)->drop != Drop::none) return std::nullopt;
+  auto outcome = publish(search, *candidate, std::move((*code)->code), std::move((*known)->evidence));
+  if (not outcome) return std::unexpected(outcome.error());
+  return std::move(*outcome);
+}
+
+Result<void> Tuner::compile_all(Search& search) {
+  progress_.begin_phase("compile", search.attempts.size());
+  std::atomic<std::size_t> next = 0;
+  std::mutex mutex;
+  std::optional<Error> broken;
+
+  const auto compile_one = [&](Attempt& attempt, int lane) -> Result<void> {
+    const auto& instance = search.space.instance;
+    const auto& variant = attempt.candidate.variant;
+    CompileRecord record;
+    auto content = evaluator_.content_key(instance, variant, lane);
+    if (content) {
+      attempt.content = *content;
+      auto known = journal_.find_code(attempt.content);
+      if (not known) return std::unexpected(known.error());
+      if (*known) {
+        attempt.built.code = std::move((*known)->code);
+        attempt.drop = (*known)->drop;
+        return {};
+      }
+      const auto begin = std::chrono::steady_clock::now();
+      auto code = evaluator_.compile(instance, variant, lane);
+      record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      if (not code) {
+        record.drop = Drop::compile_error;
+        record.message = code.error().message;
+      } else if (record.code = std::move(*code);
+                 record.code.text_bytes > max_text_bytes or record.code.stack_bytes > max_stack_bytes) {
+        record.drop = Drop::resources;
+        record.message = fmt::format("{} bytes of code, {} of stack", record.code.text_bytes, record.code.stack_bytes);
+      }
+    } else {
+      // Not even a module: filed under the variant's name, so that the journal tells why it is missing.
+      attempt.content = fmt::format("none {} {}", search.key.problem, attempt.candidate.name);
+      record.drop = Drop::compile_error;
+      record.message = content.error().message;
+    }
+    if (auto kept = journal_.put_code(attempt.content, record); not kept) return kept;
+    attempt.built.code = std::move(record.code);
+    attempt.drop = record.drop;
+    return {};
+  };
+  const auto work = [&](int lane) {
+    for (std::size_t i; (i = next++) < search.attempts.size();) {
+      auto& attempt = search.attempts[i];
+      if (auto done = compile_one(attempt, lane); not done) {
+        const std::lock_guard lock(mutex);
+        if (not broken) broken = done.error();
+        next = search.attempts.size();
+        return;
+      }
+      if (attempt.drop != Drop::none) progress_.dropped(attempt.drop);
+      progress_.step();
+    }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    for (int lane = 1; lane < options_.threads; ++lane) helpers.emplace_back(work, lane);
+    work(0);
+  }
+  if (broken) return std::unexpected(*broken);
+  for (auto& attempt : search.attempts) {
+    if (attempt.drop != Drop::none) continue;
+    attempt.built.plan = attempt.candidate.variant.family->plan(search.space.instance, attempt.candidate.variant.config);
+    attempt.built.plan.variant = attempt.candidate.name;
+    attempt.built.plan.target = search.space.instance.target;
+    ++search.compiled;
+  }
+  return {};
+}
+
+Result<void> Tuner::verify_all(Search& search) {
+  progress_.begin_phase("verify", search.compiled);
+  for (auto& attempt : search.attempts) {
+    if (attempt.drop != Drop::none) continue;
+    const auto& name = attempt.candidate.name;
+    auto known =
+        journal_.find_verdict(search.key.device, search.key.problem, name, attempt.content, verification_rules);
+    if (not known) return std::unexpected(known.error());
+    if (*known) {
+      attempt.verdict = std::move(**known);
+    } else {
+      attempt.verdict = evaluator_.verify(search.what, attempt.built);
+      if (auto kept = journal_.put_verdict(search.key.device, search.key.problem, name, attempt.content,
+                                           verification_rules, attempt.verdict);
+          not kept)
+        return kept;
+      // A wrong kernel is a bug in a family or in the compiler: say it at once, with the command that shows it.
+      if (attempt.verdict.drop != Drop::none) progress_.note(fmt::format("{}: {}", name, attempt.verdict.message));
+    }
+    attempt.drop = attempt.verdict.drop;
+    if (attempt.drop != Drop::none) {
+      progress_.dropped(attempt.drop);
+    } else {
+      ++search.correct;
+    }
+    progress_.step();
+  }
+  return {};
+}
+
+Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
+  using enum TuneOutcome::State;
+  std::vector<Entrant> entrants;
+  std::vector<const Attempt*> entered;
+  for (const auto& attempt : search.attempts) {
+    if (attempt.drop != Drop::none) continue;
+    entrants.push_back({attempt.candidate.name, attempt.content, attempt.candidate.is_default});
+    entered.push_back(&attempt);
+  }
+  if (entrants.empty()) {
+    std::string reasons;
+    for (const auto& [drop, count] : progress_.drops())
+      reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", to_string(drop), count);
+    return TuneOutcome{failed, search.what,
+                       fmt::format("none of {} variants is usable ({})", search.attempts.size(), reasons), {}};
+  }
+  const auto preset = std::ranges::find_if(entrants, &Entrant::is_default);
+  const std::size_t reference = preset == entrants.end() ? 0 : static_cast<std::size_t>(preset - entrants.begin());
+  const auto served = std::ranges::find(entrants, search.incumbent, &Entrant::variant);
+  const std::size_t incumbent =
+      served == entrants.end() ? reference : static_cast<std::size_t>(served - entrants.begin());
+
+  const auto waiting = [](void* progress) {
+    static_cast<Progress*>(progress)->note("waiting for another glaive process that is timing on this device");
+  };
+  auto lock = DeviceLock::acquire(options_.cache, search.key.device, waiting, &progress_);
+  if (not lock) return std::unexpected(lock.error());
+
+  const TimeEntrants time = [&](std::span<const std::size_t> running, bool plain, const MeasurePolicy& policy,
+                                std::span<const std::size_t> keep) {
+    std::vector<Contender> contenders;
+    for (const std::size_t i : running) contenders.push_back({Contender::Kind::kernel, &entered[i]->built});
+    if (plain) {
+      contenders.push_back({Contender::Kind::rows, nullptr});
+      contenders.push_back({Contender::Kind::tiles, nullptr});
+    }
+    return evaluator_.race(search.what, contenders, policy, keep);
+  };
+  const TournamentEvents events{
+      .round = [&](std::string_view name, std::size_t total) { progress_.begin_phase(name, total); },
+      .advance = [&](std::size_t done) { progress_.advance(done); },
+      .best = [&](const std::string& variant, double ratio) { progress_.best(variant, ratio); }};
+  auto result = tournament(entrants, reference, incumbent, time, journal_, search.key, events);
+  if (not result) {
+    if (ends_run(result.error())) return std::unexpected(result.error());
+    return TuneOutcome{failed, search.what, result.error().message, {}};
+  }
+
+  const Attempt& winner = *entered[result->winner];
+  Evidence evidence{.what = search.what,
+                    .variant = winner.candidate.name,
+                    .content = winner.content,
+                    .policy = search.winner.policy,
+                    .compiler = evaluator_.compiler(),
+                    .device = evaluator_.device(),
+                    .rates = evaluator_.rates(),
+                    .timing = result->timing,
+                    .defaults = {},
+                    .rows = result->rows,
+                    .tiles = result->tiles,
+                    .verdict = winner.verdict,
+                    .text_bytes = winner.built.code.text_bytes,
+                    .stack_bytes = winner.built.code.stack_bytes,
+                    .legal = search.space.candidates.size(),
+                    .tried = search.attempts.size(),
+                    .compiled = search.compiled,
+                    .correct = search.correct,
+                    .drops = progress_.drops()};
+  evidence.drops[Drop::slower] = result->slower;
+  for (const auto& [index, timing] : result->defaults) evidence.defaults.emplace_back(entrants[index].variant, timing);
+
+  WinnerRecord record{winner.candidate.name, winner.content, to_json(evidence)};
+  if (auto kept = journal_.put_winner(search.key, record); not kept) return std::unexpected(kept.error());
+  auto outcome = publish(search, winner.candidate, winner.built.code, std::move(record.evidence));
+  if (outcome and outcome->state == tuned)
+    outcome->sentence = fmt::format("{}, {}", winner.candidate.name, milliseconds(result->timing));
+  return outcome;
+}
+
+Result<TuneOutcome> Tuner::publish(Search& search, const Candidate& winner, CodeObject code, std::string evidence) {
+  progress_.begin_phase("publish", 0);
+  PackEntry entry{search.winner, winner.variant.family->plan(search.space.instance, winner.variant.config), {}, evidence};
+  entry.plan.variant = winner.name;
+  entry.plan.target = search.space.instance.target;
+  entry.code.push_back(std::move(code));
+  if (auto added = add_to_pack(options_.pack, std::span(&entry, 1)); not added) return std::unexpected(added.error());
+  published_.push_back(search.winner);
+  return TuneOutcome{TuneOutcome::State::tuned, search.what, winner.name, std::move(evidence)};
+}
+
+}  // namespace glaive

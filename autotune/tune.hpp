@@ -1,0 +1,71 @@
+#pragma once
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "autotune/evaluator.hpp"
+#include "autotune/journal.hpp"
+#include "autotune/progress.hpp"
+#include "autotune/space.hpp"
+
+namespace glaive {
+
+struct TuneOptions {
+  Effort effort = Effort::normal;
+  int threads = 1;                 ///< compilers at work, and workers of a kernel
+  std::filesystem::path pack;      ///< winners go here
+  std::filesystem::path cache;     ///< folder of the device lock
+  bool force = false;              ///< tune again even if a winner is known
+  std::span<const Family* const> families = glaive::families();
+};
+
+/// What became of one case.
+struct TuneOutcome {
+  enum class State { tuned, already, unsupported, failed } state = State::failed;
+  Case what;
+  std::string sentence;  ///< for people
+  std::string evidence;  ///< JSON; empty unless tuned or already
+};
+
+/// `v1 effort=normal threads=2`
+std::string policy_text(Effort effort, int threads);
+
+WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, int threads);
+
+/// The entry that makes tuning `what` needless: its key with this effort or a higher one.
+std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const DeviceInfo& device, Effort effort,
+                                      int threads);
+
+/// The pack at `file`; nothing when there is no such file.
+Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file);
+
+/// Limits beyond which compiled code is not worth running.
+inline constexpr std::int64_t max_text_bytes = std::int64_t{1} << 20;
+inline constexpr std::int64_t max_stack_bytes = std::int64_t{1} << 18;
+
+/// Tunes one case after the other: enumerate, compile in threads, verify, race, publish. Each finished step is in the
+/// journal, each winner in the pack, before the next begins.
+class Tuner {
+ public:
+  Tuner(Evaluator& evaluator, Journal& journal, Progress& progress, TuneOptions options);
+
+  /// An error means that the run cannot go on (journal, pack or lock); a case that cannot be tuned is an outcome.
+  Result<TuneOutcome> tune(const Case& what);
+
+ private:
+  struct Search;
+  Result<void> compile_all(Search& search);
+  Result<void> verify_all(Search& search);
+  Result<TuneOutcome> race_and_publish(Search& search);
+  Result<TuneOutcome> publish(Search& search, const Candidate& winner, CodeObject code, std::string evidence);
+  Result<std::optional<TuneOutcome>> publish_known(Search& search);
+
+  Evaluator& evaluator_;
+  Journal& journal_;
+  Progress& progress_;
+  TuneOptions options_;
+  std::vector<WinnerKey> published_;  ///< by this run
+};
+
+}  // namespace glaive
