@@ -17,7 +17,8 @@ struct Chosen {
   std::string source;
 };
 
-Result<Chosen> compile_variant(Evaluator& evaluator, const Instance& instance, const Variant& variant, std::string source) {
+Result<Chosen> compile_variant(Evaluator& evaluator, const Instance& instance, const Variant& variant,
+                               std::string source) {
   auto code = evaluator.compile(instance, variant, 0);
   if (not code) return std::unexpected(code.error());
   Chosen chosen{{variant.family->plan(instance, variant.config), std::move(*code)}, std::move(source)};
@@ -38,8 +39,7 @@ Result<Chosen> choose_variant(Evaluator& evaluator, const Case& what, const Benc
   if (not pack) return std::unexpected(pack.error());
   if (*pack) {
     const auto bucket = bucket_of(extents_of(what.problem, what.shape, options.threads));
-    const auto near =
-        (*pack)->nearest(identity(device), to_string(device.target), to_string(what.problem), bucket);
+    const auto near = (*pack)->nearest(identity(device), to_string(device.target), to_string(what.problem), bucket);
     if (near) {
       auto entry = (*pack)->load(*near);
       if (not entry) return std::unexpected(entry.error());
@@ -103,9 +103,8 @@ Result<BenchRecord> bench(Evaluator& evaluator, const Case& what, const BenchOpt
     return fail(Status::failed, fmt::format("{} on `{}` is not correct ({}): {}", record.variant, to_string(what),
                                             to_string(verdict.drop), verdict.message));
   record.error = verdict.error_o;
-  const Contender contenders[] = {{Contender::Kind::kernel, &chosen->built},
-                                  {Contender::Kind::rows, nullptr},
-                                  {Contender::Kind::tiles, nullptr}};
+  const Contender contenders[] = {
+      {Contender::Kind::kernel, &chosen->built}, {Contender::Kind::rows, nullptr}, {Contender::Kind::tiles, nullptr}};
   const std::size_t keep[] = {0, 1, 2};
   auto times = evaluator.race(what, contenders, MeasurePolicy{}, keep);
   if (not times) return std::unexpected(times.error());

@@ -17,16 +17,16 @@ struct BenchOptions {
 struct BenchRecord {
   Case what;
   std::string device, variant;
-  std::string source;      ///< `pack`, `pack, nearest bucket`, `default` or `asked`
+  std::string source;  ///< `pack`, `pack, nearest bucket`, `default` or `asked`
   int threads = 1;
   Timing timing, rows, tiles;
   Rates rates;
-  double error = 0;        ///< relative error of o against float64, worst over the verification cases
+  double error = 0;  ///< relative error of o against float64, worst over the verification cases
 
-  const char* baseline() const;       ///< the faster loop
+  const char* baseline() const;  ///< the faster loop
   const Timing& baseline_timing() const;
   double gflops() const;
-  double roof_seconds() const;        ///< minimal bytes at the copy rate or useful operations at the FMA peak
+  double roof_seconds() const;  ///< minimal bytes at the copy rate or useful operations at the FMA peak
 };
 
 /// Measures the pack's winner for `what`, or the default variant where the pack has none.

@@ -29,8 +29,7 @@ std::uint64_t fnv1a(std::string_view text) {
 Result<std::filesystem::path> cache_location() {
   if (const auto own = environment("GLAIVE_CACHE"); not own.empty()) return std::filesystem::path(own);
   if (const auto xdg = environment("XDG_CACHE_HOME"); not xdg.empty()) return std::filesystem::path(xdg) / "glaive";
-  if (const auto home = environment("HOME"); not home.empty())
-    return std::filesystem::path(home) / ".cache" / "glaive";
+  if (const auto home = environment("HOME"); not home.empty()) return std::filesystem::path(home) / ".cache" / "glaive";
   return fail(Status::io_error, "no cache folder: none of GLAIVE_CACHE, XDG_CACHE_HOME and HOME is set");
 }
 
@@ -42,9 +41,10 @@ Result<void> check_trusted(const std::filesystem::path& file) {
     return fail(Status::untrusted, fmt::format("{} belongs to another user (uid {}), who could put native code into it",
                                                file.string(), facts.st_uid));
   if ((facts.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-    return fail(Status::untrusted, fmt::format("{} can be written by other users (mode {:o}), and it holds native code: "
-                                               "run chmod go-w on it once you trust its content",
-                                               file.string(), facts.st_mode & 07777u));
+    return fail(Status::untrusted,
+                fmt::format("{} can be written by other users (mode {:o}), and it holds native code: "
+                            "run chmod go-w on it once you trust its content",
+                            file.string(), facts.st_mode & 07777u));
   return {};
 }
 
@@ -52,8 +52,8 @@ Result<std::filesystem::path> open_cache() {
   const auto folder = cache_location();
   if (not folder) return std::unexpected(folder.error());
   const auto refused = [&](const std::string& what) {
-    return fail(Status::io_error,
-                fmt::format("cache folder {}: {}; set GLAIVE_CACHE to a folder that can be written", folder->string(), what));
+    return fail(Status::io_error, fmt::format("cache folder {}: {}; set GLAIVE_CACHE to a folder that can be written",
+                                              folder->string(), what));
   };
   std::error_code error;
   if (folder->has_parent_path()) std::filesystem::create_directories(folder->parent_path(), error);

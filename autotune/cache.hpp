@@ -11,8 +11,8 @@ namespace glaive {
 /// $HOME/.cache/glaive. Nothing is created; fails with io_error when none of the three is set.
 Result<std::filesystem::path> cache_location();
 
-/// The same folder, created with mode 0700 if absent. Fails with io_error when it cannot be created or written, and with
-/// untrusted when other users could put files into it: the journal holds native code.
+/// The same folder, created with mode 0700 if absent. Fails with io_error when it cannot be created or written, and
+/// with untrusted when other users could put files into it: the journal holds native code.
 Result<std::filesystem::path> open_cache();
 
 inline constexpr std::string_view journal_name = "journal.sqlite";

@@ -28,14 +28,14 @@ struct Rates {
   double copy = 0;  ///< bytes/s, read + written
 };
 
-/// Everything about a search that touches a compiler or a device. The search itself sees data only, so that this can live
-/// in another process, or be invented by a test.
+/// Everything about a search that touches a compiler or a device. The search itself sees data only, so that this can
+/// live in another process, or be invented by a test.
 class Evaluator {
  public:
   virtual ~Evaluator() = default;
   virtual const DeviceInfo& device() const = 0;
-  virtual int workers() const = 0;              ///< threads that run a kernel
-  virtual std::string compiler() const = 0;     ///< build identity
+  virtual int workers() const = 0;           ///< threads that run a kernel
+  virtual std::string compiler() const = 0;  ///< build identity
 
   /// Called by several threads at once, each with a lane of its own in [0, threads).
   virtual Result<std::string> content_key(const Instance& instance, const Variant& variant, int lane) = 0;

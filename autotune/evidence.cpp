@@ -18,8 +18,11 @@ Json times(const Timing& timing) {
 std::string to_json(const Evidence& evidence) {
   const double operations = useful_operations(evidence.what.problem, evidence.what.shape);
   const double seconds = evidence.timing.median();
-  Json json = {{"schema", 1}, {"case", to_string(evidence.what)}, {"variant", evidence.variant},
-               {"content", evidence.content}, {"policy", evidence.policy}};
+  Json json = {{"schema", 1},
+               {"case", to_string(evidence.what)},
+               {"variant", evidence.variant},
+               {"content", evidence.content},
+               {"policy", evidence.policy}};
   json.update(times(evidence.timing));
   json["gflops"] = operations / seconds / 1e9;
   json["peak_share"] = operations / seconds / evidence.rates.fma;
@@ -35,11 +38,14 @@ std::string to_json(const Evidence& evidence) {
   json["code"] = {{"text_bytes", evidence.text_bytes}, {"stack_bytes", evidence.stack_bytes}};
   Json drops = Json::object();
   for (const auto& [drop, count] : evidence.drops) drops[std::string(to_string(drop))] = count;
-  json["counts"] = {{"legal", evidence.legal},       {"tried", evidence.tried}, {"compiled", evidence.compiled},
-                    {"correct", evidence.correct},   {"drops", std::move(drops)}};
-  json["machine"] = {{"device", evidence.device.name},       {"target", to_string(evidence.device.target)},
-                     {"units", evidence.device.units},       {"l1_bytes", evidence.device.l1_bytes},
-                     {"l2_bytes", evidence.device.l2_bytes}, {"l3_bytes", evidence.device.l3_bytes},
+  json["counts"] = {{"legal", evidence.legal},
+                    {"tried", evidence.tried},
+                    {"compiled", evidence.compiled},
+                    {"correct", evidence.correct},
+                    {"drops", std::move(drops)}};
+  json["machine"] = {{"device", evidence.device.name},         {"target", to_string(evidence.device.target)},
+                     {"units", evidence.device.units},         {"l1_bytes", evidence.device.l1_bytes},
+                     {"l2_bytes", evidence.device.l2_bytes},   {"l3_bytes", evidence.device.l3_bytes},
                      {"fma_gflops", evidence.rates.fma / 1e9}, {"copy_gbps", evidence.rates.copy / 1e9}};
   json["compiler"] = evidence.compiler;
   json["glaive"] = {{"version", glaive_version()}, {"commit", glaive_commit()}};

@@ -159,8 +159,7 @@ Result<Journal> Journal::open(const std::filesystem::path& file, std::string_vie
   impl->file = file;
   // SQLite creates files with the umask's mode; the journal holds native code, so only its owner may write it.
   const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (descriptor < 0)
-    return fail(Status::io_error, fmt::format("journal {}: {}", file.string(), std::strerror(errno)));
+  if (descriptor < 0) return fail(Status::io_error, fmt::format("journal {}: {}", file.string(), std::strerror(errno)));
   close(descriptor);
   if (auto trusted = check_trusted(file); not trusted) return std::unexpected(trusted.error());
 
@@ -178,10 +177,11 @@ Result<Journal> Journal::open(const std::filesystem::path& file, std::string_vie
     if (ask.code() != SQLITE_OK) return impl->refused(ask.code());
   }
   if (version > schema)
-    return fail(Status::io_error,
-                fmt::format("journal {}: written by a newer glaive (schema {}, this one knows {}); update glaive or set "
-                            "GLAIVE_CACHE to another folder",
-                            file.string(), version, schema));
+    return fail(
+        Status::io_error,
+        fmt::format("journal {}: written by a newer glaive (schema {}, this one knows {}); update glaive or set "
+                    "GLAIVE_CACHE to another folder",
+                    file.string(), version, schema));
   if (version == 0) {
     if (auto made = impl->execute(tables); not made) return std::unexpected(made.error());
     if (auto set = impl->execute(fmt::format("PRAGMA user_version={}", schema).c_str()); not set)
@@ -198,8 +198,9 @@ Result<Journal> Journal::open(const std::filesystem::path& file, std::string_vie
 
 Result<std::optional<CompileRecord>> Journal::find_code(std::string_view content) {
   const std::lock_guard lock(impl_->mutex);
-  Statement find(impl_->db,
-                 "SELECT result, message, seconds, format, target, text_bytes, stack_bytes, bytes FROM code WHERE content=?");
+  Statement find(
+      impl_->db,
+      "SELECT result, message, seconds, format, target, text_bytes, stack_bytes, bytes FROM code WHERE content=?");
   if (not find.bind(content).row()) {
     if (find.code() != SQLITE_OK) return impl_->refused(find.code());
     return std::nullopt;
@@ -236,9 +237,10 @@ Result<std::optional<Verdict>> Journal::find_verdict(std::string_view device, st
                                                      std::string_view variant, std::string_view content,
                                                      std::string_view rules) {
   const std::lock_guard lock(impl_->mutex);
-  Statement find(impl_->db,
-                 "SELECT result, error_o, error_state, message FROM verdict WHERE device=? AND problem=? AND variant=? AND "
-                 "content=? AND rules=?");
+  Statement find(
+      impl_->db,
+      "SELECT result, error_o, error_state, message FROM verdict WHERE device=? AND problem=? AND variant=? AND "
+      "content=? AND rules=?");
   if (not find.bind(device).bind(problem).bind(variant).bind(content).bind(rules).row()) {
     if (find.code() != SQLITE_OK) return impl_->refused(find.code());
     return std::nullopt;
@@ -259,9 +261,10 @@ Result<void> Journal::put_verdict(std::string_view device, std::string_view prob
 
 Result<std::vector<TimingRecord>> Journal::find_timings(const CaseKey& key, Round round) {
   const std::lock_guard lock(impl_->mutex);
-  Statement find(impl_->db, fmt::format("SELECT variant, content, samples, reference, reference_median, result FROM trial "
-                                        "WHERE {} AND round=?7 ORDER BY rowid",
-                                        where_case));
+  Statement find(impl_->db,
+                 fmt::format("SELECT variant, content, samples, reference, reference_median, result FROM trial "
+                             "WHERE {} AND round=?7 ORDER BY rowid",
+                             where_case));
   find.bind(key).bind(static_cast<std::int64_t>(round));
   std::vector<TimingRecord> records;
   while (find.row()) {

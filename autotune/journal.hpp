@@ -15,10 +15,10 @@ namespace glaive {
 
 /// What one tuning of one case is filed under: a change of any field makes old times worthless.
 struct CaseKey {
-  std::string device;   ///< identity(DeviceInfo)
+  std::string device;  ///< identity(DeviceInfo)
   std::string problem;
   std::string shape;
-  std::string policy;   ///< measurement policy
+  std::string policy;  ///< measurement policy
   std::uint64_t space = 0;
   std::uint32_t schema = 1;
   friend bool operator==(const CaseKey&, const CaseKey&) = default;
@@ -52,8 +52,9 @@ struct WinnerRecord {
   std::string evidence;  ///< JSON
 };
 
-/// The tuner's memory: an SQLite file in WAL mode where each finished step is one transaction, so that a killed run loses at
-/// most the step it was in. Calls may come from several threads. Every error is one sentence that names the file.
+/// The tuner's memory: an SQLite file in WAL mode where each finished step is one transaction, so that a killed run
+/// loses at most the step it was in. Calls may come from several threads. Every error is one sentence that names the
+/// file.
 class Journal {
  public:
   static constexpr int schema = 1;
@@ -69,12 +70,14 @@ class Journal {
   Result<void> put_code(std::string_view content, const CompileRecord& record);
 
   Result<std::optional<Verdict>> find_verdict(std::string_view device, std::string_view problem,
-                                              std::string_view variant, std::string_view content, std::string_view rules);
+                                              std::string_view variant, std::string_view content,
+                                              std::string_view rules);
   Result<void> put_verdict(std::string_view device, std::string_view problem, std::string_view variant,
                            std::string_view content, std::string_view rules, const Verdict& verdict);
 
   Result<std::vector<TimingRecord>> find_timings(const CaseKey& key, Round round);
-  Result<void> put_timings(const CaseKey& key, Round round, std::span<const TimingRecord> records);  ///< one transaction
+  Result<void> put_timings(const CaseKey& key, Round round,
+                           std::span<const TimingRecord> records);  ///< one transaction
 
   Result<std::optional<WinnerRecord>> find_winner(const CaseKey& key);
   Result<void> put_winner(const CaseKey& key, const WinnerRecord& record);

@@ -71,8 +71,12 @@ class LocalEvaluator final : public Evaluator {
           runs.emplace_back([&, kernel] { kernel->run(words, extents, workspace.get(), pool_); });
           ++kernel;
           break;
-        case Contender::Kind::rows: runs.emplace_back([&] { baseline_rows(*call_, pool_); }); break;
-        case Contender::Kind::tiles: runs.emplace_back([&] { baseline_tiles(*call_, pool_); }); break;
+        case Contender::Kind::rows:
+          runs.emplace_back([&] { baseline_rows(*call_, pool_); });
+          break;
+        case Contender::Kind::tiles:
+          runs.emplace_back([&] { baseline_tiles(*call_, pool_); });
+          break;
       }
     }
     return glaive::race(runs, policy, keep);
@@ -138,9 +142,10 @@ Result<std::unique_ptr<Evaluator>> make_local_evaluator(int threads) {
 #else
 bool have_compiler() { return false; }
 Result<std::unique_ptr<Evaluator>> make_local_evaluator(int) {
-  return fail(Status::unsupported,
-              "this glaive was built without MLIR, so it cannot compile kernels: install libmlir-19-dev, llvm-19-dev and "
-              "liblld-19-dev, and build again with -DGLAIVE_MLIR=ON");
+  return fail(
+      Status::unsupported,
+      "this glaive was built without MLIR, so it cannot compile kernels: install libmlir-19-dev, llvm-19-dev and "
+      "liblld-19-dev, and build again with -DGLAIVE_MLIR=ON");
 }
 #endif
 

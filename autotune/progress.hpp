@@ -11,8 +11,8 @@
 
 namespace glaive {
 
-/// Tells a person what a tuning run is doing: one line redrawn in place on a terminal, a line every few seconds elsewhere,
-/// nothing when quiet. Any thread may call.
+/// Tells a person what a tuning run is doing: one line redrawn in place on a terminal, a line every few seconds
+/// elsewhere, nothing when quiet. Any thread may call.
 class Progress {
  public:
   enum class Mode { quiet, plain, live };

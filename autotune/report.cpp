@@ -39,7 +39,8 @@ std::string spread(double low, double median, double high) {
 }  // namespace
 
 std::string tune_table(std::span<const TuneOutcome> outcomes) {
-  std::vector<Row> rows{{"problem", "median ms", "+-", "GFLOP/s", "of peak", "vs default", "vs tiles", "vs rows", "winner"}};
+  std::vector<Row> rows{
+      {"problem", "median ms", "+-", "GFLOP/s", "of peak", "vs default", "vs tiles", "vs rows", "winner"}};
   std::string others;
   for (const auto& outcome : outcomes) {
     const auto json = nlohmann::json::parse(outcome.evidence, nullptr, false);
@@ -71,13 +72,12 @@ std::string bench_table(std::span<const BenchRecord> records) {
       {"problem", "median ms", "+-", "runs", "GFLOP/s", "of roof", "vs tiles", "vs rows", "error", "from", "variant"}};
   for (const auto& record : records) {
     const double median = record.timing.median();
-    rows.push_back({to_string(record.what), fmt::format("{:.3f}", median * 1e3),
-                    spread(record.timing.low(), median, record.timing.high()),
-                    fmt::format("{}", record.timing.samples.size()), fmt::format("{:.1f}", record.gflops()),
-                    fmt::format("{:.0f} %", record.roof_seconds() / median * 100),
-                    fmt::format("{:.2f}x", record.tiles.median() / median),
-                    fmt::format("{:.2f}x", record.rows.median() / median), fmt::format("{:.1e}", record.error),
-                    record.source, record.variant});
+    rows.push_back(
+        {to_string(record.what), fmt::format("{:.3f}", median * 1e3),
+         spread(record.timing.low(), median, record.timing.high()), fmt::format("{}", record.timing.samples.size()),
+         fmt::format("{:.1f}", record.gflops()), fmt::format("{:.0f} %", record.roof_seconds() / median * 100),
+         fmt::format("{:.2f}x", record.tiles.median() / median), fmt::format("{:.2f}x", record.rows.median() / median),
+         fmt::format("{:.1e}", record.error), record.source, record.variant});
   }
   return rows.size() > 1 ? align(rows) : std::string();
 }

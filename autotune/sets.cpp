@@ -29,7 +29,8 @@ Result<std::vector<Case>> load_set(std::string_view name_or_file, DType default_
   std::ifstream in(file);
   std::ostringstream text;
   if (in) text << in.rdbuf();
-  if (not in) return fail(Status::invalid_argument, fmt::format("cannot read `{}`: {}", name_or_file, std::strerror(errno)));
+  if (not in)
+    return fail(Status::invalid_argument, fmt::format("cannot read `{}`: {}", name_or_file, std::strerror(errno)));
   auto cases = parse_cases(text.str(), name_or_file, default_io);
   if (cases and cases->empty())
     return fail(Status::invalid_argument, fmt::format("`{}` holds no problem line", name_or_file));

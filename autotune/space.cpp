@@ -28,9 +28,12 @@ void append_variants(const Family& family, const Instance& instance, std::vector
 
 std::string_view to_string(Effort effort) {
   switch (effort) {
-    case Effort::quick: return "quick";
-    case Effort::normal: return "normal";
-    case Effort::full: return "full";
+    case Effort::quick:
+      return "quick";
+    case Effort::normal:
+      return "normal";
+    case Effort::full:
+      return "full";
   }
   return "?";
 }
@@ -43,9 +46,12 @@ Result<Effort> parse_effort(std::string_view word) {
 
 std::size_t variant_budget(Effort effort) {
   switch (effort) {
-    case Effort::quick: return 24;
-    case Effort::normal: return 64;
-    case Effort::full: return static_cast<std::size_t>(-1);
+    case Effort::quick:
+      return 24;
+    case Effort::normal:
+      return 64;
+    case Effort::full:
+      return static_cast<std::size_t>(-1);
   }
   return 0;
 }
@@ -73,8 +79,9 @@ Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<c
     }
   }
   if (space.candidates.empty())
-    return fail(Status::unsupported, fmt::format("no kernel family of this build covers `{}` ({})", to_string(what.problem),
-                                                 refusals.empty() ? "no family is built in" : refusals));
+    return fail(Status::unsupported,
+                fmt::format("no kernel family of this build covers `{}` ({})", to_string(what.problem),
+                            refusals.empty() ? "no family is built in" : refusals));
   std::ranges::stable_sort(space.candidates, {}, &Candidate::prior);
   return space;
 }

@@ -17,8 +17,8 @@ std::size_t variant_budget(Effort effort);
 
 struct Candidate {
   Variant variant;
-  std::string name;       ///< to_string(variant)
-  double prior = 0;       ///< estimated seconds
+  std::string name;  ///< to_string(variant)
+  double prior = 0;  ///< estimated seconds
   bool is_default = false;
 };
 
@@ -28,13 +28,13 @@ struct Space {
   std::vector<Candidate> candidates;
 };
 
-/// Variants of every family of `families` that applies to `what` on `device`. Fails with `unsupported` and each family's
-/// own sentence when none applies.
+/// Variants of every family of `families` that applies to `what` on `device`. Fails with `unsupported` and each
+/// family's own sentence when none applies.
 Result<Space> make_space(const Case& what, const DeviceInfo& device);
 Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<const Family* const> families);
 
-/// The first `budget` candidates by prior, and every default whatever its prior; each family gets at least an eighth of the
-/// budget, since priors of different structures compare less well than priors within one.
+/// The first `budget` candidates by prior, and every default whatever its prior; each family gets at least an eighth of
+/// the budget, since priors of different structures compare less well than priors within one.
 std::vector<Candidate> choose(const Space& space, std::size_t budget);
 
 /// The default that the prior expects to be fastest: what runs where nothing was tuned.

@@ -7,7 +7,7 @@
 namespace glaive {
 namespace {
 
-constexpr std::size_t group_size = 7;       // of the screen, without the reference
+constexpr std::size_t group_size = 7;  // of the screen, without the reference
 constexpr std::size_t semifinalists = 8;
 constexpr std::size_t challengers = 3;
 

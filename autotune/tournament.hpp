@@ -27,10 +27,10 @@ struct TournamentEvents {
 
 struct TournamentResult {
   std::size_t winner = 0;
-  Timing timing;          ///< of the winner, interleaved with the following
+  Timing timing;  ///< of the winner, interleaved with the following
   std::vector<std::pair<std::size_t, Timing>> defaults;
-  Timing rows, tiles;     ///< the plain loops
-  std::size_t slower = 0; ///< entrants that were timed and lost
+  Timing rows, tiles;      ///< the plain loops
+  std::size_t slower = 0;  ///< entrants that were timed and lost
 };
 
 /// Whether `a` is faster than `b` beyond doubt: the intervals do not touch.
@@ -39,7 +39,8 @@ bool clearly_faster(const Timing& a, const Timing& b);
 /// Finds the fastest entrant in three rounds, each kept in the journal as soon as it is over and not run again:
 ///   screen     every entrant a few times, in small groups that share the reference;
 ///   semifinal  the best few, interleaved, longer;
-///   final      the best three against the incumbent in pairs; a challenger takes its place only when clearly faster. Last,
+///   final      the best three against the incumbent in pairs; a challenger takes its place only when clearly faster.
+///   Last,
 ///              the winner, the defaults and the plain loops together: a default that is clearly faster takes over.
 /// `reference` and `incumbent` are indices; the incumbent is what was served so far, or the reference.
 Result<TournamentResult> tournament(std::span<const Entrant> entrants, std::size_t reference, std::size_t incumbent,

@@ -83,8 +83,8 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
 
   Search search{.what = what, .space = std::move(*space), .key = {}, .winner = {}, .incumbent = {}, .attempts = {}};
   search.winner = winner_key(what, device, options_.effort, options_.threads);
-  search.key = {search.winner.device, search.winner.problem, to_string(what.shape), search.winner.policy,
-                search.winner.space,  search.winner.schema};
+  search.key = {search.winner.device, search.winner.problem, to_string(what.shape),
+                search.winner.policy, search.winner.space,   search.winner.schema};
 
   auto pack = open_pack_if_any(options_.pack);
   if (not pack) return std::unexpected(pack.error());
@@ -95,8 +95,8 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
       if (entry) return TuneOutcome{already, what, "tuned already: " + entry->plan.variant, std::move(entry->evidence)};
       progress_.note(fmt::format("{}; tuning it again", entry.error().message));
     }
-    if (const auto near = (*pack)->nearest(search.winner.device, search.winner.target, search.winner.problem,
-                                           search.winner.bucket);
+    if (const auto near =
+            (*pack)->nearest(search.winner.device, search.winner.target, search.winner.problem, search.winner.bucket);
         near and (*pack)->key(*near).bucket == search.winner.bucket)
       if (auto entry = (*pack)->load(*near)) search.incumbent = entry->plan.variant;
   }
@@ -125,7 +125,7 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
 Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   auto known = journal_.find_winner(search.key);
   if (not known) return std::unexpected(known.error());
-  if (not *known) return std::nullopt;
+  if (not*known) return std::nullopt;
   const auto candidate = std::ranges::find(search.space.candidates, (*known)->variant, &Candidate::name);
   if (candidate == search.space.candidates.end()) return std::nullopt;
   // The generator may have changed since: only the same code is the same winner.
@@ -133,7 +133,7 @@ Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   if (not content or *content != (*known)->content) return std::nullopt;
   auto code = journal_.find_code(*content);
   if (not code) return std::unexpected(code.error());
-  if (not *code or (*code)->drop != Drop::none) return std::nullopt;
+  if (not*code or (*code)->drop != Drop::none) return std::nullopt;
   auto outcome = publish(search, *candidate, std::move((*code)->code), std::move((*known)->evidence));
   if (not outcome) return std::unexpected(outcome.error());
   return std::move(*outcome);
@@ -202,7 +202,8 @@ Result<void> Tuner::compile_all(Search& search) {
   if (broken) return std::unexpected(*broken);
   for (auto& attempt : search.attempts) {
     if (attempt.drop != Drop::none) continue;
-    attempt.built.plan = attempt.candidate.variant.family->plan(search.space.instance, attempt.candidate.variant.config);
+    attempt.built.plan =
+        attempt.candidate.variant.family->plan(search.space.instance, attempt.candidate.variant.config);
     attempt.built.plan.variant = attempt.candidate.name;
     attempt.built.plan.target = search.space.instance.target;
     ++search.compiled;
@@ -253,8 +254,8 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
     std::string reasons;
     for (const auto& [drop, count] : progress_.drops())
       reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", to_string(drop), count);
-    return TuneOutcome{failed, search.what,
-                       fmt::format("none of {} variants is usable ({})", search.attempts.size(), reasons), {}};
+    return TuneOutcome{
+        failed, search.what, fmt::format("none of {} variants is usable ({})", search.attempts.size(), reasons), {}};
   }
   const auto preset = std::ranges::find_if(entrants, &Entrant::is_default);
   const std::size_t reference = preset == entrants.end() ? 0 : static_cast<std::size_t>(preset - entrants.begin());
@@ -321,7 +322,8 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
 
 Result<TuneOutcome> Tuner::publish(Search& search, const Candidate& winner, CodeObject code, std::string evidence) {
   progress_.begin_phase("publish", 0);
-  PackEntry entry{search.winner, winner.variant.family->plan(search.space.instance, winner.variant.config), {}, evidence};
+  PackEntry entry{
+      search.winner, winner.variant.family->plan(search.space.instance, winner.variant.config), {}, evidence};
   entry.plan.variant = winner.name;
   entry.plan.target = search.space.instance.target;
   entry.code.push_back(std::move(code));

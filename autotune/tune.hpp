@@ -13,10 +13,10 @@ namespace glaive {
 
 struct TuneOptions {
   Effort effort = Effort::normal;
-  int threads = 1;                 ///< compilers at work, and workers of a kernel
-  std::filesystem::path pack;      ///< winners go here
-  std::filesystem::path cache;     ///< folder of the device lock
-  bool force = false;              ///< tune again even if a winner is known
+  int threads = 1;              ///< compilers at work, and workers of a kernel
+  std::filesystem::path pack;   ///< winners go here
+  std::filesystem::path cache;  ///< folder of the device lock
+  bool force = false;           ///< tune again even if a winner is known
   std::span<const Family* const> families = glaive::families();
 };
 

@@ -1,0 +1,88 @@
+#include "autotune/cli/command.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "autotune/cache.hpp"
+#include "autotune/sets.hpp"
+#include "runtime/target.hpp"
+
+namespace glaive::cli {
+namespace {
+
+constexpr int most_threads = 1024;
+
+std::string typed;
+
+std::string quoted(std::string_view word) {
+  const auto plain = [](unsigned char c) { return std::isalnum(c) != 0 or std::string_view("-_./=:,@+").contains(c); };
+  if (not word.empty() and std::ranges::all_of(word, plain)) return std::string(word);
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+}  // namespace
+
+const std::string& command_line() { return typed; }
+
+void set_command_line(int argc, char** argv) {
+  typed = "glaive";
+  for (int i = 1; i < argc; ++i) typed += " " + quoted(argv[i]);
+}
+
+int report(const Error& error) {
+  fmt::print(stderr, "glaive: {}\n", error.message);
+  return error.status == Status::invalid_argument ? usage : failure;
+}
+
+int report_usage(const std::string& sentence) { return report({Status::invalid_argument, sentence}); }
+
+Result<Case> read_case(const std::string& line) {
+  auto parsed = parse_case(line);
+  if (parsed) return *parsed;
+  std::string message = "this is not a problem line:\n" + parsed.error().pointing_at(line);
+  for (const auto& set : builtin_sets())
+    if (line == set.name) message += fmt::format("\n`{}` is a problem set: --set {}", line, line);
+  return fail(Status::invalid_argument, std::move(message));
+}
+
+Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, const std::vector<std::string>& sets) {
+  std::vector<std::string> whole = lines;
+  // A shell takes an unquoted line apart.
+  const auto one_word = [](const std::string& line) { return not line.contains(' '); };
+  if (lines.size() > 1 and std::ranges::all_of(lines, one_word)) whole = {fmt::format("{}", fmt::join(lines, " "))};
+
+  std::vector<Case> cases;
+  const auto add = [&](const Case& what) {
+    if (std::ranges::find(cases, what) == cases.end()) cases.push_back(what);
+  };
+  for (const auto& line : whole) {
+    const auto what = read_case(line);
+    if (not what) return std::unexpected(what.error());
+    add(*what);
+  }
+  for (const auto& name : sets) {
+    const auto set = load_set(name);
+    if (not set) return fail(Status::invalid_argument, set.error().message);
+    for (const auto& what : *set) add(what);
+  }
+  return cases;
+}
+
+Result<int> read_threads(int asked) {
+  if (asked == 0) return host_cpu_device().units;
+  if (asked < 0 or asked > most_threads)
+    return fail(Status::invalid_argument, fmt::format("--threads {}: it is 1 to {}", asked, most_threads));
+  return asked;
+}
+
+Result<std::filesystem::path> read_pack(const std::string& asked) {
+  if (not asked.empty()) return std::filesystem::path(asked);
+  auto folder = open_cache();
+  if (not folder) return folder;
+  return *folder / pack_name;
+}
+
+}  // namespace glaive::cli

@@ -1,0 +1,42 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "runtime/problem.hpp"
+
+namespace glaive::cli {
+
+/// What a command ends with: 0 it worked, 1 it did not, 2 it was asked wrongly.
+enum Exit : int { success = 0, failure = 1, usage = 2 };
+
+// Each adds one command to the program; `exit` gets what it ends with.
+void add_tune(CLI::App& program, int& exit);
+void add_bench(CLI::App& program, int& exit);
+void add_verify(CLI::App& program, int& exit);
+void add_inspect(CLI::App& program, int& exit);
+void add_list(CLI::App& program, int& exit);
+void add_pack(CLI::App& program, int& exit);
+void add_doctor(CLI::App& program, int& exit);
+
+/// The command line as typed, quoted for a shell.
+const std::string& command_line();
+void set_command_line(int argc, char** argv);
+
+/// Prints `glaive: sentence` and returns the code for an error of that status.
+int report(const Error& error);
+int report_usage(const std::string& sentence);
+
+/// Cases of the lines and sets together, each once. A line may also come as separate words. Fails with invalid_argument
+/// and a message ready for report_usage.
+Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, const std::vector<std::string>& sets);
+Result<Case> read_case(const std::string& line);
+
+/// Number of threads asked for (0 = one per CPU that this process may run on).
+Result<int> read_threads(int asked);
+
+/// The pack asked for, or the default one in the cache folder, which is created.
+Result<std::filesystem::path> read_pack(const std::string& asked);
+
+}  // namespace glaive::cli

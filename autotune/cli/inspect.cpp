@@ -1,0 +1,95 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "autotune/cli/command.hpp"
+#include "autotune/evaluator.hpp"
+
+namespace glaive::cli {
+namespace {
+
+struct Options {
+  std::string variant, problem = "forward H4 K128 V128", dump;
+  bool parameters = false;
+};
+
+constexpr std::string_view stages[] = {"mlir", "lowered", "llvm", "asm"};
+
+Result<Problem> read_problem(const std::string& line) {
+  if (line.contains('@')) {
+    auto what = read_case(line);
+    if (not what) return std::unexpected(what.error());
+    return what->problem;
+  }
+  auto problem = parse_problem(line);
+  if (not problem)
+    return fail(Status::invalid_argument, "this is not a problem:\n" + problem.error().pointing_at(line));
+  return *problem;
+}
+
+void print_parameters(const Variant& variant, const Instance& instance) {
+  const auto parameters = variant.family->parameters(instance);
+  fmt::print("{}: {}\n", variant.family->name(), variant.family->summary());
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    fmt::print("  {} = {}: {}; one of {}\n", parameters[i].name, variant.config[i], parameters[i].meaning,
+               fmt::join(parameters[i].values, " "));
+}
+
+int run(const Options& asked) {
+  if (not asked.dump.empty() and std::ranges::find(stages, asked.dump) == std::end(stages))
+    return report_usage(fmt::format("--dump {}: it is mlir, lowered, llvm or asm", asked.dump));
+  const auto problem = read_problem(asked.problem);
+  if (not problem) return report(problem.error());
+  const Instance instance{*problem, host_cpu_target()};
+  const auto variant = parse_variant(asked.variant, instance);
+  if (not variant) return report_usage(variant.error().message);
+  if (auto applies = variant->family->applicable(instance); not applies) return report(applies.error());
+  if (asked.parameters) {
+    print_parameters(*variant, instance);
+    return success;
+  }
+#ifdef GLAIVE_HAVE_MLIR
+  MlirCompiler compiler;
+  const CompileOptions options{
+      .target = instance.target, .tune_cpu = host_cpu_name(), .effort = CompileOptions::Effort::light};
+  const auto source = variant->family->instantiate(instance, variant->config);
+  Dump dump;
+  const auto code = compiler.compile(source, options, asked.dump.empty() ? nullptr : &dump);
+  if (not asked.dump.empty()) {
+    // What there is up to a failure is what one wants to look at.
+    fmt::print("{}", asked.dump == "mlir"      ? dump.mlir
+                     : asked.dump == "lowered" ? dump.lowered
+                     : asked.dump == "llvm"    ? dump.llvm
+                                               : dump.assembly);
+    return code ? success : report(code.error());
+  }
+  if (not code) return report(code.error());
+  print_parameters(*variant, instance);
+  const auto key = compiler.content_key(source, options);
+  fmt::print(
+      "variant {}\nproblem {}\ntarget {}\ncompiler {}\nkey {}\ncode {} bytes, of these {} of machine code; stack {} "
+      "bytes\n",
+      to_string(*variant, instance), to_string(*problem), to_string(instance.target), compiler_build(),
+      key ? *key : key.error().message, code->bytes.size(), code->text_bytes, code->stack_bytes);
+  fmt::print("plan\n{}\n", to_string(variant->family->plan(instance, variant->config)));
+  return success;
+#else
+  return report(make_local_evaluator(1).error());
+#endif
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& program, int& exit) {
+  auto* command =
+      program.add_subcommand("inspect", "Show a variant: parameters, facts of its code, text of each stage");
+  auto options = std::make_shared<Options>();
+  command->add_option("VARIANT", options->variant, "a family, or a variant such as 'chunk(C=16)'")->required();
+  command->add_option("--problem", options->problem, "what to instantiate it for (default: forward H4 K128 V128)");
+  command->add_option("--dump", options->dump, "print one stage: mlir, lowered, llvm or asm");
+  command->add_flag("--params", options->parameters, "parameters only; compiles nothing");
+  command->callback([options, &exit] { exit = run(*options); });
+}
+
+}  // namespace glaive::cli

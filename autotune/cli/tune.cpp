@@ -1,0 +1,119 @@
+#include "autotune/tune.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "autotune/cache.hpp"
+#include "autotune/cli/command.hpp"
+#include "autotune/report.hpp"
+
+namespace glaive::cli {
+namespace {
+
+struct Options {
+  std::vector<std::string> lines, sets;
+  std::string effort = "normal", pack;
+  int threads = 0;
+  bool force = false, quiet = false;
+};
+
+/// The outcomes of cases that need no tuning, without waking a compiler; nothing as soon as one does need it.
+Result<std::optional<std::vector<TuneOutcome>>> all_known(std::span<const Case> cases, const TuneOptions& options) {
+  auto pack = open_pack_if_any(options.pack);
+  if (not pack) return std::unexpected(pack.error());
+  if (options.force) return std::nullopt;
+  const auto device = host_cpu_device();
+  std::vector<TuneOutcome> outcomes;
+  bool any = false;
+  for (const auto& what : cases) {
+    const auto found = *pack ? find_tuned(**pack, what, device, options.effort, options.threads) : std::nullopt;
+    if (found) {
+      auto entry = (*pack)->load(*found);
+      if (not entry) return std::nullopt;
+      outcomes.push_back(
+          {TuneOutcome::State::already, what, "tuned already: " + entry->plan.variant, std::move(entry->evidence)});
+      any = true;
+    } else if (const auto space = make_space(what, device); not space) {
+      outcomes.push_back({TuneOutcome::State::unsupported, what, space.error().message, {}});
+    } else {
+      return std::nullopt;
+    }
+  }
+  if (not any) return std::nullopt;
+  return outcomes;
+}
+
+int finish(std::span<const TuneOutcome> outcomes, const TuneOptions& options) {
+  fmt::print("{}", tune_table(outcomes));
+  const auto count = [&](TuneOutcome::State state) { return std::ranges::count(outcomes, state, &TuneOutcome::state); };
+  using enum TuneOutcome::State;
+  if (count(already) > 0 and count(tuned) + count(failed) == 0)
+    fmt::print("everything is tuned: {} in {} (--force tunes again)\n",
+               count(already) == 1 ? "1 winner" : fmt::format("{} winners", count(already)), options.pack.string());
+  if (count(tuned) > 0)
+    fmt::print("{} in {}\n", count(tuned) == 1 ? "1 new winner" : fmt::format("{} new winners", count(tuned)),
+               options.pack.string());
+  return count(failed) > 0 or count(tuned) + count(already) == 0 ? failure : success;
+}
+
+int run(const Options& asked) {
+  const auto effort = parse_effort(asked.effort);
+  if (not effort) return report(effort.error());
+  const auto threads = read_threads(asked.threads);
+  if (not threads) return report(threads.error());
+  auto sets = asked.sets;
+  if (asked.lines.empty() and sets.empty()) sets = {"smoke"};
+  const auto cases = read_cases(asked.lines, sets);
+  if (not cases) return report(cases.error());
+  const auto cache = open_cache();
+  if (not cache) return report(cache.error());
+  const auto pack = read_pack(asked.pack);
+  if (not pack) return report(pack.error());
+  const TuneOptions options{
+      .effort = *effort, .threads = *threads, .pack = *pack, .cache = *cache, .force = asked.force};
+
+  auto known = all_known(*cases, options);
+  if (not known) return report(known.error());
+  if (*known) return finish(**known, options);
+
+  auto evaluator = make_local_evaluator(*threads);
+  if (not evaluator) return report(evaluator.error());
+  auto journal = Journal::open(*cache / journal_name, command_line());
+  if (not journal) return report(journal.error());
+  Progress progress(Progress::mode_for(stderr, asked.quiet), stderr);
+  Tuner tuner(**evaluator, *journal, progress, options);
+
+  std::vector<TuneOutcome> outcomes;
+  for (const auto& what : *cases) {
+    progress.begin_case(outcomes.size() + 1, cases->size(), to_string(what));
+    auto outcome = tuner.tune(what);
+    if (not outcome) {
+      progress.end_case("stopped");
+      if (not outcomes.empty()) finish(outcomes, options);
+      return report(outcome.error());
+    }
+    progress.end_case(outcome->sentence);
+    outcomes.push_back(std::move(*outcome));
+  }
+  return finish(outcomes, options);
+}
+
+}  // namespace
+
+void add_tune(CLI::App& program, int& exit) {
+  auto* command =
+      program.add_subcommand("tune", "Find the fastest correct kernels for this machine and keep them in a pack");
+  auto options = std::make_shared<Options>();
+  command->add_option("LINE", options->lines, "problem lines, e.g. 'forward H4 K128 V128 @ B1 T2048'");
+  command->add_option("--set", options->sets, "built-in problem set or file of problem lines (default: smoke)");
+  command->add_option("--effort", options->effort, "quick (24 variants a case), normal (64) or full (all)");
+  command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)");
+  command->add_option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
+  command->add_flag("--force", options->force, "tune again what is tuned; compiled code and verdicts are kept");
+  command->add_flag("--quiet", options->quiet, "no progress");
+  command->callback([options, &exit] { exit = run(*options); });
+}
+
+}  // namespace glaive::cli

@@ -1,0 +1,83 @@
+#include "autotune/verify.hpp"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "autotune/cli/command.hpp"
+#include "autotune/evaluator.hpp"
+
+namespace glaive::cli {
+namespace {
+
+struct Options {
+  std::vector<std::string> lines;
+  std::string variant, gates;
+  std::uint64_t seed = 1;
+  int threads = 0;
+};
+
+int run(const Options& asked) {
+  const auto cases = read_cases(asked.lines, {});
+  if (not cases) return report(cases.error());
+  const auto threads = read_threads(asked.threads);
+  if (not threads) return report(threads.error());
+  std::vector<Gates> gates(std::begin(all_gates), std::end(all_gates));
+  if (not asked.gates.empty()) {
+    const auto named = parse_gates(asked.gates);
+    if (not named) return report_usage(named.error().message);
+    gates = {*named};
+  }
+  const auto device = host_cpu_device();
+  std::vector<Variant> variants;
+  for (const auto& what : *cases) {
+    const auto variant = parse_variant(asked.variant, {what.problem, device.target});
+    if (not variant) return report_usage(variant.error().message);
+    if (auto applies = variant->family->applicable({what.problem, device.target}); not applies)
+      return report(applies.error());
+    variants.push_back(*variant);
+  }
+  auto evaluator = make_local_evaluator(*threads);
+  if (not evaluator) return report(evaluator.error());
+  WorkerPool pool(*threads);
+
+  int exit = success;
+  for (std::size_t i = 0; i < cases->size(); ++i) {
+    const auto& what = (*cases)[i];
+    const Instance instance{what.problem, device.target};
+    const auto code = (*evaluator)->compile(instance, variants[i], 0);
+    if (not code) return report(code.error());
+    auto plan = variants[i].family->plan(instance, variants[i].config);
+    plan.variant = to_string(variants[i], instance);
+    plan.target = instance.target;
+    const auto kernel = CpuKernel::load(plan, std::span(&*code, 1));
+    if (not kernel) return report(kernel.error());
+    for (const auto distribution : gates) {
+      Trial trial(what, distribution, asked.seed);
+      const auto verdict = verify(*kernel, std::span(&trial, 1), pool);
+      if (verdict.drop == Drop::none) {
+        fmt::print("correct: {} on `{}`, gates {}, seed {}: error of o {:.2e}, of the state {:.2e}\n", plan.variant,
+                   to_string(what), to_string(distribution), asked.seed, verdict.error_o, verdict.error_state);
+      } else {
+        fmt::print("{}: {}\n", to_string(verdict.drop), verdict.message);
+        exit = failure;
+      }
+    }
+  }
+  return exit;
+}
+
+}  // namespace
+
+void add_verify(CLI::App& program, int& exit) {
+  auto* command = program.add_subcommand("verify", "Check one variant against the float64 recurrence");
+  auto options = std::make_shared<Options>();
+  command->add_option("LINE", options->lines, "problem lines")->required();
+  command->add_option("--variant", options->variant, "variant, e.g. 'chunk(C=16)'")->required();
+  command->add_option("--gates", options->gates, "gate distribution (default: all of them)");
+  command->add_option("--seed", options->seed, "seed of the inputs");
+  command->add_option("--threads", options->threads, "threads that run the kernel (default: all CPUs)");
+  command->callback([options, &exit] { exit = run(*options); });
+}
+
+}  // namespace glaive::cli
