@@ -34,7 +34,8 @@ class LoadedCode {
 };
 
 /// Threads that run tasks. The calling thread is worker 0; a pool of one starts no thread. `run` hands out task numbers
-/// 0..tasks-1 dynamically, calls body(task, worker) and returns when all are done; one run at a time, callers queue.
+/// 0..tasks-1 dynamically, calls body(task, worker) and returns when all are done; one run at a time, callers queue. A body
+/// must not throw, nor run anything on its own pool. The constructor throws std::system_error when no thread can be had.
 class WorkerPool {
  public:
   explicit WorkerPool(int workers);
@@ -53,8 +54,8 @@ class CpuKernel {
  public:
   static Result<CpuKernel> load(const Plan& plan, std::span<const CodeObject> code);
   const Plan& plan() const { return plan_; }
-  /// Runs every stage in order. `workspace` holds workspace_bytes(plan, extents), 64-byte aligned;
-  /// extents[workers] must equal pool.workers(). Nothing is allocated.
+  /// Runs every stage in order; fills in the words of the extents and the workspace itself. `workspace` holds
+  /// workspace_bytes(plan, extents), 64-byte aligned; extents[workers] must equal pool.workers(). Nothing is allocated.
   void run(const Words& words, const Extents& extents, void* workspace, WorkerPool& pool) const;
 
  private:

@@ -87,40 +87,13 @@ std::string to_string(const Count& count) {
 }  // namespace
 
 std::string_view to_string(Arg arg) {
-  static constexpr std::string_view names[] = {"q",
-                                               "k",
-                                               "v",
-                                               "g",
-                                               "o",
-                                               "state_in",
-                                               "state_out",
-                                               "read_slots",
-                                               "write_slots",
-                                               "cu_seqlens",
-                                               "device_status",
-                                               "q_token",
-                                               "q_head",
-                                               "k_token",
-                                               "k_head",
-                                               "v_token",
-                                               "v_head",
-                                               "g_token",
-                                               "g_head",
-                                               "o_token",
-                                               "o_head",
-                                               "state_in_slot",
-                                               "state_in_head",
-                                               "state_out_slot",
-                                               "state_out_head",
-                                               "sequences",
-                                               "tokens",
-                                               "longest",
-                                               "heads",
-                                               "kv_heads",
-                                               "scale",
-                                               "gate_tau",
-                                               "gate_clamp",
-                                               "workspace"};
+  // clang-format off
+  static constexpr std::string_view names[] = {
+      "q", "k", "v", "g", "o", "state_in", "state_out", "read_slots", "write_slots", "cu_seqlens", "device_status",
+      "q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "g_token", "g_head", "o_token", "o_head",
+      "state_in_slot", "state_in_head", "state_out_slot", "state_out_head",
+      "sequences", "tokens", "longest", "heads", "kv_heads", "scale", "gate_tau", "gate_clamp", "workspace"};
+  // clang-format on
   static_assert(std::size(names) == arg_count);
   const auto index = static_cast<std::size_t>(arg);
   return index < arg_count ? names[index] : "?";

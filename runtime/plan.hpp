@@ -27,13 +27,10 @@ struct Count {
 
 /// A kernel argument, out of a closed set, so that the runtime can execute any family without knowing it.
 /// Every argument is passed as one 64-bit word.
+// clang-format off
 enum class Arg : std::uint8_t {
   // pointers (0 = absent where the contract allows it)
-  q,
-  k,
-  v,
-  g,
-  o,
+  q, k, v, g, o,
   state_in,     ///< base of the states to start from; 0 = every sequence starts from zero
   state_out,    ///< base of the states to write; 0 = final states are discarded
   read_slots,   ///< int32 per sequence, -1 = zero state; 0 = sequence b reads slot b
@@ -41,32 +38,15 @@ enum class Arg : std::uint8_t {
   cu_seqlens,   ///< int32 [B+1]; 0 = uniform: sequence b has tokens [b*longest, (b+1)*longest)
   device_status,
   // strides, in elements; the last axis of every tensor is contiguous
-  q_token,
-  q_head,
-  k_token,
-  k_head,
-  v_token,
-  v_head,
-  g_token,
-  g_head,
-  o_token,
-  o_head,
-  state_in_slot,
-  state_in_head,
-  state_out_slot,
-  state_out_head,
+  q_token, q_head, k_token, k_head, v_token, v_head, g_token, g_head, o_token, o_head,
+  state_in_slot, state_in_head, state_out_slot, state_out_head,
   // extents
-  sequences,
-  tokens,
-  longest,
-  heads,
-  kv_heads,
+  sequences, tokens, longest, heads, kv_heads,
   // scalars: fp32 bits in the low half of the word
-  scale,
-  gate_tau,
-  gate_clamp,
+  scale, gate_tau, gate_clamp,
   workspace,  ///< base of the plan's workspace
 };
+// clang-format on
 std::string_view to_string(Arg arg);
 inline constexpr std::size_t arg_count = static_cast<std::size_t>(Arg::workspace) + 1;
 
