@@ -3,37 +3,58 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "runtime/cpu.hpp"
 #include "runtime/problem.hpp"
 
 namespace glaive {
 
-/// The gate distributions that every variant must survive (U uniform on [0,1), N standard normal).
+/// The gate distributions that every variant must survive (U uniform on [0,1), N standard normal). `2 % of the tokens`
+/// means at least one of every sequence that has any.
 enum class Gates : std::uint8_t {
-  weak,         ///< logsigmoid(N)/16, what GLA layers train with
-  logsigmoid,   ///< logsigmoid(N)
-  minus5,       ///< -5 everywhere
-  uniform40,    ///< -40 U
-  half200,      ///< every other channel -200, the rest weak
-  resets,       ///< weak, 2 % of the tokens -1e4 in all channels
-  infinite,     ///< weak, 2 % of the tokens -inf in all channels
-  mixed,        ///< 64-token stretches of weak, -40 U, 0 and resets in turn
-  zero,         ///< no decay at all
+  weak,        ///< logsigmoid(N)/16, what GLA layers train with
+  logsigmoid,  ///< logsigmoid(N)
+  minus5,      ///< -5 everywhere
+  uniform40,   ///< -40 U
+  half200,     ///< every other channel -200, the rest weak
+  resets,      ///< weak, 2 % of the tokens -1e4 in all channels
+  infinite,    ///< weak, 2 % of the tokens -inf in all channels
+  mixed,       ///< 64-token stretches of weak, -40 U, 0 and resets in turn
+  zero,        ///< no decay at all
 };
 inline constexpr Gates all_gates[] = {Gates::weak,   Gates::logsigmoid, Gates::minus5, Gates::uniform40, Gates::half200,
                                       Gates::resets, Gates::infinite,   Gates::mixed,  Gates::zero};
 std::string_view to_string(Gates gates);
 Result<Gates> parse_gates(std::string_view name);
 
-/// An f32 buffer between two guard zones, 64-byte aligned.
+/// Random numbers that depend on nothing but (seed, stream, index): any element can be made alone, in any order, and is
+/// the same on every machine, because only IEEE basic operations are used (no libm).
+class CounterRng {
+ public:
+  CounterRng(std::uint64_t seed, std::uint64_t stream);
+  std::uint64_t bits(std::uint64_t index) const;
+  double uniform(std::uint64_t index) const;  ///< [0,1), multiples of 2^-53
+  /// Standard normals for indices first .. first + out.size() - 1; first must be even.
+  void normals(std::uint64_t first, std::span<float> out) const;
+
+ private:
+  std::uint64_t key_;
+};
+
+/// A buffer of 32-bit elements between two guard zones, 64-byte aligned. The guards hold NaN patterns: a kernel that
+/// reads past the end and uses what it finds gives NaN.
 class Guarded {
  public:
-  explicit Guarded(std::int64_t elements);
+  static constexpr std::int64_t guard_elements = 128;  ///< on each side
+  static constexpr std::uint32_t poison_bits = 0x7fa0dead;
+
+  explicit Guarded(std::int64_t elements);  ///< poisoned
   std::span<float> data() { return {data_, static_cast<std::size_t>(elements_)}; }
   std::span<const float> data() const { return {data_, static_cast<std::size_t>(elements_)}; }
-  void poison();              ///< fills the data with a signalling NaN pattern
+  void poison();  ///< fills the data with a signalling NaN pattern
   bool guards_intact() const;
+  std::uint64_t checksum() const;  ///< of the data's bits
 
  private:
   std::unique_ptr<float[]> storage_;
@@ -41,17 +62,52 @@ class Guarded {
   std::int64_t elements_ = 0;
 };
 
-/// Every tensor of one call in f32, contiguous: q [T,H,K], k,g [T,Hkv,K], v [T,Hkv,V], o [T,H,V] with the sequences one after
-/// the other on T, states [B,Hkv,K,V] (or [B,Hkv,V,K]). Signed normal inputs; the same seed gives the same numbers on any
-/// machine. q and k are N(0,1)/sqrt(K) scaled so that o is of order one.
+/// Whether the bits are those of poison, so that this element was never written.
+bool is_poison(float value);
+
+/// How a call hands its tensors over. A kernel must be right under all of them.
+enum class Passing : std::uint8_t {
+  stateless,   ///< no states: every sequence starts from zero, final states are discarded
+  contiguous,  ///< sequence b reads and writes slot b
+  strided,   ///< padding after every head, token and state; slot arrays that permute, start from zero (-1) and discard
+             ///< (-1)
+  in_place,  ///< state_in and state_out are the same memory
+};
+std::string_view to_string(Passing passing);
+
+struct Strides {
+  std::int64_t token = 0, head = 0;  ///< in elements
+};
+
+/// Every tensor of one call in f32: q [T,H,K], k,g [T,Hkv,K], v [T,Hkv,V], o [T,H,V] with the sequences one after the
+/// other on T, states [slots,Hkv,K,V] (or [slots,Hkv,V,K]). Signed inputs; the same seed gives the same numbers on any
+/// machine and under any Passing. q, k, v and the states are N(0,1), so that o is of order one. With gate=logit, g
+/// holds the logits that the gate distribution comes from (tau 16, clamp -inf). Padding holds poison.
 struct Call {
+  static constexpr float gate_tau = 16;
+
   Case what;
-  float scale = 1;
+  Passing passing = Passing::contiguous;
+  float scale = 1;  ///< K^-0.5
+  Strides q_strides, k_strides, v_strides, g_strides, o_strides;
+  std::int64_t state_head = 0, state_slot = 0, slots = 0;
+  std::vector<std::int32_t> cu_seqlens;               ///< [B+1], also for uniform shapes
+  std::vector<std::int32_t> read_slots, write_slots;  ///< [B], -1 = none
   Guarded q, k, v, g, o, state_in, state_out;
 
-  Call(const Case& what, Gates gates, std::uint64_t seed);
-  Words words() const;          ///< contiguous strides, both states present, scale = K^-0.5
+  Call(const Case& what, Gates gates, std::uint64_t seed, Passing passing = Passing::contiguous);
+
+  /// Pointers, strides, extents and scalars. Uniform shapes come without cu_seqlens; slot arrays come with `strided`
+  /// only.
+  Words words() const;
+  /// Before each run: o and the final states become poison (with in_place, the final states become the initial ones).
   void poison_outputs();
+
+  std::int64_t first_token(std::int64_t sequence) const { return cu_seqlens[static_cast<std::size_t>(sequence)]; }
+  std::int64_t tokens(std::int64_t sequence) const { return first_token(sequence + 1) - first_token(sequence); }
+  /// The [K,V] (or [V,K]) block that a kv head of a sequence starts from, or ends in; null = zero state, or discarded.
+  const float* initial_state(std::int64_t sequence, std::int64_t kv_head) const;
+  float* final_state(std::int64_t sequence, std::int64_t kv_head);
 };
 
 }  // namespace glaive

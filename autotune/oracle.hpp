@@ -8,13 +8,16 @@ namespace glaive {
 
 /// o and the final states by the recurrence in float64, token by token:
 ///   S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T,  o_t = scale * S_t^T q_t
+/// A sequence without tokens ends in its initial state. Where nothing may be written (padding, slots of nobody) the
+/// expectation is a NaN.
 struct Expected {
-  std::vector<double> o;      ///< [T,H,V]
-  std::vector<double> state;  ///< as Call::state_out
+  std::vector<double> o;      ///< laid out as Call::o
+  std::vector<double> state;  ///< laid out as Call::state_out
 };
 Expected oracle(const Call& call);
 
-/// ||got - want||_F / ||want||_F; 0 when both are zero, infinity when `got` has a NaN or want is zero and got is not.
+/// ||got - want||_F / ||want||_F over the elements that `want` has a number for; 0 when both are zero, infinity when
+/// `got` has a NaN or want is zero and got is not.
 double relative_error(std::span<const float> got, std::span<const double> want);
 
 }  // namespace glaive

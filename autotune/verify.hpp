@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <span>
 #include <string>
 
@@ -7,13 +8,16 @@
 
 namespace glaive {
 
+/// What a kernel may err, by io dtype (docs/numerics.md).
 struct Tolerance {
-  double o, state;
+  double o, state;  ///< relative Frobenius error of the tensor
+  double element;   ///< any one element, relative to the root mean square of its tensor
 };
-/// Relative Frobenius error allowed, by io dtype (docs/numerics.md): f32 on a CPU 5e-6.
+/// f32 on a CPU: 5e-6, elements 1e-3.
 Tolerance tolerance(const Problem& problem);
 
-/// One input set with its expected outputs; made once, used for every variant.
+/// One input set with its expected outputs; made once, used for every variant. The seed also picks the Passing, so that
+/// (case, gates, seed) is all that a reproducer needs.
 struct Trial {
   Gates gates;
   std::uint64_t seed;
@@ -21,19 +25,31 @@ struct Trial {
   Expected expected;
   Trial(const Case& what, Gates gates, std::uint64_t seed);
 };
+Passing passing_of(std::uint64_t seed);  ///< 1 contiguous, 2 strided, 3 in_place, 4 stateless, and again
 
 struct Verdict {
   Drop drop = Drop::none;
-  double error_o = 0, error_state = 0;  ///< worst seen
+  double error_o = 0, error_state = 0;  ///< worst seen, relative Frobenius
   std::string message;                  ///< what failed, with the one-line command that reproduces it
 };
 
-/// Runs the kernel twice on every trial, outputs poisoned before each run: checks guard zones, NaN and unwritten elements,
-/// bitwise equality of the two runs, and the error against the oracle. Stops at the first failure.
+/// Runs the kernel twice on every trial, outputs poisoned before each run, and checks in this order: guard zones,
+/// inputs, padding and slots of nobody untouched; no NaN and no element left unwritten; the error against the oracle;
+/// bitwise equality of the two runs. Stops at the first failure.
+///
+/// What it cannot see: single elements that are off by less than `element` x the RMS of their tensor, as long as all
+/// of them together stay below the Frobenius tolerance; writes beyond the guard zones (512 bytes on each side); reads
+/// out of bounds whose values are not used.
 Verdict verify(const CpuKernel& kernel, std::span<Trial> trials, WorkerPool& pool);
 
-/// The cases on which a variant for `what` is verified: its problem at small shapes that cover one token, a ragged last chunk,
-/// several sequences and an empty sequence where allowed, so that the float64 oracle stays cheap.
+/// The same for any function that does what a kernel does. `variant` is its name in reproducers.
+using Runner = std::function<void(const Words&, const Extents&)>;
+Verdict verify(const Runner& run, std::string_view variant, std::span<Trial> trials, int workers = 1);
+
+/// The cases on which a variant for `what` is verified: its problem at small shapes that cover one token, a ragged last
+/// chunk, several sequences, a state carried over many chunks, and, where `what` is ragged, uneven lengths with an
+/// empty sequence. Heads are reduced, their ratio H/Hkv kept: a kernel takes its numbers of heads at run time. With all
+/// gates the float64 oracles of K=V=128 take about 0.1 s.
 std::vector<Case> verification_cases(const Case& what);
 
 /// `glaive verify '<case>' --variant '<variant>' --gates <name> --seed <n>`

@@ -1,0 +1,234 @@
+#include "autotune/verify.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+namespace glaive {
+namespace {
+
+struct Fault {
+  Drop drop;
+  std::string message;
+};
+
+/// A tensor that a kernel writes, with what is known about it.
+struct Output {
+  std::string_view name;
+  const Guarded& got;
+  std::span<const double> want;
+  double tolerance, element;
+};
+
+/// An element's place in words that lead to the bug: which token or slot, head and channel.
+std::string place(const Call& call, std::string_view tensor, std::int64_t index) {
+  if (tensor == "o") {
+    const std::int64_t token = index / call.o_strides.token, rest = index % call.o_strides.token;
+    std::int64_t sequence = 0;
+    while (call.first_token(sequence + 1) <= token) ++sequence;
+    return fmt::format("sequence {} token {} head {} channel {}", sequence, token - call.first_token(sequence),
+                       rest / call.o_strides.head, rest % call.o_strides.head);
+  }
+  const std::int64_t rest = index % call.state_slot, element = rest % call.state_head;
+  const bool k_first = call.what.problem.layout == StateLayout::kv;
+  const std::int64_t columns = (k_first ? call.what.problem.v.count() : call.what.problem.k.count());
+  return fmt::format("slot {} kv head {} row {} column {}", index / call.state_slot, rest / call.state_head,
+                     element / columns, element % columns);
+}
+
+std::optional<Fault> check_untouched(const Call& call, const Output& output) {
+  const auto got = output.got.data();
+  // A state that is updated in place has no padding, and all its slots belong to somebody.
+  for (std::size_t i = 0; i < got.size(); ++i)
+    if (std::isnan(output.want[i]) and not is_poison(got[i]))
+      return Fault{Drop::out_of_bounds, fmt::format("{} was written where nothing belongs: {}", output.name,
+                                                    place(call, output.name, static_cast<std::int64_t>(i)))};
+  return {};
+}
+
+std::optional<Fault> check_numbers(const Call& call, const Output& output) {
+  const auto got = output.got.data();
+  std::size_t unwritten = 0, nans = 0, first = got.size();
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (std::isnan(output.want[i]) or not std::isnan(got[i])) continue;
+    ++(is_poison(got[i]) ? unwritten : nans);
+    first = std::min(first, i);
+  }
+  if (unwritten + nans == 0) return {};
+  return Fault{Drop::nan_output,
+               fmt::format("{}: {} elements never written and {} NaN, the first at {}", output.name, unwritten, nans,
+                           place(call, output.name, static_cast<std::int64_t>(first)))};
+}
+
+std::optional<Fault> check_error(const Call& call, const Output& output, double error) {
+  const auto got = output.got.data();
+  double squares = 0, worst = 0;
+  std::size_t count = 0, at = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double want = output.want[i];
+    if (std::isnan(want)) continue;
+    squares += want * want;
+    ++count;
+    const double difference = std::abs(got[i] - want);
+    if (difference > worst) {
+      worst = difference;
+      at = i;
+    }
+  }
+  if (count == 0) return {};
+  const double rms = std::sqrt(squares / static_cast<double>(count));
+  if (error <= output.tolerance and worst <= output.element * rms) return {};
+  return Fault{
+      Drop::wrong_result,
+      fmt::format("{} is off by {:.2e} ({:.0e} allowed), its worst element by {:.2e} of the RMS ({:.0e} allowed): "
+                  "{:.9g} instead of {:.9g} at {}",
+                  output.name, error, output.tolerance, worst / rms, output.element, got[at], output.want[at],
+                  place(call, output.name, static_cast<std::int64_t>(at)))};
+}
+
+std::vector<float> copy_of(const Guarded& tensor) { return {tensor.data().begin(), tensor.data().end()}; }
+
+bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() and (a.empty() or std::memcmp(a.data(), b.data(), a.size_bytes()) == 0);
+}
+
+/// Runs once; says what went wrong besides the tensors.
+using RunOnce = std::function<std::optional<Fault>(const Words&, const Extents&)>;
+
+std::optional<Fault> check(const RunOnce& run, Trial& trial, int workers, Verdict& verdict) {
+  Call& call = trial.call;
+  const Words words = call.words();
+  const Extents extents = extents_of(call.what.problem, call.what.shape, workers);
+  const Tolerance allowed = tolerance(call.what.problem);
+  const std::pair<std::string_view, const Guarded*> inputs[] = {
+      {"q", &call.q}, {"k", &call.k}, {"v", &call.v}, {"g", &call.g}, {"state_in", &call.state_in}};
+  const Output outputs[] = {{"o", call.o, trial.expected.o, allowed.o, allowed.element},
+                            {"state_out", call.state_out, trial.expected.state, allowed.state, allowed.element}};
+  std::uint64_t before[std::size(inputs)];
+  for (std::size_t i = 0; i < std::size(inputs); ++i) before[i] = inputs[i].second->checksum();
+
+  std::vector<float> first_run[2];
+  for (const int round : {0, 1}) {
+    call.poison_outputs();
+    if (auto fault = run(words, extents)) return fault;
+
+    for (const Output& output : outputs)
+      if (not output.got.guards_intact())
+        return Fault{Drop::out_of_bounds, fmt::format("memory just outside {} was written", output.name)};
+    for (std::size_t i = 0; i < std::size(inputs); ++i) {
+      if (not inputs[i].second->guards_intact())
+        return Fault{Drop::out_of_bounds, fmt::format("memory just outside {} was written", inputs[i].first)};
+      if (inputs[i].second->checksum() != before[i])
+        return Fault{Drop::out_of_bounds, fmt::format("the input {} was written", inputs[i].first)};
+    }
+    for (const Output& output : outputs)
+      if (auto fault = check_untouched(call, output)) return fault;
+    for (const Output& output : outputs)
+      if (auto fault = check_numbers(call, output)) return fault;
+    for (std::size_t i = 0; i < std::size(outputs); ++i) {
+      const double error = relative_error(outputs[i].got.data(), outputs[i].want);
+      double& worst = i == 0 ? verdict.error_o : verdict.error_state;
+      worst = std::max(worst, error);
+      if (auto fault = check_error(call, outputs[i], error)) return fault;
+      if (round == 0)
+        first_run[i] = copy_of(outputs[i].got);
+      else if (not same_bits(first_run[i], outputs[i].got.data()))
+        return Fault{Drop::nondeterministic, fmt::format("two runs gave different bits in {}", outputs[i].name)};
+    }
+  }
+  return {};
+}
+
+Verdict verify_all(const RunOnce& run, std::string_view variant, std::span<Trial> trials, int workers) {
+  Verdict verdict;
+  for (Trial& trial : trials) {
+    const auto fault = check(run, trial, workers, verdict);
+    if (not fault) continue;
+    verdict.drop = fault->drop;
+    verdict.message =
+        fmt::format("{} (gates {}, {})\n  {}", fault->message, to_string(trial.gates), to_string(trial.call.passing),
+                    reproducer(trial.call.what, variant, trial.gates, trial.seed));
+    break;
+  }
+  return verdict;
+}
+
+}  // namespace
+
+Tolerance tolerance(const Problem& problem) {
+  Tolerance allowed = {5e-6, 5e-6, 1e-3};
+  if (problem.io != DType::f32 or problem.gate != DType::f32) allowed = {3e-3, 2e-3, 5e-2};
+  if (problem.state != DType::f32) allowed.state = std::max(allowed.state, 4e-3);
+  if (problem.state != DType::f32) allowed.element = 5e-2;
+  return allowed;
+}
+
+Passing passing_of(std::uint64_t seed) { return static_cast<Passing>(seed % 4); }
+
+Trial::Trial(const Case& what, Gates gates_, std::uint64_t seed_)
+    : gates(gates_), seed(seed_), call(what, gates, seed, passing_of(seed)), expected(oracle(call)) {}
+
+Verdict verify(const Runner& run, std::string_view variant, std::span<Trial> trials, int workers) {
+  const RunOnce once = [&](const Words& words, const Extents& extents) {
+    run(words, extents);
+    return std::optional<Fault>();
+  };
+  return verify_all(once, variant, trials, workers);
+}
+
+Verdict verify(const CpuKernel& kernel, std::span<Trial> trials, WorkerPool& pool) {
+  // The workspace is poisoned before each run: a kernel may not expect zeros, or leave what the next run needs.
+  const RunOnce once = [&](const Words& words, const Extents& extents) -> std::optional<Fault> {
+    const std::int64_t bytes = workspace_bytes(kernel.plan(), extents);
+    Guarded workspace((bytes + 3) / 4);
+    kernel.run(words, extents, workspace.data().data(), pool);
+    if (not workspace.guards_intact())
+      return Fault{Drop::out_of_bounds,
+                   fmt::format("memory just outside the workspace of {} bytes was written", bytes)};
+    return {};
+  };
+  return verify_all(once, kernel.plan().variant, trials, pool.workers());
+}
+
+std::vector<Case> verification_cases(const Case& what) {
+  const std::int64_t ratio = what.problem.heads.count() / what.problem.kv_heads.count();
+  std::vector<Case> cases;
+  const auto add = [&](std::int64_t most_kv_heads, Shape shape) {
+    Case small = what;
+    small.problem.kv_heads = KvHeads(std::min(most_kv_heads, what.problem.kv_heads.count()));
+    small.problem.heads = Heads(small.problem.kv_heads.count() * ratio);
+    small.shape = std::move(shape);
+    cases.push_back(std::move(small));
+  };
+  const auto lengths = [](std::initializer_list<int> tokens) {
+    std::vector<Tokens> out;
+    for (const int t : tokens) out.emplace_back(t);
+    return Shape::ragged(std::move(out));
+  };
+  const auto uniform = [](int sequences, int tokens) { return Shape::uniform(Sequences(sequences), Tokens(tokens)); };
+
+  add(3, uniform(2, 1));
+  if (what.problem.op == Op::step) {
+    add(3, uniform(3, 2));
+    add(2, uniform(5, 5));
+    add(1, uniform(2, 8));
+    if (not what.shape.is_uniform()) add(2, lengths({1, 0, 8, 3}));
+    return cases;
+  }
+  add(3, uniform(3, 33));
+  add(2, uniform(1, 77));
+  if (not what.shape.is_uniform()) add(2, lengths({5, 0, 64, 1, 19}));
+  add(1, uniform(1, 300));
+  return cases;
+}
+
+std::string reproducer(const Case& what, std::string_view variant, Gates gates, std::uint64_t seed) {
+  return fmt::format("glaive verify '{}' --variant '{}' --gates {} --seed {}", to_string(what), variant,
+                     to_string(gates), seed);
+}
+
+}  // namespace glaive
