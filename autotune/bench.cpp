@@ -8,6 +8,7 @@
 
 #include "autotune/evidence.hpp"
 #include "autotune/tune.hpp"
+#include "runtime/dispatch.hpp"
 
 namespace glaive {
 namespace {
@@ -39,13 +40,12 @@ Result<Chosen> choose_variant(Evaluator& evaluator, const Case& what, const Benc
   if (not pack) return std::unexpected(pack.error());
   if (*pack) {
     const auto bucket = bucket_of(extents_of(what.problem, what.shape, options.threads));
-    const auto near = (*pack)->nearest(identity(device), to_string(device.target), to_string(what.problem), bucket);
-    if (near) {
-      auto entry = (*pack)->load(*near);
+    for (const auto& served : candidates(**pack, device, options.threads, what.problem, bucket)) {
+      auto entry = (*pack)->load(served.index);
       if (not entry) return std::unexpected(entry.error());
       if (entry->code.size() == 1)
         return Chosen{{std::move(entry->plan), std::move(entry->code.front())},
-                      (*pack)->key(*near).bucket == bucket ? "pack" : "pack, nearest bucket"};
+                      fmt::format("pack, {}", to_string(served.match))};
     }
   }
   auto space = make_space(what, device);

@@ -70,7 +70,7 @@ Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<c
     append_variants(*family, space.instance, variants);
     const auto preset = family->default_config(space.instance);
     for (auto& variant : variants) {
-      Candidate candidate;
+      RankedVariant candidate;
       candidate.name = to_string(variant, space.instance);
       candidate.prior = family->prior(space.instance, what.shape, device, variant.config);
       candidate.is_default = variant.config == preset;
@@ -82,11 +82,11 @@ Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<c
     return fail(Status::unsupported,
                 fmt::format("no kernel family of this build covers `{}` ({})", to_string(what.problem),
                             refusals.empty() ? "no family is built in" : refusals));
-  std::ranges::stable_sort(space.candidates, {}, &Candidate::prior);
+  std::ranges::stable_sort(space.candidates, {}, &RankedVariant::prior);
   return space;
 }
 
-std::vector<Candidate> choose(const Space& space, std::size_t budget) {
+std::vector<RankedVariant> choose(const Space& space, std::size_t budget) {
   if (budget >= space.candidates.size()) return space.candidates;
   std::map<const Family*, std::size_t> taken;
   std::vector<bool> chosen(space.candidates.size(), false);
@@ -104,14 +104,14 @@ std::vector<Candidate> choose(const Space& space, std::size_t budget) {
     if (taken[space.candidates[i].variant.family] < share) take(i);
   for (std::size_t i = 0; i < chosen.size() and count < budget; ++i) take(i);
 
-  std::vector<Candidate> out;
+  std::vector<RankedVariant> out;
   for (std::size_t i = 0; i < chosen.size(); ++i)
     if (chosen[i]) out.push_back(space.candidates[i]);
   return out;
 }
 
-const Candidate& default_candidate(const Space& space) {
-  const auto found = std::ranges::find_if(space.candidates, &Candidate::is_default);
+const RankedVariant& default_candidate(const Space& space) {
+  const auto found = std::ranges::find_if(space.candidates, &RankedVariant::is_default);
   return found != space.candidates.end() ? *found : space.candidates.front();
 }
 

@@ -15,7 +15,7 @@ std::string_view to_string(Effort effort);
 Result<Effort> parse_effort(std::string_view word);
 std::size_t variant_budget(Effort effort);
 
-struct Candidate {
+struct RankedVariant {
   Variant variant;
   std::string name;  ///< to_string(variant)
   double prior = 0;  ///< estimated seconds
@@ -25,7 +25,7 @@ struct Candidate {
 /// The legal variants of one case, fastest by prior first.
 struct Space {
   Instance instance;
-  std::vector<Candidate> candidates;
+  std::vector<RankedVariant> candidates;
 };
 
 /// Variants of every family of `families` that applies to `what` on `device`. Fails with `unsupported` and each
@@ -35,9 +35,9 @@ Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<c
 
 /// The first `budget` candidates by prior, and every default whatever its prior; each family gets at least an eighth of
 /// the budget, since priors of different structures compare less well than priors within one.
-std::vector<Candidate> choose(const Space& space, std::size_t budget);
+std::vector<RankedVariant> choose(const Space& space, std::size_t budget);
 
 /// The default that the prior expects to be fastest: what runs where nothing was tuned.
-const Candidate& default_candidate(const Space& space);
+const RankedVariant& default_candidate(const Space& space);
 
 }  // namespace glaive

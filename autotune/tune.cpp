@@ -11,12 +11,13 @@
 #include "autotune/cache.hpp"
 #include "autotune/evidence.hpp"
 #include "autotune/tournament.hpp"
+#include "runtime/dispatch.hpp"
 
 namespace glaive {
 namespace {
 
 struct Attempt {
-  Candidate candidate;
+  RankedVariant candidate;
   std::string content;
   Built built;
   Drop drop = Drop::none;
@@ -95,10 +96,9 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
       if (entry) return TuneOutcome{already, what, "tuned already: " + entry->plan.variant, std::move(entry->evidence)};
       progress_.note(fmt::format("{}; tuning it again", entry.error().message));
     }
-    if (const auto near =
-            (*pack)->nearest(search.winner.device, search.winner.target, search.winner.problem, search.winner.bucket);
-        near and (*pack)->key(*near).bucket == search.winner.bucket)
-      if (auto entry = (*pack)->load(*near)) search.incumbent = entry->plan.variant;
+    const auto served = candidates(**pack, device, options_.threads, what.problem, search.winner.bucket);
+    if (not served.empty() and served.front().match == Match::exact)
+      if (auto entry = (*pack)->load(served.front().index)) search.incumbent = entry->plan.variant;
   }
   if (options_.force) {
     if (auto forgotten = journal_.forget(search.key); not forgotten) return std::unexpected(forgotten.error());
@@ -126,7 +126,7 @@ Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   auto known = journal_.find_winner(search.key);
   if (not known) return std::unexpected(known.error());
   if (not*known) return std::nullopt;
-  const auto candidate = std::ranges::find(search.space.candidates, (*known)->variant, &Candidate::name);
+  const auto candidate = std::ranges::find(search.space.candidates, (*known)->variant, &RankedVariant::name);
   if (candidate == search.space.candidates.end()) return std::nullopt;
   // The generator may have changed since: only the same code is the same winner.
   const auto content = evaluator_.content_key(search.space.instance, candidate->variant, 0);
@@ -320,7 +320,7 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
   return outcome;
 }
 
-Result<TuneOutcome> Tuner::publish(Search& search, const Candidate& winner, CodeObject code, std::string evidence) {
+Result<TuneOutcome> Tuner::publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence) {
   progress_.begin_phase("publish", 0);
   PackEntry entry{
       search.winner, winner.variant.family->plan(search.space.instance, winner.variant.config), {}, evidence};

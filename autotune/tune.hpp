@@ -58,7 +58,7 @@ class Tuner {
   Result<void> compile_all(Search& search);
   Result<void> verify_all(Search& search);
   Result<TuneOutcome> race_and_publish(Search& search);
-  Result<TuneOutcome> publish(Search& search, const Candidate& winner, CodeObject code, std::string evidence);
+  Result<TuneOutcome> publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence);
   Result<std::optional<TuneOutcome>> publish_known(Search& search);
 
   Evaluator& evaluator_;

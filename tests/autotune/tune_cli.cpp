@@ -1,0 +1,264 @@
+#include <nlohmann/json.hpp>
+
+#include "autotune/cache.hpp"
+#include "tests/autotune/tune_support.hpp"
+#include "tests/catch.hpp"
+
+using namespace glaive;
+using namespace glaive::test;
+using nlohmann::json;
+
+TEST_CASE("glaive: --version and --help succeed, nothing or nonsense is bad usage", "[tune][cli]") {
+  const Folder folder;
+  const auto version = run(folder, {"--version"});
+  CHECK(version.exit == 0);
+  CHECK_THAT(version.out, Catch::StartsWith("glaive "));
+  CHECK(run(folder, {"--help"}).exit == 0);
+  CHECK(run(folder, {"tune", "--help"}).exit == 0);
+  CHECK(run(folder, {}).exit == 2);
+  CHECK(run(folder, {"tuen"}).exit == 2);
+  CHECK(run(folder, {"tune", "--frobnicate"}).exit == 2);
+  CHECK(run(folder, {"tune", "--threads", "many"}).exit == 2);
+}
+
+TEST_CASE("glaive: an unknown word is pointed at", "[tune][cli]") {
+  const Folder folder;
+  const auto ended = run(folder, {"tune", "forward H4 K128 W128 @ B1 T8"});
+  CHECK(ended.exit == 2);
+  CHECK_THAT(ended.err,
+             Catch::Contains("forward H4 K128 W128 @ B1 T8\n") and Catch::Contains("^") and Catch::Contains("W128"));
+  const auto set = run(folder, {"tune", "smoke"});
+  CHECK(set.exit == 2);
+  CHECK_THAT(set.err, Catch::Contains("--set smoke"));
+}
+
+TEST_CASE("glaive: a problem file's error names file, line and column", "[tune][cli]") {
+  const Folder folder;
+  write_text(folder / "mine.txt", "forward H1 K8 V8 @ B1 T8\n# fine\nforward H1 K0 V8 @ B1 T8\n");
+  const auto ended = run(folder, {"tune", "--set", (folder / "mine.txt").string()});
+  CHECK(ended.exit == 2);
+  CHECK_THAT(ended.err, Catch::Contains("mine.txt:3:"));
+}
+
+TEST_CASE("glaive: bad values are one sentence and exit 2", "[tune][cli]") {
+  const Folder folder;
+  const auto effort = run(folder, {"tune", "--effort", "fast"});
+  CHECK(effort.exit == 2);
+  CHECK_THAT(effort.err, Catch::Contains("unknown effort `fast`: it is quick, normal or full"));
+  CHECK(std::ranges::count(effort.err, '\n') == 1);
+  CHECK(run(folder, {"tune", "--threads", "-3"}).exit == 2);
+  CHECK(run(folder, {"tune", "--threads", "100000"}).exit == 2);
+  CHECK(run(folder, {"tune", "--set", "nosuch"}).exit == 2);
+  CHECK(run(folder, {"bench"}).exit == 2);
+  CHECK(run(folder, {"verify", "forward H1 K8 V8 @ B1 T8"}).exit == 2);
+  CHECK_FALSE(std::filesystem::exists(folder / "cache/journal.sqlite"));
+}
+
+TEST_CASE("glaive: a cache folder that is a file is one sentence and exit 1", "[tune][cli]") {
+  const Folder folder;
+  write_text(folder / "file", "");
+  const auto ended = Program(folder, folder / "file", {"tune"}).wait();
+  CHECK(ended.exit == 1);
+  CHECK_THAT(ended.err, Catch::Contains("cache folder") and Catch::Contains("GLAIVE_CACHE"));
+}
+
+TEST_CASE("glaive doctor: says what there is, and creates nothing", "[tune][cli]") {
+  const Folder folder;
+  const auto ended = run(folder, {"doctor"});
+  CHECK(ended.exit == 0);
+  for (const char* word : {"processor", "target    cpu:x86-64", "caches", "MLIR", "CUDA", "NVRTC", "families",
+                           "not created yet", "smoke", "fla-bench"})
+    CHECK_THAT(ended.out, Catch::Contains(word));
+  CHECK_FALSE(std::filesystem::exists(folder / "cache"));
+}
+
+TEST_CASE("glaive pack: a missing or foreign file is an error", "[tune][cli]") {
+  const Folder folder;
+  CHECK(run(folder, {"pack", (folder / "absent").string()}).exit == 1);
+  write_text(folder / "text", "not a pack");
+  const auto ended = run(folder, {"pack", (folder / "text").string()});
+  CHECK(ended.exit == 1);
+  CHECK(std::ranges::count(ended.err, '\n') == 1);
+}
+
+#ifndef GLAIVE_HAVE_MLIR
+
+TEST_CASE("glaive: without MLIR, tune and bench say what is missing", "[tune][cli]") {
+  const Folder folder;
+  for (const char* command : {"tune", "bench"}) {
+    const auto ended = run(folder, {command, "forward H1 K8 V8 @ B1 T8"});
+    CHECK(ended.exit == 1);
+  }
+  CHECK_THAT(run(folder, {"bench", "--peak"}).err, Catch::Contains("without MLIR"));
+}
+
+#else
+
+namespace {
+
+constexpr const char* line = "forward H1 K16 V16 f32 @ B1 T64";
+
+std::vector<std::string> code_rows(const Folder& folder) {
+  return query(folder / "cache/journal.sqlite", "SELECT content, run FROM code ORDER BY 1");
+}
+
+}  // namespace
+
+TEST_CASE("glaive list: counts variants by family", "[tune][cli]") {
+  const Folder folder;
+  const auto ended = run(folder, {"list", line});
+  CHECK(ended.exit == 0);
+  CHECK_THAT(ended.out, Catch::Contains("legal variants") and Catch::Contains("chunk "));
+  const auto all = run(folder, {"list", "--all", line});
+  CHECK_THAT(all.out, Catch::Contains("chunk(") and Catch::Contains(" default (prior"));
+}
+
+TEST_CASE("glaive inspect: parameters, facts, and the text of each stage", "[tune][cli]") {
+  const Folder folder;
+  const auto parameters = run(folder, {"inspect", "chunk", "--params"});
+  CHECK(parameters.exit == 0);
+  CHECK_THAT(parameters.out, Catch::Contains("one of"));
+  const auto facts = run(folder, {"inspect", "chunk", "--problem", line});
+  CHECK(facts.exit == 0);
+  CHECK_THAT(facts.out, Catch::Contains("machine code") and Catch::Contains("key ") and Catch::Contains("compiler "));
+  const std::pair<const char*, const char*> stages[] = {
+      {"mlir", "func"}, {"lowered", "llvm."}, {"llvm", "define"}, {"asm", "ret"}};
+  for (const auto& [stage, word] : stages) {
+    const auto dump = run(folder, {"inspect", "chunk", "--problem", line, "--dump", stage});
+    CHECK(dump.exit == 0);
+    CHECK_THAT(dump.out, Catch::Contains(word));
+  }
+  CHECK(run(folder, {"inspect", "chunk", "--dump", "wasm"}).exit == 2);
+  CHECK(run(folder, {"inspect", "nosuch"}).exit == 2);
+}
+
+TEST_CASE("glaive verify: a correct variant passes on every gate distribution", "[tune][cli]") {
+  const Folder folder;
+  const auto ended = run(folder, {"verify", line, "--variant", "chunk"});
+  CHECK(ended.exit == 0);
+  CHECK(std::ranges::count(ended.out, '\n') == std::ssize(all_gates));
+  const auto one = run(folder, {"verify", line, "--variant", "recurrent", "--gates", "mixed", "--seed", "7"});
+  CHECK(one.exit == 0);
+  CHECK_THAT(one.out, Catch::Contains("gates mixed, seed 7"));
+  CHECK(run(folder, {"verify", line, "--variant", "chunk", "--gates", "nosuch"}).exit == 2);
+}
+
+TEST_CASE("glaive tune: from nothing to a pack; the second run finds everything tuned", "[tune][cli]") {
+  const Folder folder;
+  const auto first = run(folder, {"tune", line, "--effort", "quick", "--threads", "1"});
+  CHECK(first.exit == 0);
+  CHECK_THAT(first.out, Catch::Contains("1 new winner") and Catch::Contains("vs default"));
+  const auto code = code_rows(folder);
+  CHECK_FALSE(code.empty());
+  const auto trials = query(folder / "cache/journal.sqlite", "SELECT variant, round, run FROM trial");
+
+  const auto pack = Pack::open(folder / "cache/winners.pack").value();
+  REQUIRE(pack.size() == 1);
+  const auto evidence = json::parse(pack.load(0).value().evidence);
+  for (const auto& entry : evidence.at("defaults"))
+    CHECK(evidence.at("interval_ms").at(0) <= entry.at("interval_ms").at(1));
+  CHECK(evidence.at("errors").at("o") < 5e-6);
+
+  const auto second = run(folder, {"tune", line, "--effort", "quick", "--threads", "1"});
+  CHECK(second.exit == 0);
+  CHECK_THAT(second.out, Catch::Contains("everything is tuned"));
+  CHECK(code_rows(folder) == code);
+  CHECK(query(folder / "cache/journal.sqlite", "SELECT variant, round, run FROM trial") == trials);
+  CHECK(query(folder / "cache/journal.sqlite", "SELECT count(*) FROM run") == std::vector<std::string>{"1"});
+
+  const auto listed = run(folder, {"pack", (folder / "cache/winners.pack").string()});
+  CHECK(listed.exit == 0);
+  CHECK_THAT(listed.out, Catch::Contains("forward H1 K16 V16 f32") and Catch::Contains("winner "));
+
+  const auto measured = run(folder, {"bench", line, "--threads", "1", "--json", (folder / "bench.json").string()});
+  CHECK(measured.exit == 0);
+  CHECK_THAT(measured.out, Catch::Contains("pack, exact"));
+  const auto records = json::parse(read_text(folder / "bench.json"));
+  CHECK(records.at("command").get<std::string>().starts_with("glaive bench 'forward H1 K16 V16 f32 @ B1 T64'"));
+  CHECK(records.contains("host"));
+  CHECK(records.contains("commit"));
+  const auto& record = records.at("records").at(0);
+  for (const char* field : {"problem", "device", "variant", "median_ms", "interval", "runs", "gflops", "roof_ms",
+                            "roof_share", "baseline", "baseline_ms", "speedup", "error"}) {
+    INFO(field);
+    CHECK(record.contains(field));
+  }
+  CHECK(record.at("problem") == line);
+  CHECK(record.at("interval").at(0) <= record.at("median_ms"));
+  CHECK(record.at("error") < 5e-6);
+}
+
+TEST_CASE("glaive bench: without a winner it measures the default, or the variant asked for", "[tune][cli]") {
+  const Folder folder;
+  const auto preset = run(folder, {"bench", line, "--threads", "1"});
+  CHECK(preset.exit == 0);
+  CHECK_THAT(preset.out, Catch::Contains(" default "));
+  const auto asked = run(folder, {"bench", line, "--threads", "1", "--variant", "recurrent", "--peak"});
+  CHECK(asked.exit == 0);
+  CHECK_THAT(asked.out, Catch::Contains("recurrent(") and Catch::Contains("GFLOP/s of f32 FMA"));
+  CHECK(run(folder, {"bench", line, "--variant", "nosuch"}).exit == 2);
+}
+
+TEST_CASE("glaive tune: an unsupported line is a sentence, and the rest goes on", "[tune][cli]") {
+  const Folder folder;
+  const auto ended = run(folder, {"tune", "step H1 K16 V16 @ B1 T1", line, "--effort", "quick", "--threads", "1"});
+  CHECK(ended.exit == 0);
+  CHECK_THAT(ended.out,
+             Catch::Contains("step H1 K16 V16 f32 @ B1 T1: no kernel family") and Catch::Contains("1 new winner"));
+  CHECK(run(folder, {"tune", "step H1 K16 V16 @ B1 T1"}).exit == 1);
+}
+
+TEST_CASE("glaive tune: killed at any phase, it resumes and repeats no finished step", "[tune][cli]") {
+  const Folder folder;
+  const auto journal = folder / "cache/journal.sqlite";
+  const std::vector<std::string> words{"tune", line, "--effort", "quick", "--threads", "2"};
+  const std::pair<const char*, std::size_t> moments[] = {
+      {"SELECT 1 FROM code", 3}, {"SELECT 1 FROM verdict", 3}, {"SELECT 1 FROM trial WHERE round=1", 1}};
+  const char* steps[] = {"SELECT content, run FROM code", "SELECT variant, content, run FROM verdict",
+                         "SELECT variant, content, round, run FROM trial"};
+  std::set<std::string> finished;
+  const auto note_finished = [&] {
+    for (const char* step : steps)
+      for (const auto& row : query(journal, step)) finished.insert(row);
+  };
+  for (const auto& [sql, count] : moments) {
+    Program program(folder, folder / "cache", words);
+    while (program.running() and query(journal, sql).size() < count) usleep(2000);
+    program.kill();
+    program.wait();
+    note_finished();
+  }
+  const auto ended = run(folder, words);
+  CHECK(ended.exit == 0);
+  CHECK(finished.size() > 6);
+  std::set<std::string> all;
+  for (const char* step : steps)
+    for (const auto& row : query(journal, step)) all.insert(row);
+  // A step that ran twice would carry the number of the later run.
+  CHECK(std::ranges::includes(all, finished));
+  CHECK(Pack::open(folder / "cache/winners.pack").value().size() == 1);
+}
+
+TEST_CASE("glaive tune: a file size limit is one sentence and exit 1; without it the run goes on", "[tune][cli]") {
+  const Folder folder;
+  const std::vector<std::string> words{"tune", line, "--effort", "quick", "--threads", "1", "--quiet"};
+  const auto ended = Program(folder, folder / "cache", words, 150'000).wait();
+  CHECK(ended.exit == 1);
+  CHECK(std::ranges::count(ended.err, '\n') == 1);
+  const auto before = code_rows(folder);
+  CHECK(run(folder, words).exit == 0);
+  const auto after = code_rows(folder);
+  CHECK(std::ranges::includes(after, before));
+}
+
+TEST_CASE("glaive tune: a pack that others can write to is refused", "[tune][cli]") {
+  const Folder folder;
+  REQUIRE(run(folder, {"tune", line, "--effort", "quick", "--threads", "1"}).exit == 0);
+  const auto pack = folder / "cache/winners.pack";
+  std::filesystem::permissions(pack, std::filesystem::perms(0666));
+  const auto ended = run(folder, {"tune", line, "--effort", "quick", "--threads", "1"});
+  CHECK(ended.exit == 1);
+  CHECK_THAT(ended.err, Catch::Contains("winners.pack"));
+}
+
+#endif

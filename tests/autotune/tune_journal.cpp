@@ -1,0 +1,338 @@
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <cmath>
+
+#include "autotune/cache.hpp"
+#include "tests/autotune/tune_support.hpp"
+#include "tests/catch.hpp"
+
+using namespace glaive;
+using namespace glaive::test;
+
+namespace {
+
+CaseKey key() {
+  return {.device = "name=a; units=2",
+          .problem = "forward H1 K1 V1 f32",
+          .shape = "B1 T1",
+          .policy = "v1",
+          .space = 0xffff'ffff'ffff'fff1,
+          .schema = 1};
+}
+
+TimingRecord timing(std::string variant, double median) {
+  return {std::move(variant), "c0", {{median, median, median * 1.5}}, "reference", 2e-3, Drop::slower};
+}
+
+CompileRecord compiled() {
+  CompileRecord record;
+  record.code.target = host_cpu_target();
+  record.code.bytes = {std::byte{1}, std::byte{0}, std::byte{255}};
+  record.code.text_bytes = 100;
+  record.code.stack_bytes = 32;
+  record.seconds = 0.5;
+  return record;
+}
+
+/// Sets an environment variable for the scope.
+class Variable {
+ public:
+  Variable(const char* name, const std::string& value) : name_(name) {
+    if (const char* old = std::getenv(name)) old_ = old;
+    setenv(name, value.c_str(), 1);
+  }
+  ~Variable() { old_ ? setenv(name_, old_->c_str(), 1) : unsetenv(name_); }
+
+ private:
+  const char* name_;
+  std::optional<std::string> old_;
+};
+
+}  // namespace
+
+TEST_CASE("cache: GLAIVE_CACHE goes before XDG_CACHE_HOME, and that before HOME", "[tune]") {
+  const Variable home("HOME", "/home/someone"), xdg("XDG_CACHE_HOME", "/xdg"), own("GLAIVE_CACHE", "/own");
+  CHECK(cache_location().value() == "/own");
+  {
+    const Variable none("GLAIVE_CACHE", "");
+    CHECK(cache_location().value() == "/xdg/glaive");
+    const Variable neither("XDG_CACHE_HOME", "");
+    CHECK(cache_location().value() == "/home/someone/.cache/glaive");
+    const Variable nothing("HOME", "");
+    CHECK_FALSE(cache_location());
+  }
+}
+
+TEST_CASE("cache: the folder is made for its owner alone", "[tune]") {
+  const Folder folder;
+  const Variable own("GLAIVE_CACHE", folder / "a/b/cache");
+  REQUIRE(open_cache());
+  struct stat facts{};
+  REQUIRE(stat((folder / "a/b/cache").c_str(), &facts) == 0);
+  CHECK((facts.st_mode & 0777) == 0700);
+  CHECK(open_cache());
+}
+
+TEST_CASE("cache: a file in the folder's place, or above it, is said", "[tune]") {
+  const Folder folder;
+  write_text(folder / "file", "");
+  for (const auto& place : {folder / "file", folder / "file/cache", folder / "file/deep/cache"}) {
+    const Variable own("GLAIVE_CACHE", place);
+    const auto opened = open_cache();
+    REQUIRE_FALSE(opened);
+    CHECK(opened.error().status == Status::io_error);
+    CHECK_THAT(opened.error().message, Catch::Contains(place.string()) and Catch::Contains("GLAIVE_CACHE"));
+  }
+}
+
+TEST_CASE("cache: a folder that others can write to is refused", "[tune]") {
+  const Folder folder;
+  chmod(folder.path().c_str(), 0777);
+  const Variable own("GLAIVE_CACHE", folder.path());
+  const auto opened = open_cache();
+  REQUIRE_FALSE(opened);
+  CHECK(opened.error().status == Status::untrusted);
+}
+
+TEST_CASE("cache: one process at a time times on a device", "[tune]") {
+  const Folder folder;
+  auto first = DeviceLock::acquire(folder.path(), "device");
+  REQUIRE(first);
+  REQUIRE(DeviceLock::acquire(folder.path(), "another device"));
+  const pid_t child = fork();
+  if (child == 0) {
+    // Waits, says so, and goes on when the parent lets go.
+    bool waited = false;
+    const auto note = [](void* flag) { *static_cast<bool*>(flag) = true; };
+    const auto second = DeviceLock::acquire(folder.path(), "device", note, &waited);
+    _exit(second and waited ? 0 : 1);
+  }
+  usleep(200'000);
+  {
+    const auto done = std::move(*first);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(WEXITSTATUS(status) == 0);
+}
+
+TEST_CASE("journal: everything put in comes out", "[tune]") {
+  const Folder folder;
+  auto journal = Journal::open(folder / "j", "glaive tune").value();
+  CHECK(journal.run() == 1);
+  CHECK_FALSE(journal.find_code("c0").value());
+  REQUIRE(journal.put_code("c0", compiled()));
+  const auto code = journal.find_code("c0").value();
+  REQUIRE(code);
+  CHECK(code->code.bytes == compiled().code.bytes);
+  CHECK(code->code.target == host_cpu_target());
+  CHECK(code->code.text_bytes == 100);
+  CHECK(code->code.stack_bytes == 32);
+  CHECK(code->seconds == 0.5);
+
+  CompileRecord broken;
+  broken.drop = Drop::compile_error;
+  broken.message = "lower: it's \"broken\"";
+  REQUIRE(journal.put_code("c1", broken));
+  CHECK(journal.find_code("c1").value()->drop == Drop::compile_error);
+  CHECK(journal.find_code("c1").value()->message == broken.message);
+
+  const Verdict verdict{Drop::wrong_result, 0.25, 1e-9, "because"};
+  REQUIRE(journal.put_verdict("d", "p", "v", "c0", "r1", verdict));
+  const auto found = journal.find_verdict("d", "p", "v", "c0", "r1").value();
+  REQUIRE(found);
+  CHECK(found->drop == Drop::wrong_result);
+  CHECK(found->error_o == 0.25);
+  CHECK(found->error_state == 1e-9);
+  CHECK(found->message == "because");
+  CHECK_FALSE(journal.find_verdict("d", "p", "v", "c0", "r2").value());
+}
+
+TEST_CASE("journal: times keep every sample and their order", "[tune]") {
+  const Folder folder;
+  auto journal = Journal::open(folder / "j", "test").value();
+  const TimingRecord records[] = {timing("z", 1e-3), timing("a", 3e-3)};
+  REQUIRE(journal.put_timings(key(), Round::screen, records));
+  const auto found = journal.find_timings(key(), Round::screen).value();
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].variant == "z");
+  CHECK(found[0].timing.samples == records[0].timing.samples);
+  CHECK(found[0].ratio() == Approx(0.5));
+  CHECK(found[1].drop == Drop::slower);
+  CHECK(found[1].reference == "reference");
+  CHECK(journal.find_timings(key(), Round::semifinal).value().empty());
+}
+
+TEST_CASE("journal: times of another key are not found", "[tune]") {
+  const Folder folder;
+  auto journal = Journal::open(folder / "j", "test").value();
+  REQUIRE(journal.put_timings(key(), Round::screen, std::vector{timing("v", 1e-3)}));
+  REQUIRE(journal.put_winner(key(), {"v", "c0", "{}"}));
+  std::vector<CaseKey> others(6, key());
+  others[0].device += "x";
+  others[1].problem += "x";
+  others[2].shape += "x";
+  others[3].policy += "x";
+  others[4].space ^= 1;
+  others[5].schema += 1;
+  for (const auto& other : others) {
+    CHECK(journal.find_timings(other, Round::screen).value().empty());
+    CHECK_FALSE(journal.find_winner(other).value());
+    REQUIRE(journal.forget(other));
+  }
+  CHECK(journal.find_timings(key(), Round::screen).value().size() == 1);
+  CHECK(journal.find_winner(key()).value());
+}
+
+TEST_CASE("journal: forgetting a case keeps code and verdicts", "[tune]") {
+  const Folder folder;
+  auto journal = Journal::open(folder / "j", "test").value();
+  REQUIRE(journal.put_code("c0", compiled()));
+  REQUIRE(journal.put_verdict("d", "p", "v", "c0", "r", {}));
+  REQUIRE(journal.put_timings(key(), Round::final, std::vector{timing("v", 1e-3)}));
+  REQUIRE(journal.put_winner(key(), {"v", "c0", "{}"}));
+  REQUIRE(journal.forget(key()));
+  CHECK(journal.find_timings(key(), Round::final).value().empty());
+  CHECK_FALSE(journal.find_winner(key()).value());
+  CHECK(journal.find_code("c0").value());
+  CHECK(journal.find_verdict("d", "p", "v", "c0", "r").value());
+}
+
+TEST_CASE("journal: reopened, it holds what it held, and counts runs", "[tune]") {
+  const Folder folder;
+  {
+    auto journal = Journal::open(folder / "j", "first").value();
+    REQUIRE(journal.put_winner(key(), {"v", "c0", "{\"a\":1}"}));
+  }
+  auto journal = Journal::open(folder / "j", "second").value();
+  CHECK(journal.run() == 2);
+  CHECK(journal.find_winner(key()).value()->evidence == "{\"a\":1}");
+  CHECK(query(folder / "j", "SELECT command FROM run") == std::vector<std::string>{"first", "second"});
+}
+
+TEST_CASE("journal: a process killed between two steps loses neither", "[tune]") {
+  const Folder folder;
+  const pid_t child = fork();
+  if (child == 0) {
+    auto journal = Journal::open(folder / "j", "child").value();
+    for (int i = 0; i < 50; ++i)
+      if (not journal.put_code(fmt::format("c{}", i), compiled())) _exit(1);
+    ::kill(getpid(), SIGKILL);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  REQUIRE(WIFSIGNALED(status));
+  auto journal = Journal::open(folder / "j", "parent").value();
+  for (int i = 0; i < 50; ++i) CHECK(journal.find_code(fmt::format("c{}", i)).value());
+}
+
+TEST_CASE("journal: a file that is no journal is an error and stays as it is", "[tune]") {
+  const Folder folder;
+  const std::string text(5000, 'x');
+  write_text(folder / "j", text);
+  chmod((folder / "j").c_str(), 0600);
+  const auto journal = Journal::open(folder / "j", "test");
+  REQUIRE_FALSE(journal);
+  CHECK_THAT(journal.error().message, Catch::Contains("not a journal") and Catch::Contains((folder / "j").string()));
+  CHECK(read_text(folder / "j") == text);
+}
+
+TEST_CASE("journal: a damaged file is an error, not a crash", "[tune]") {
+  const Folder folder;
+  {
+    auto journal = Journal::open(folder / "j", "test").value();
+    for (int i = 0; i < 200; ++i) REQUIRE(journal.put_code(fmt::format("c{}", i), compiled()));
+  }
+  std::string bytes = read_text(folder / "j");
+  REQUIRE(bytes.size() > 8192);
+  for (std::size_t i = 4096; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7);
+  write_text(folder / "j", bytes);
+  auto journal = Journal::open(folder / "j", "test");
+  std::string message = journal ? "" : journal.error().message;
+  if (journal)
+    for (int i = 0; i < 200 and message.empty(); ++i)
+      if (const auto found = journal->find_code(fmt::format("c{}", i)); not found) message = found.error().message;
+  CHECK_THAT(message, Catch::Contains("damaged"));
+}
+
+TEST_CASE("journal: one written by a newer glaive is left alone", "[tune]") {
+  const Folder folder;
+  {
+    const auto journal = Journal::open(folder / "j", "test").value();
+  }
+  query(folder / "j", "PRAGMA user_version=99");
+  const auto journal = Journal::open(folder / "j", "test");
+  REQUIRE_FALSE(journal);
+  CHECK_THAT(journal.error().message, Catch::Contains("newer glaive") and Catch::Contains("99"));
+}
+
+TEST_CASE("journal: one that others can write to is refused", "[tune]") {
+  const Folder folder;
+  {
+    const auto journal = Journal::open(folder / "j", "test").value();
+  }
+  chmod((folder / "j").c_str(), 0666);
+  const auto journal = Journal::open(folder / "j", "test");
+  REQUIRE_FALSE(journal);
+  CHECK(journal.error().status == Status::untrusted);
+}
+
+TEST_CASE("journal: a folder that is missing or a file is an error", "[tune]") {
+  const Folder folder;
+  CHECK_FALSE(Journal::open(folder / "absent/j", "test"));
+  CHECK_FALSE(Journal::open(folder.path(), "test"));
+}
+
+TEST_CASE("journal: a full disk is one sentence, and what was kept is kept", "[tune]") {
+  if (geteuid() != 0) {
+    WARN("skipped: mounting a small tmpfs needs root");
+    return;
+  }
+  const Folder folder;
+  const auto small = folder / "small";
+  std::filesystem::create_directory(small);
+  if (mount("tmpfs", small.c_str(), "tmpfs", 0, "size=512k") != 0) {
+    WARN("skipped: no tmpfs can be mounted here");
+    return;
+  }
+  int kept = 0;
+  std::string message;
+  {
+    auto journal = Journal::open(small / "j", "test").value();
+    auto record = compiled();
+    record.code.bytes.resize(20'000);
+    for (; kept < 100; ++kept)
+      if (const auto put = journal.put_code(fmt::format("c{}", kept), record); not put) {
+        message = put.error().message;
+        break;
+      }
+    for (int i = 0; i < kept; ++i) CHECK(journal.find_code(fmt::format("c{}", i)).value());
+  }
+  CHECK(kept > 3);
+  CHECK_THAT(message, Catch::Contains("disk is full"));
+  umount2(small.c_str(), MNT_DETACH);
+}
+
+TEST_CASE("journal: a file size limit is an error of the step that meets it", "[tune]") {
+  const Folder folder;
+  const pid_t child = fork();
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    auto journal = Journal::open(folder / "j", "test").value();
+    const rlimit limit{200'000, 200'000};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    auto record = compiled();
+    record.code.bytes.resize(20'000);
+    int kept = 0;
+    while (kept < 100 and journal.put_code(fmt::format("c{}", kept), record)) ++kept;
+    _exit(kept > 0 and kept < 100 ? kept : 0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  REQUIRE(WIFEXITED(status));
+  const int kept = WEXITSTATUS(status);
+  REQUIRE(kept > 0);
+  auto journal = Journal::open(folder / "j", "test").value();
+  for (int i = 0; i < kept; ++i) CHECK(journal.find_code(fmt::format("c{}", i)).value());
+}

@@ -1,0 +1,360 @@
+#include <nlohmann/json.hpp>
+
+#include "autotune/tournament.hpp"
+#include "tests/autotune/tune_support.hpp"
+#include "tests/catch.hpp"
+
+using namespace glaive;
+using namespace glaive::test;
+using nlohmann::json;
+
+namespace {
+
+using State = TuneOutcome::State;
+
+constexpr const char* fastest = "toy(size=4,mode=2)";
+constexpr const char* preset = "toy(size=2,mode=1)";
+
+/// Everything takes 1 ms but one variant.
+std::function<double(const std::string&)> only(std::string variant, double seconds) {
+  return [=](const std::string& name) { return name == variant ? seconds : 1e-3; };
+}
+
+std::size_t interval_violations(const json& evidence) {
+  std::size_t count = 0;
+  for (const auto& entry : evidence.at("defaults"))
+    if (entry.at("interval_ms").at(1) < evidence.at("interval_ms").at(0)) ++count;
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("space: legal variants, the fastest by prior first, with the default marked", "[tune]") {
+  const ToyFamily toy;
+  const Family* families[] = {&toy};
+  const auto space = make_space(parse_case("forward H1 K8 V8 @ B1 T8").value(), host_cpu_device(), families).value();
+  CHECK(space.candidates.size() == 11);
+  CHECK(space.candidates.front().name == "toy(size=8,mode=0)");
+  CHECK(std::ranges::is_sorted(space.candidates, {}, &RankedVariant::prior));
+  CHECK(std::ranges::count(space.candidates, true, &RankedVariant::is_default) == 1);
+  CHECK(default_candidate(space).name == preset);
+}
+
+TEST_CASE("space: a problem that no family covers says what each family said", "[tune]") {
+  const ToyFamily one("one"), two("two");
+  const Family* families[] = {&one, &two};
+  const auto space = make_space(parse_case("step H1 K8 V8 @ B1 T1").value(), host_cpu_device(), families);
+  REQUIRE_FALSE(space);
+  CHECK(space.error().status == Status::unsupported);
+  CHECK_THAT(space.error().message, Catch::Contains("one: forward only") and Catch::Contains("two: forward only"));
+}
+
+TEST_CASE("space: a small budget takes the best by prior and always the defaults", "[tune]") {
+  const ToyFamily toy, slow("slow", 100);
+  const Family* families[] = {&toy, &slow};
+  const auto space = make_space(parse_case("forward H1 K8 V8 @ B1 T8").value(), host_cpu_device(), families).value();
+  for (const std::size_t budget : {2u, 5u, 10u, 16u}) {
+    const auto chosen = choose(space, budget);
+    CHECK(chosen.size() == budget);
+    CHECK(std::ranges::count(chosen, true, &RankedVariant::is_default) == 2);
+  }
+  CHECK(choose(space, 16).front().name == "toy(size=8,mode=0)");
+  const auto of_slow = [](const RankedVariant& candidate) { return candidate.variant.family->name() == "slow"; };
+  CHECK(std::ranges::count_if(choose(space, 8), of_slow) == 1);
+  CHECK(std::ranges::count_if(choose(space, 16), of_slow) == 5);  // 11 of toy leave five places
+  CHECK(choose(space, 1000).size() == 22);
+}
+
+TEST_CASE("effort: names, budgets, and a word that is none", "[tune]") {
+  CHECK(parse_effort("quick").value() == Effort::quick);
+  CHECK(variant_budget(Effort::quick) < variant_budget(Effort::normal));
+  CHECK(variant_budget(Effort::normal) < variant_budget(Effort::full));
+  const auto wrong = parse_effort("fast");
+  REQUIRE_FALSE(wrong);
+  CHECK(wrong.error().status == Status::invalid_argument);
+  CHECK_THAT(wrong.error().message, Catch::Contains("fast") and Catch::Contains("quick, normal or full"));
+}
+
+TEST_CASE("tune: the fastest variant wins and is published with its evidence", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.seconds = only(fastest, 0.5e-3);
+  const auto outcome = run.tune(evaluator).value();
+  REQUIRE(outcome.state == State::tuned);
+
+  const auto pack = Pack::open(run.options.pack).value();
+  REQUIRE(pack.size() == 1);
+  const auto entry = pack.load(0).value();
+  CHECK(entry.plan.variant == fastest);
+  CHECK(entry.key == winner_key(outcome.what, evaluator.device(), Effort::full, 2));
+  const auto evidence = json::parse(entry.evidence);
+  CHECK(evidence.at("variant") == fastest);
+  CHECK(evidence.at("median_ms").get<double>() == Approx(0.5));
+  CHECK(evidence.at("defaults").at(0).at("variant") == preset);
+  CHECK(evidence.at("defaults").at(0).at("median_ms").get<double>() == Approx(1));
+  CHECK(evidence.at("baselines").at("rows").at("median_ms").get<double>() == Approx(9));
+  CHECK(evidence.at("baselines").at("tiles").at("median_ms").get<double>() == Approx(5));
+  CHECK(evidence.at("errors").at("o") == 1e-7);
+  CHECK(evidence.at("counts").at("legal") == 11);
+  CHECK(evidence.at("counts").at("tried") == 11);
+  CHECK(evidence.at("counts").at("correct") == 11);
+  CHECK(evidence.at("counts").at("drops").at("slower") == 10);
+  CHECK(evidence.at("machine").at("device") == evaluator.device().name);
+  CHECK(evidence.at("machine").at("fma_gflops").get<double>() == Approx(100));
+  CHECK(evidence.at("compiler") == "toy compiler");
+  CHECK(interval_violations(evidence) == 0);
+}
+
+TEST_CASE("tune: a tie keeps the default", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.spread = 0.05;
+  evaluator.seconds = only(fastest, 0.99e-3);
+  const auto outcome = run.tune(evaluator).value();
+  CHECK(json::parse(outcome.evidence).at("variant") == preset);
+}
+
+TEST_CASE("tune: tuning again, a tie keeps the winner that is served", "[tune]") {
+  const Folder folder;
+  ToyEvaluator evaluator;
+  evaluator.seconds = only(fastest, 0.5e-3);
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  // Now all are alike; another variant is ahead by less than the noise.
+  evaluator.spread = 0.05;
+  evaluator.seconds = only("toy(size=8,mode=0)", 0.995e-3);
+  const auto again = ToyRun(folder, Effort::full, true).tune(evaluator).value();
+  REQUIRE(again.state == State::tuned);
+  CHECK(json::parse(again.evidence).at("variant") == fastest);
+}
+
+TEST_CASE("tune: the served winner gives way to one that is clearly faster", "[tune]") {
+  const Folder folder;
+  ToyEvaluator evaluator;
+  evaluator.seconds = only(fastest, 0.5e-3);
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  evaluator.seconds = only("toy(size=8,mode=0)", 0.4e-3);
+  const auto again = ToyRun(folder, Effort::full, true).tune(evaluator).value();
+  CHECK(json::parse(again.evidence).at("variant") == "toy(size=8,mode=0)");
+  CHECK(Pack::open(folder / "winners.pack").value().size() == 1);
+}
+
+TEST_CASE("tune: a winner never loses to a default in the same run", "[tune]") {
+  // The incumbent of an earlier run has become slow, and nothing but the default is fast.
+  const Folder folder;
+  ToyEvaluator evaluator;
+  evaluator.seconds = only(fastest, 0.5e-3);
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  evaluator.seconds = [](const std::string& name) { return name == preset ? 0.9e-3 : name == fastest ? 2e-3 : 1.5e-3; };
+  const auto again = ToyRun(folder, Effort::full, true).tune(evaluator).value();
+  const auto evidence = json::parse(again.evidence);
+  CHECK(evidence.at("variant") == preset);
+  CHECK(interval_violations(evidence) == 0);
+}
+
+TEST_CASE("tune: whatever the times are, the default never beats the winner", "[tune]") {
+  for (unsigned seed = 1; seed <= 20; ++seed) {
+    const Folder folder;
+    ToyRun run(folder);
+    ToyEvaluator evaluator;
+    evaluator.spread = 0.002 * (seed % 7);
+    evaluator.seconds = [&](const std::string& name) {
+      return 1e-3 * (1 + static_cast<double>(std::hash<std::string>{}(name + std::to_string(seed)) % 1000) / 3000);
+    };
+    const auto evidence = json::parse(run.tune(evaluator).value().evidence);
+    CHECK(interval_violations(evidence) == 0);
+    CHECK(evidence.at("median_ms") <= evidence.at("defaults").at(0).at("median_ms"));
+  }
+}
+
+TEST_CASE("tune: a machine that slows down does not change the ranking", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.drift = 0.2;                                   // the last group runs 40 % slower than the first
+  evaluator.seconds = only("toy(size=1,mode=2)", 0.9e-3);  // the last of all by prior
+  CHECK(json::parse(run.tune(evaluator).value().evidence).at("variant") == "toy(size=1,mode=2)");
+}
+
+TEST_CASE("tune: each variant that is out carries a reason", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.compile_result = [](const std::string& name) {
+    if (name.contains("size=8,mode=0")) return Drop::compile_error;
+    return name.contains("size=8,mode=1") ? Drop::resources : Drop::none;
+  };
+  evaluator.verdict = [](const std::string& name) {
+    if (name.contains("size=4,mode=0")) return Drop::wrong_result;
+    return name.contains("size=4,mode=1") ? Drop::nan_output : Drop::none;
+  };
+  evaluator.seconds = only(fastest, 0.5e-3);
+  const auto counts = json::parse(run.tune(evaluator).value().evidence).at("counts");
+  CHECK(counts.at("tried") == 11);
+  CHECK(counts.at("compiled") == 9);
+  CHECK(counts.at("correct") == 7);
+  CHECK(counts.at("drops") ==
+        json{{"compile_error", 1}, {"resources", 1}, {"wrong_result", 1}, {"nan_output", 1}, {"slower", 6}});
+  CHECK(evaluator.verified == 9);
+  CHECK(evaluator.timed.size() == 7);
+  CHECK(query(run.file, "SELECT reason, count(*) FROM verdict WHERE result<>0 GROUP BY reason") ==
+        std::vector<std::string>{"nan_output|1", "wrong_result|1"});
+  CHECK(query(run.file, "SELECT message FROM code WHERE result<>0 ORDER BY message").size() == 2);
+}
+
+TEST_CASE("tune: a fast wrong variant does not win", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.seconds = only(fastest, 0.01e-3);
+  evaluator.verdict = [](const std::string& name) { return name == fastest ? Drop::wrong_result : Drop::none; };
+  CHECK(json::parse(run.tune(evaluator).value().evidence).at("variant") == preset);
+  CHECK_FALSE(evaluator.timed.contains(fastest));
+}
+
+TEST_CASE("tune: with a broken default the rest still race", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.verdict = [](const std::string& name) { return name == preset ? Drop::wrong_result : Drop::none; };
+  evaluator.seconds = only(fastest, 0.5e-3);
+  const auto outcome = run.tune(evaluator).value();
+  REQUIRE(outcome.state == State::tuned);
+  CHECK(json::parse(outcome.evidence).at("variant") == fastest);
+}
+
+TEST_CASE("tune: when nothing is usable the case fails with the reasons, and nothing is published", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.verdict = [](const std::string&) { return Drop::out_of_bounds; };
+  const auto outcome = run.tune(evaluator).value();
+  CHECK(outcome.state == State::failed);
+  CHECK_THAT(outcome.sentence, Catch::Contains("out_of_bounds 11"));
+  CHECK_FALSE(std::filesystem::exists(run.options.pack));
+}
+
+TEST_CASE("tune: an unsupported problem is an outcome, not an error", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  const auto outcome = run.tune(evaluator, "step H1 K8 V8 @ B1 T1").value();
+  CHECK(outcome.state == State::unsupported);
+  CHECK(evaluator.compiled == 0);
+}
+
+TEST_CASE("tune: what is tuned is not touched, unless forced", "[tune]") {
+  const Folder folder;
+  ToyEvaluator evaluator;
+  evaluator.seconds = only(fastest, 0.5e-3);
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  const int compiled = evaluator.compiled, verified = evaluator.verified, raced = evaluator.raced;
+  const auto again = ToyRun(folder).tune(evaluator).value();
+  CHECK(again.state == State::already);
+  CHECK_THAT(again.sentence, Catch::Contains(fastest));
+  CHECK(evaluator.raced == raced);
+  REQUIRE(ToyRun(folder, Effort::full, true).tune(evaluator));
+  CHECK(evaluator.raced > raced);
+  CHECK(evaluator.compiled == compiled);  // code and verdicts are facts
+  CHECK(evaluator.verified == verified);
+}
+
+TEST_CASE("tune: a winner of a higher effort stands for a lower one, not the other way round", "[tune]") {
+  const Folder folder;
+  ToyEvaluator evaluator;
+  REQUIRE(ToyRun(folder, Effort::normal).tune(evaluator));
+  CHECK(ToyRun(folder, Effort::quick).tune(evaluator).value().state == State::already);
+  CHECK(ToyRun(folder, Effort::full).tune(evaluator).value().state == State::tuned);
+}
+
+TEST_CASE("tune: shapes of one bucket share a winner within a run, also when forced", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder, Effort::full, true);
+  ToyEvaluator evaluator;
+  auto journal = Journal::open(run.file, "test").value();
+  Tuner tuner(evaluator, journal, run.progress, run.options);
+  const auto line = [](const char* text) { return parse_case(text).value(); };
+  CHECK(tuner.tune(line("forward H4 K64 V64 @ B1 T512")).value().state == State::tuned);
+  CHECK(tuner.tune(line("forward H4 K64 V64 @ B1 T600")).value().state == State::already);
+  CHECK(tuner.tune(line("forward H4 K64 V64 @ B1 T4096")).value().state == State::tuned);
+}
+
+TEST_CASE("tune: a lost pack is written again from the journal, without a race", "[tune]") {
+  const Folder folder;
+  ToyEvaluator evaluator;
+  evaluator.seconds = only(fastest, 0.5e-3);
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  std::filesystem::remove(folder / "winners.pack");
+  const int compiled = evaluator.compiled, raced = evaluator.raced;
+  CHECK(ToyRun(folder).tune(evaluator).value().state == State::tuned);
+  CHECK(evaluator.compiled == compiled);
+  CHECK(evaluator.raced == raced);
+  CHECK(Pack::open(folder / "winners.pack").value().load(0).value().plan.variant == fastest);
+}
+
+TEST_CASE("tune: code that has changed is compiled, verified and timed anew", "[tune]") {
+  const Folder folder;
+  ToyEvaluator evaluator;
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  std::filesystem::remove(folder / "winners.pack");
+  const int compiled = evaluator.compiled, verified = evaluator.verified, raced = evaluator.raced;
+  evaluator.generation = "2";
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  CHECK(evaluator.compiled == 2 * compiled);
+  CHECK(evaluator.verified == 2 * verified);
+  CHECK(evaluator.raced >= 2 * raced);
+}
+
+TEST_CASE("tune: a run that stops in the race resumes there", "[tune]") {
+  const Folder folder;
+  struct Stopping : ToyEvaluator {
+    int races_left = 0;
+    Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
+                                     const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
+      if (races_left-- == 0) return fail(Status::io_error, "stopped");
+      return ToyEvaluator::race(what, contenders, policy, keep);
+    }
+  } evaluator;
+  evaluator.seconds = only(fastest, 0.5e-3);
+  // Two groups of the screen, the semifinal, then the final: stop before each in turn.
+  evaluator.races_left = 1;
+  CHECK_FALSE(ToyRun(folder).tune(evaluator));
+  const auto after_one = query(folder / "journal.sqlite", "SELECT variant, round, run FROM trial ORDER BY 1, 2");
+  CHECK(after_one.size() == 7);
+  evaluator.races_left = 2;
+  CHECK_FALSE(ToyRun(folder).tune(evaluator));
+  evaluator.races_left = 100;
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  CHECK(evaluator.compiled == 11);
+  CHECK(evaluator.verified == 11);
+  const auto rows = query(folder / "journal.sqlite", "SELECT variant, round, run FROM trial ORDER BY 1, 2");
+  for (const auto& row : after_one) CHECK(std::ranges::find(rows, row) != rows.end());
+  CHECK(query(folder / "journal.sqlite", "SELECT run, count(*) FROM trial WHERE round=1 GROUP BY run") ==
+        std::vector<std::string>{"1|7", "2|3"});
+  CHECK(query(folder / "journal.sqlite", "SELECT DISTINCT run FROM trial WHERE round=2") ==
+        std::vector<std::string>{"2"});
+}
+
+TEST_CASE("tune: a pack that others can write to stops the run with the reason", "[tune]") {
+  const Folder folder;
+  ToyEvaluator evaluator;
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  std::filesystem::permissions(folder / "winners.pack", std::filesystem::perms(0666));
+  const auto outcome = ToyRun(folder).tune(evaluator);
+  REQUIRE_FALSE(outcome);
+  CHECK(outcome.error().status == Status::untrusted);
+}
+
+TEST_CASE("tune: a case that does not fit in memory fails by itself", "[tune]") {
+  const Folder folder;
+  struct Small : ToyEvaluator {
+    Result<std::vector<Timing>> race(const Case&, std::span<const Contender>, const MeasurePolicy&,
+                                     std::span<const std::size_t>) override {
+      return fail(Status::out_of_memory, "needs 3 TB");
+    }
+  } evaluator;
+  const auto outcome = ToyRun(folder).tune(evaluator).value();
+  CHECK(outcome.state == State::failed);
+  CHECK(outcome.sentence == "needs 3 TB");
+}
