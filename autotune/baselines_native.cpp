@@ -41,10 +41,6 @@ constexpr int lanes = 8;
 #else
 constexpr int lanes = 4;
 #endif
-#ifndef GLAIVE_TILE_WIDTH
-#define GLAIVE_TILE_WIDTH tile_width
-#endif
-
 typedef float Vector __attribute__((vector_size(lanes * sizeof(float))));
 typedef float UnalignedVector __attribute__((vector_size(lanes * sizeof(float)), aligned(4)));
 
@@ -76,12 +72,13 @@ void rows(const HeadTask& x) {
   }
 }
 
-constexpr int width = GLAIVE_TILE_WIDTH;
-constexpr int vectors = width / lanes;
+constexpr int vectors = 4;
+constexpr int width = vectors * lanes;
+extern const Index tile_width = width;
 
 static inline void store(float* out, const Vector* sum, float scale, Index columns) {
   if (columns == width) {
-#pragma GCC unroll 32
+#pragma GCC unroll 4
     for (int c = 0; c < vectors; ++c) *(UnalignedVector*)(out + c * lanes) = sum[c] * scale;
     return;
   }
@@ -105,14 +102,14 @@ static void tile(const HeadTask& x, Index first, Index count, const float* __res
       source = padded;
     }
     Vector v[vectors], sum[vectors];
-#pragma GCC unroll 32
+#pragma GCC unroll 4
     for (int c = 0; c < vectors; ++c) {
       v[c] = *(const UnalignedVector*)(source + c * lanes);
       sum[c] = Vector{};
     }
     for (Index i = 0; i < x.dim_k; ++i) {
       Vector* row = (Vector*)(state + i * width);
-#pragma GCC unroll 32
+#pragma GCC unroll 4
       for (int c = 0; c < vectors; ++c) {
         const Vector s = decay[i] * row[c] + k[i] * v[c];
         row[c] = s;
@@ -123,11 +120,11 @@ static void tile(const HeadTask& x, Index first, Index count, const float* __res
 
     for (Index n = 1; n < x.group; ++n) {  // the other query heads of this kv head only read the state
       const float* __restrict other = q + n * x.q_head;
-#pragma GCC unroll 32
+#pragma GCC unroll 4
       for (int c = 0; c < vectors; ++c) sum[c] = Vector{};
       for (Index i = 0; i < x.dim_k; ++i) {
         const Vector* row = (const Vector*)(state + i * width);
-#pragma GCC unroll 32
+#pragma GCC unroll 4
         for (int c = 0; c < vectors; ++c) sum[c] += other[i] * row[c];
       }
       store(o + n * x.o_head, sum, x.scale, columns);

@@ -24,6 +24,7 @@ double portable_log(double x) {
   }
   const double s = (m - 1) / (m + 1), s2 = s * s;
   double sum = 0;
+#pragma GCC unroll 12
   for (int n = 23; n >= 1; n -= 2) sum = sum * s2 + 1.0 / n;
   return exponent * ln2_high + (exponent * ln2_low + 2 * s * sum);
 }
@@ -33,7 +34,8 @@ double portable_exp(double x) {
   const double n = std::floor(x / (ln2_high + ln2_low) + 0.5);
   const double r = (x - n * ln2_high) - n * ln2_low;
   double sum = 1;
-  for (int i = 14; i >= 1; --i) sum = 1 + sum * r / i;
+#pragma GCC unroll 14
+  for (int i = 14; i >= 1; --i) sum = 1 + sum * (r * (1.0 / i));
   return sum * std::bit_cast<double>(static_cast<std::uint64_t>(static_cast<std::int64_t>(n) + 1023) << 52);
 }
 
