@@ -30,7 +30,7 @@ namespace glaive {
 /// - `cf`: br, cond_br, switch;
 /// - `arith` on scalars and 1-D vectors, also of type index (64 bits wide; index_cast to and from i64 is free);
 /// - `vector` on 1-D fixed vectors: fma, broadcast, splat, shuffle, extract, insert, extract_strided_slice, reduction,
-///   bitcast, load, store; 2-D vectors, contract, outerproduct, transpose and transfers are lowered too, by a slower
+///   bitcast, create_mask, load, store; 2-D vectors, contract, outerproduct, transpose and transfers are lowered too, by a slower
 ///   path;
 /// - `memref` with static strides; `math` for what the processor has as an instruction: fma, sqrt, absf, copysign,
 /// floor,
@@ -64,7 +64,7 @@ struct Dump {
   std::string mlir;      ///< the module as the recipe left it
   std::string lowered;   ///< in the llvm dialect
   std::string llvm;      ///< LLVM IR after its optimiser
-  std::string assembly;  ///< Intel syntax
+  std::string assembly;  ///< AT&T syntax
   struct Stage {
     std::string_view name;  ///< build, verify, lower, translate, optimise, codegen, link
     std::chrono::nanoseconds time;

@@ -156,6 +156,7 @@ struct MlirCompiler::Impl {
     mlir::vector::populateVectorInterleaveLoweringPatterns(patterns);
     mlir::vector::populateVectorInsertExtractStridedSliceTransforms(patterns);
     mlir::vector::populateVectorMaskOpLoweringPatterns(patterns);
+    mlir::vector::populateVectorMaskMaterializationPatterns(patterns, /*force32BitVectorIndices=*/false);
     patterns.add<ConvertBlockArguments>(types, &context);
     to_llvm = std::move(patterns);
 
