@@ -20,7 +20,6 @@
 #include <mlir/IR/Builders.h>
 #include <mlir/IR/BuiltinOps.h>
 #include <mlir/IR/Verifier.h>
-#include <mlir/Rewrite/PatternApplicator.h>
 #include <mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h>
 #include <mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h>
 #include <mlir/Target/LLVMIR/Export.h>
@@ -48,11 +47,6 @@ class Captured {
   std::string text_;
   mlir::ScopedDiagnosticHandler handler_;
 };
-
-bool is_control_flow(mlir::Operation* op) {
-  return mlir::isa<mlir::scf::ForOp, mlir::scf::IfOp, mlir::scf::WhileOp, mlir::scf::IndexSwitchOp,
-                   mlir::scf::ExecuteRegionOp, mlir::scf::ParallelOp, mlir::scf::ForallOp>(op);
-}
 
 /// Types of vectors that LLVM has: one dimension.
 bool is_tiled(mlir::Type type) {
@@ -119,9 +113,10 @@ struct MlirCompiler::Impl {
   mlir::MLIRContext context{make_registry(), mlir::MLIRContext::Threading::DISABLED};
   mlir::LLVMTypeConverter types;
   mlir::LLVMConversionTarget legal;
+  mlir::ConversionTarget branches;
   mlir::FrozenRewritePatternSet tiles, control_flow, to_llvm;
 
-  Impl() : types((context.loadAllAvailableDialects(), &context)), legal(context) {
+  Impl() : types((context.loadAllAvailableDialects(), &context)), legal(context), branches(context) {
     context.printOpOnDiagnostic(false);
 
     mlir::RewritePatternSet tile_patterns(&context);
@@ -144,6 +139,9 @@ struct MlirCompiler::Impl {
     mlir::RewritePatternSet control_patterns(&context);
     mlir::populateSCFToControlFlowConversionPatterns(control_patterns);
     control_flow = std::move(control_patterns);
+    branches.addIllegalOp<mlir::scf::ForOp, mlir::scf::IfOp, mlir::scf::WhileOp, mlir::scf::IndexSwitchOp,
+                          mlir::scf::ExecuteRegionOp, mlir::scf::ParallelOp, mlir::scf::ForallOp>();
+    branches.markUnknownOpDynamicallyLegal([](mlir::Operation*) { return true; });
 
     mlir::RewritePatternSet patterns(&context);
     mlir::arith::populateArithToLLVMConversionPatterns(types, patterns);
@@ -216,23 +214,6 @@ struct MlirCompiler::Impl {
     return {};
   }
 
-  /// Patterns that each take one operation apart need neither a worklist nor roll-back: innermost first is enough.
-  mlir::LogicalResult lower_control_flow(mlir::ModuleOp module) {
-    llvm::SmallVector<mlir::Operation*> operations;
-    module.walk([&](mlir::Operation* op) {
-      if (is_control_flow(op)) operations.push_back(op);
-    });
-    mlir::PatternApplicator applicator(control_flow);
-    applicator.applyDefaultCostModel();
-    mlir::PatternRewriter rewriter(&context);
-    for (auto* op : operations) {
-      rewriter.setInsertionPoint(op);
-      if (mlir::failed(applicator.matchAndRewrite(op, rewriter)))
-        return op->emitOpError("cannot be lowered to branches");
-    }
-    return mlir::success();
-  }
-
   Result<void> lower(mlir::ModuleOp module) {
     Captured diagnostics(&context);
     const bool tiled =
@@ -243,7 +224,8 @@ struct MlirCompiler::Impl {
             .wasInterrupted();
     if (tiled and mlir::failed(mlir::applyPatternsAndFoldGreedily(module, tiles)))
       return fail(Status::failed, "lower: " + diagnostics.text("vector lowering does not converge"));
-    if (mlir::failed(lower_control_flow(module)) or
+    // A step of its own: the blocks that it makes must exist when the function's blocks change their types.
+    if (mlir::failed(mlir::applyPartialConversion(module.getOperation(), branches, control_flow)) or
         mlir::failed(mlir::applyFullConversion(module.getOperation(), legal, to_llvm)))
       return fail(Status::failed, "lower: " + diagnostics.text("an operation has no counterpart in LLVM"));
     return {};
