@@ -168,7 +168,7 @@ inline WinnerKey kernel_key() {
   key.device = identity(host_cpu_device());
   key.target = to_string(host_cpu_target());
   key.problem = kernel_problem;
-  key.bucket = {1, 1};  // work 2..3, tokens 2..15
+  key.bucket = {2, 1};  // work 4..7, tokens 2..15
   key.policy = "v1 effort=normal";
   key.space = 17;
   return key;

@@ -1,0 +1,12 @@
+#pragma once
+
+#if not defined(__SANITIZE_ADDRESS__) and not defined(__SANITIZE_THREAD__)
+#define GLAIVE_NOT_SANITIZED 1
+#endif
+
+namespace glaive::testing {
+
+/// Calls of operator new so far; always 0 under a sanitizer, which brings its own.
+int allocations();
+
+}  // namespace glaive::testing

@@ -1,0 +1,118 @@
+// libglaive.so as a program sees it: its symbols, its needs, its header, and what a process that uses it has mapped.
+#include <sstream>
+
+#include "runtime/glaive.h"
+#include "runtime/glaive.hpp"
+#include "tests/runtime/allocations.hpp"
+#include "tests/runtime/support.hpp"
+
+using namespace glaive;
+using namespace glaive::testing;
+
+TEST_CASE("library: it exports glaive_* and nothing else") {
+  const Output nm = run_command("nm -D --defined-only " LIBGLAIVE);
+  REQUIRE(nm.exit == 0);
+  std::istringstream lines(nm.text);
+  int functions = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const std::string kind_and_name = line.substr(line.find(' ') + 1);
+    INFO(line);
+    if (kind_and_name == "A GLAIVE_0") continue;
+    CHECK(kind_and_name.starts_with("T glaive_"));
+    ++functions;
+  }
+  CHECK(functions == 17);
+}
+
+TEST_CASE("library: it needs the C library, libm and the loader alone, and is named for its version") {
+  const Output dynamic = run_command("readelf -d " LIBGLAIVE);
+  REQUIRE(dynamic.exit == 0);
+  CHECK(contains(dynamic.text, "soname: [libglaive.so.0]"));
+  std::istringstream lines(dynamic.text);
+  for (std::string line; std::getline(lines, line);) {
+    if (not contains(line, "(NEEDED)")) continue;
+    INFO(line);
+#ifdef GLAIVE_NOT_SANITIZED
+    CHECK((contains(line, "[libc.so.6]") or contains(line, "[libm.so.6]") or contains(line, "[ld-linux-x86-64.so.2]")));
+#endif
+    CHECK_FALSE(contains(line, "libstdc++"));
+  }
+}
+
+TEST_CASE("library: a C program runs a pack's kernel, and has neither libstdc++ nor LLVM mapped") {
+  Folder folder;
+  const PackEntry entry = kernel_entry();
+  REQUIRE(add_to_pack(folder / "p.pack", {&entry, 1}).has_value());
+  const Output output = run_command(C_FIRST_CALL " " + (folder / "p.pack").string() + " '" + kernel_problem + "'");
+  INFO(output.text);
+  CHECK(output.exit == 0);
+  CHECK(contains(output.text, "sum 1536.0\n"));
+  CHECK(contains(output.text, "libglaive.so.0"));
+  CHECK(contains(output.text, "glaive-code"));
+#ifdef GLAIVE_NOT_SANITIZED
+  for (const char* library : {"libstdc++", "libgcc_s", "LLVM", "MLIR", "libcuda"})
+    CHECK_FALSE(contains(output.text, library));
+#endif
+}
+
+TEST_CASE("library: the first example prints the norm of o, and a sentence where it cannot") {
+  Folder folder;
+  const PackEntry entry = kernel_entry();
+  REQUIRE(add_to_pack(folder / "p.pack", {&entry, 1}).has_value());
+  const std::string pack = (folder / "p.pack").string();
+  const Output good = run_command(FIRST_CALL " " + pack + " 'H4 Hkv2 K8 V8'");
+  INFO(good.text);
+  CHECK(good.exit == 0);
+  CHECK(contains(good.text, "norm of o: "));
+  CHECK_FALSE(contains(good.text, "nan"));
+  const Output bad = run_command(FIRST_CALL " " + pack + " 'H4 Hkv3 K8 V8'");
+  CHECK(bad.exit == 1);
+  CHECK(contains(bad.text, "glaive: problem \"H4 Hkv3 K8 V8\", column 4: \"Hkv3\" does not divide \"H4\""));
+  CHECK(run_command(FIRST_CALL " " + pack + ".none 'H4 K8 V8'").exit == 1);
+}
+
+TEST_CASE("library: the header is C99 and C++17, the wrapper C++17") {
+  const std::string include = " -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I" HEADER_ROOT " " HEADER_ROOT;
+  const auto compiles = [&](const std::string& command) {
+    const Output output = run_command(command);
+    INFO(output.text);
+    CHECK(output.exit == 0);
+  };
+  compiles(C_COMPILER " -std=c99 -xc" + include + "/runtime/glaive.h");
+  compiles(CXX_COMPILER " -std=c++17 -xc++" + include + "/runtime/glaive.h");
+  compiles("echo '#include \"runtime/glaive.hpp\"' | " CXX_COMPILER
+           " -std=c++17 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I" HEADER_ROOT " -xc++ -");
+}
+
+TEST_CASE("library: the C++ wrapper throws what the C functions say") {
+  Folder folder;
+  try {
+    const api::Pack pack((folder / "none").string());
+    FAIL("no pack, no exception");
+  } catch (const api::Error& error) {
+    CHECK(error.status() == GLAIVE_NOT_FOUND);
+    CHECK(contains(error.what(), "none"));
+  }
+  CHECK_THROWS_AS(api::Problem("H4 K8"), api::Error);
+  CHECK_THROWS_AS(api::Device("tpu"), api::Error);
+}
+
+TEST_CASE("library: a call allocates nothing") {
+  Folder folder;
+  const PackEntry entry = kernel_entry();
+  REQUIRE(add_to_pack(folder / "p.pack", {&entry, 1}).has_value());
+  const api::Device device("cpu", 2);
+  const api::Pack pack((folder / "p.pack").string());
+  const api::Problem problem(kernel_problem);
+  const api::Shape shape{api::Sequences(2), api::Tokens(3)};
+  const api::Plan plan(device, pack, problem, shape);
+  CHECK(plan.match() == GLAIVE_MATCH_EXACT);
+  CHECK(plan.variant() == "test(C=1)");
+  const api::Workspace workspace(plan.workspace_bytes(shape));
+  std::vector<float> in(2 * 3 * 4 * 8, 0.5f), o(2 * 3 * 4 * 8);
+  api::Args args;
+  args.q = in.data(), args.k = in.data(), args.v = in.data(), args.g = in.data(), args.o = o.data();
+  const int before = allocations();
+  for (int i = 0; i < 100; ++i) plan(shape, args, workspace);
+  CHECK(allocations() == before);
+}
