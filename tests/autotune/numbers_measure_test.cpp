@@ -143,6 +143,17 @@ TEST_CASE("drift hits all alike: the slower one loses though it ran early") {
   CHECK(timings[0].dropped);
 }
 
+TEST_CASE("who was dropped on a faster machine is no measure for the others") {
+  Machine machine;  // four times slower after 50 ms
+  for (const double seconds : {1e-3, 1.5e-3, 1e-3})
+    machine.contenders.emplace_back([&machine, seconds] { machine.now += seconds * (machine.now > 0.05 ? 4 : 1); });
+  const auto timings = race(machine.contenders, {.max_samples = 60, .budget_seconds = 10}, {}, machine.clock);
+  CHECK(timings[1].dropped);
+  CHECK_FALSE(timings[0].dropped);
+  CHECK_FALSE(timings[2].dropped);
+  CHECK(timings[2].samples.size() == 60);
+}
+
 TEST_CASE("short calls are batched, and samples are of one call") {
   Machine machine;
   machine.add(1e-6), machine.add(1e-6);

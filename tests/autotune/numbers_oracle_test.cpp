@@ -191,6 +191,21 @@ TEST_CASE("the plain loops compute what the oracle does") {
       }
 }
 
+TEST_CASE("in place, the plain loops go on from where the last run ended") {
+  WorkerPool pool(1);
+  for (auto* const loop : {baseline_rows, baseline_tiles}) {
+    Call call(parse("forward H1 K8 V8 f32 @ B1 T3"), Gates::weak, 1, Passing::in_place);
+    REQUIRE(loop(call, pool));
+    const std::vector<float> once(call.o.data().begin(), call.o.data().end());
+    std::ranges::copy(call.state_out.data(), call.state_in.data().begin());
+    const auto want = oracle(call);
+    std::ranges::fill(call.state_in.data(), 1e9f);
+    REQUIRE(loop(call, pool));
+    CHECK(relative_error(call.o.data(), want.o) < 1e-6);
+    CHECK_FALSE(std::ranges::equal(call.o.data(), once));
+  }
+}
+
 TEST_CASE("the plain loops refuse logits") {
   WorkerPool pool(1);
   Call call(parse("forward H1 K8 V8 f32 logit @ B1 T3"), Gates::weak, 1);

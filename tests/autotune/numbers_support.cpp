@@ -93,7 +93,9 @@ void run_kernel(const Problem& problem, const Words& words, Bug bug) {
           for (std::int64_t j = 0; j < dim_v; ++j) {
             double sum = 0;
             for (std::int64_t i = 0; i < dim_k; ++i) sum += q[i] * seen[static_cast<std::size_t>(i * dim_v + j)];
-            out[j] = static_cast<float>(bug == Bug::forgets_scale ? sum : sum * view.scalar(Arg::scale));
+            if (bug != Bug::forgets_scale) sum *= view.scalar(Arg::scale);
+            if (bug == Bug::all_outputs_slightly_off) sum *= 1 + 1e-5;
+            out[j] = static_cast<float>(sum);
           }
           if (bug == Bug::writes_padding and view.integer(Arg::o_head) > dim_v) out[dim_v] = 0;
         }
@@ -102,6 +104,9 @@ void run_kernel(const Problem& problem, const Words& words, Bug bug) {
       for (std::int64_t i = 0; i < dim_k; ++i)
         for (std::int64_t j = 0; j < dim_v; ++j)
           final_state[at(i, j)] = static_cast<float>(s[static_cast<std::size_t>(i * dim_v + j)]);
+      const double factor = bug == Bug::all_states_slightly_off ? 1 + 1e-5 : 1;
+      for (std::int64_t e = 0; e < dim_k * dim_v; ++e) final_state[e] = static_cast<float>(final_state[e] * factor);
+      if (bug == Bug::one_state_off) final_state[0] += 0.01f;
       if (bug == Bug::writes_after_state and h + 1 == kv_heads and b + 1 == view.integer(Arg::sequences))
         final_state[dim_k * dim_v + (view.integer(Arg::state_out_head) - dim_k * dim_v)] = 1;
     }

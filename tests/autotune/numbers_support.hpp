@@ -37,8 +37,10 @@ enum class Bug {
   differs_from_run_to_run,
   multiplies_by_zero,  ///< old state times exp(-inf) through a reciprocal: 0 * inf
   forgets_scale,
-  clears_state_first,  ///< zeroes the final state before it reads the initial one
-  bug_count
+  clears_state_first,        ///< zeroes the final state before it reads the initial one
+  all_outputs_slightly_off,  ///< by 1e-5, each far below what one element may be
+  all_states_slightly_off,
+  one_state_off,  ///< by 1 %
 };
 
 /// GLA forward from the words of a call alone, in float64, with one bug.

@@ -134,6 +134,39 @@ TEST_CASE("a single element off by 1 % is found where the Frobenius error is too
   CHECK(verify(kernel_of(large[0].call.what.problem, Bug::one_element_a_bit_off), "stub", large).drop == Drop::none);
 }
 
+TEST_CASE("a small error everywhere is found though no element stands out") {
+  const auto o = verdict_on(Bug::all_outputs_slightly_off), state = verdict_on(Bug::all_states_slightly_off);
+  CHECK(o.drop == Drop::wrong_result);
+  CHECK(o.error_o == Approx(1e-5).epsilon(0.1));
+  CHECK(state.drop == Drop::wrong_result);
+  CHECK(state.error_state == Approx(1e-5).epsilon(0.1));
+  CHECK(state.message.starts_with("state_out"));
+}
+
+TEST_CASE("a single wrong element of a state is found") {
+  std::vector<Trial> large;
+  large.emplace_back(parse("forward H64 K128 V64 f32 @ B2 T1"), Gates::weak, 1);
+  const auto verdict = verify(kernel_of(large[0].call.what.problem, Bug::one_state_off), "stub", large);
+  CHECK(verdict.drop == Drop::wrong_result);
+  CHECK(verdict.message.find("slot 0 kv head") != std::string::npos);
+}
+
+TEST_CASE("o and the states have tolerances of their own") {
+  std::vector<Trial> one;
+  one.emplace_back(parse("forward H2 K8 V8 bf16 @ B1 T40"), Gates::weak, 1);
+  const auto scaled = [&](Guarded Call::* tensor) {
+    return verify(
+               [&, tensor](const Words& words, const Extents&) {
+                 run_kernel(one[0].call.what.problem, words, Bug::none);
+                 for (float& x : (one[0].call.*tensor).data()) x *= 1.0025f;
+               },
+               "stub", one)
+        .drop;
+  };
+  CHECK(scaled(&Call::o) == Drop::none);
+  CHECK(scaled(&Call::state_out) == Drop::wrong_result);
+}
+
 TEST_CASE("out of bounds comes before NaN, NaN before wrong, wrong before nondeterministic") {
   std::vector<Trial> one;
   one.emplace_back(verification_cases(usual)[1], Gates::weak, 1);

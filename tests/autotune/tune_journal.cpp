@@ -97,24 +97,29 @@ TEST_CASE("cache: a folder that others can write to is refused", "[tune]") {
 
 TEST_CASE("cache: one process at a time times on a device", "[tune]") {
   const Folder folder;
-  auto first = DeviceLock::acquire(folder.path(), "device");
-  REQUIRE(first);
-  REQUIRE(DeviceLock::acquire(folder.path(), "another device"));
+  int held[2];
+  REQUIRE(pipe(held) == 0);
   const pid_t child = fork();
   if (child == 0) {
     // Waits, says so, and goes on when the parent lets go.
-    bool waited = false;
+    char byte = 0;
+    bool waited = read(held[0], &byte, 1) != 1;
     const auto note = [](void* flag) { *static_cast<bool*>(flag) = true; };
-    const auto second = DeviceLock::acquire(folder.path(), "device", note, &waited);
-    _exit(second and waited ? 0 : 1);
+    const auto mine = DeviceLock::acquire(folder.path(), "device", note, &waited);
+    _exit(mine and waited ? 0 : 1);
   }
-  usleep(200'000);
   {
-    const auto done = std::move(*first);
+    const auto first = DeviceLock::acquire(folder.path(), "device");
+    REQUIRE(first);
+    CHECK(DeviceLock::acquire(folder.path(), "another device"));
+    CHECK(write(held[1], "x", 1) == 1);
+    usleep(200'000);
   }
   int status = 0;
   waitpid(child, &status, 0);
   CHECK(WEXITSTATUS(status) == 0);
+  close(held[0]);
+  close(held[1]);
 }
 
 TEST_CASE("journal: everything put in comes out", "[tune]") {
