@@ -30,8 +30,8 @@ namespace glaive {
 /// - `cf`: br, cond_br, switch;
 /// - `arith` on scalars and 1-D vectors, also of type index (64 bits wide; index_cast to and from i64 is free);
 /// - `vector` on 1-D fixed vectors: fma, broadcast, splat, shuffle, extract, insert, extract_strided_slice, reduction,
-///   bitcast, create_mask, load, store; 2-D vectors, contract, outerproduct, transpose and transfers are lowered too, by a slower
-///   path;
+///   bitcast, create_mask, load, store; 2-D vectors, contract, outerproduct, transpose and transfers are lowered too,
+///   by a slower path;
 /// - `memref` with static strides; `math` for what the processor has as an instruction: fma, sqrt, absf, copysign,
 /// floor,
 ///   ceil, trunc, roundeven. exp, log, tanh and the like become calls into libm, which the link step refuses: build

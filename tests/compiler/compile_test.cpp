@@ -282,6 +282,23 @@ TEST_CASE("a level decides the width of vectors, a feature the instructions") {
   Dump dump;
   compiled(convert, options, &dump);
   CHECK(dump.assembly.find("vcvtneps2bf16") != std::string::npos);
+  CHECK(dump.llvm.find("\"target-cpu\"=\"x86-64-v4\" \"target-features\"=\"+avx512bf16\"") != std::string::npos);
+
+  // Left to itself, LLVM makes vectors of half the width of an x86-64-v4 register.
+  const auto scalar = body_source(R"(
+    %c0 = arith.constant 0 : index
+    %c1 = arith.constant 1 : index
+    %n = arith.index_cast %w1 : i64 to index
+    scf.for %i = %c0 to %n step %c1 {
+      %j = arith.index_cast %i : index to i64
+      %at = llvm.getelementptr %p0[%j] : (!llvm.ptr, i64) -> !llvm.ptr, f32
+      %x = llvm.load %at : !llvm.ptr -> f32
+      %y = arith.mulf %x, %x : f32
+      llvm.store %y, %at : f32, !llvm.ptr
+    })");
+  Dump wide;
+  compiled(scalar, for_level("x86-64-v4", Effort::full), &wide);
+  CHECK(wide.assembly.find("%zmm") != std::string::npos);
 }
 
 TEST_CASE("code for a processor with more features compiles anywhere and is refused where it cannot run") {
@@ -346,9 +363,7 @@ TEST_CASE("loops that clear or copy stay loops; an explicit memset is the loader
     %zero = arith.constant 0.0 : f32
     scf.for %i = %c0 to %n step %c1 {
       %j = arith.index_cast %i : index to i64
-      %from = llvm.getelementptr %p1[%j] : (!llvm.ptr, i64) -> !llvm.ptr, f32
       %to = llvm.getelementptr %p0[%j] : (!llvm.ptr, i64) -> !llvm.ptr, f32
-      llvm.store %zero, %from : f32, !llvm.ptr
       llvm.store %zero, %to : f32, !llvm.ptr
     })");
   CHECK(dynamic_symbols(compiled(loop, everywhere(Effort::full)).bytes).needed.empty());

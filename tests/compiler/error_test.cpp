@@ -69,7 +69,14 @@ TEST_CASE("a module that MLIR accepts and LLVM does not") {
   CHECK_THAT(failure(body_source(R"(
     %x = llvm.call_intrinsic "llvm.x86.sse.rcp.ps"(%w0) : (i64) -> i64)"))
                  .message,
-             Contains("translate: "));
+             Contains("translate: ") and Contains("llvm.x86.sse.rcp.ps"));
+  CHECK_THAT(failure(body_source(R"(
+    %x = llvm.load %p0 : !llvm.ptr -> vector<4xf32>
+    %mode = arith.trunci %w1 : i64 to i32
+    %y = llvm.call_intrinsic "llvm.x86.sse41.round.ps"(%x, %mode) : (vector<4xf32>, i32) -> vector<4xf32>
+    llvm.store %y, %p0 : vector<4xf32>, !llvm.ptr)"))
+                 .message,
+             Contains("translate: ") and Contains("immarg"));
   CHECK_THAT(failure(body_source(R"(llvm.inline_asm "no_such_instruction", "" : () -> ())")).message,
              Contains("codegen: ") and Contains("no_such_instruction"));
 }
