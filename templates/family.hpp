@@ -12,7 +12,8 @@
 
 namespace glaive {
 
-/// A knob of a family: its name in printed variants, what it means, and the values worth trying for one problem and target.
+/// A knob of a family: its name in printed variants, what it means, and the values worth trying for one problem and
+/// target.
 struct Parameter {
   std::string_view name;
   std::string_view meaning;

@@ -1,0 +1,28 @@
+#pragma once
+// Parameters and constraints that CPU families share.
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "templates/family.hpp"
+
+namespace glaive::cpu {
+
+inline int vector_registers(const Target& target) { return vector_bits(target) == 512 ? 32 : 16; }
+
+/// Ways to share V among tasks: powers of two whose parts are whole vectors.
+inline std::vector<int> split_values(const Instance& instance) {
+  std::vector<int> values = {1};
+  const int lanes = vector_bits(instance.target) / 32;
+  for (int splits = 2; splits <= 4; splits *= 2)
+    if (instance.problem.v.count() % (std::int64_t{splits} * lanes) == 0) values.push_back(splits);
+  return values;
+}
+
+inline std::optional<std::string> split_constraint(const Instance& instance, int cols, int splits) {
+  const std::int64_t lanes = vector_bits(instance.target) / 32;
+  if (cols > 1 and instance.problem.v.count() / splits <= (cols - 1) * lanes) return "a panel is wider than a task's V";
+  return {};
+}
+
+}  // namespace glaive::cpu

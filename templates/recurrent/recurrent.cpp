@@ -1,0 +1,165 @@
+#include "templates/recurrent/recurrent.hpp"
+
+#include "templates/cpu/forward.hpp"
+#include "templates/cpu/knobs.hpp"
+
+namespace glaive {
+namespace {
+
+using namespace cpu;
+
+enum Knob : std::size_t { tokens, pass, cols, unroll, splits };
+
+struct Shapes {
+  Panels panels;
+  Layout layout;
+  std::int64_t q, k, e, elements;  // offsets in scratch
+
+  Shapes(const Instance& instance, const Config& config)
+      : panels{vector_bits(instance.target) / 32, config[cols], instance.problem.v.count() / config[splits],
+               config[splits]},
+        layout(instance.problem, panels, config[tokens]) {
+    const auto rows = layout.tokens * layout.k_padded;
+    q = layout.own;
+    k = q + rows;
+    e = k + rows;
+    elements = e + rows;
+  }
+};
+
+class Recurrent {
+ public:
+  Recurrent(Builder& builder, const Instance& instance, const Config& config)
+      : b(builder),
+        problem(instance.problem),
+        knobs(config),
+        at(instance, config),
+        forward(builder, instance.problem, at.panels, at.layout) {}
+
+  void emit(mlir::ModuleOp module) {
+    forward.emit(module, "gla_recurrent", [&](const Block& block) {
+      gates(block);
+      forward.pack_v(block, knobs[tokens]);
+      forward.each_panel([&](const Panel& panel) { serial(block, panel); });
+    });
+  }
+
+ private:
+  Value row(std::int64_t base, Value token, Value channel) {
+    return b.at(b.at(forward.scratch(), base), b.add(b.mul(token, at.layout.k_padded), channel));
+  }
+
+  /// scale*q, k and exp(g) of the block, once for all panels.
+  void gates(const Block& block) {
+    b.loop(b.i64(0), b.i64(knobs[tokens]), 1, [&](Value t) {
+      forward.each_k([&](Value channel, int lanes) {
+        const auto in = [&](Value base, Value stride) {
+          return b.load_first(b.at(base, b.add(b.mul(t, stride), channel)), lanes);
+        };
+        b.store(b.fmul(in(block.q, block.q_row), forward.scale()), row(at.q, t, channel));
+        b.store(in(block.k, block.k_row), row(at.k, t, channel));
+        b.store(b.exp(in(block.g, block.g_row)), row(at.e, t, channel));
+      });
+    });
+  }
+
+  void serial(const Block& block, const Panel& panel) {
+    const int width = panel.vectors, stride = width * b.lanes();
+    Value state = forward.state_panel(panel.index), packed = forward.packed_v(panel.index);
+    b.strips(knobs[tokens], knobs[pass], [&](Value t0, int count) {
+      Values v(count * width);
+      for (int t = 0; t < count; ++t)
+        for (int i = 0; i < width; ++i)
+          v[t * width + i] = b.load(b.at(packed, b.add(b.mul(b.add(t0, t), stride), i * b.lanes())));
+      Values o(count * width, b.constant(0));
+      o = b.strips(problem.k.count(), knobs[unroll], o, [&](Value k0, int channels, const Values& carried) {
+        Values next = carried;
+        Value base = b.at(state, b.mul(k0, stride));
+        Value q = row(at.q, t0, k0), k = row(at.k, t0, k0), e = row(at.e, t0, k0);
+        for (int c = 0; c < channels; ++c) {
+          Values s(width);
+          for (int i = 0; i < width; ++i) s[i] = b.load(b.at(base, c * stride + i * b.lanes()));
+          for (int t = 0; t < count; ++t) {
+            const auto scalar = [&](Value rows) { return b.load_splat(b.at(rows, t * at.layout.k_padded + c)); };
+            Value kt = scalar(k), et = scalar(e), qt = scalar(q);
+            for (int i = 0; i < width; ++i) {
+              s[i] = b.fma(et, s[i], b.fmul(kt, v[t * width + i]));
+              next[t * width + i] = b.fma(qt, s[i], next[t * width + i]);
+            }
+          }
+          for (int i = 0; i < width; ++i) b.store(s[i], b.at(base, c * stride + i * b.lanes()));
+        }
+        return next;
+      });
+      for (int t = 0; t < count; ++t)
+        for (int i = 0; i < width; ++i) forward.store_o(block, b.add(t0, t), panel, i, o[t * width + i]);
+    });
+  }
+
+  Builder& b;
+  Problem problem;
+  Config knobs;
+  Shapes at;
+  Forward forward;
+};
+
+class RecurrentFamily final : public Family {
+ public:
+  std::string_view name() const override { return "recurrent"; }
+  std::string_view summary() const override { return "token-serial, panels of V with their outputs in registers"; }
+  Result<void> applicable(const Instance& instance) const override {
+    return forward_applicable(instance.problem, instance.target);
+  }
+  std::vector<Parameter> parameters(const Instance& instance) const override {
+    return {
+        {"tokens", "tokens over which a panel of the state stays in the first cache", {4, 16, 64}},
+        {"pass", "tokens applied to a row of the state while it is in registers", {1, 2, 4}},
+        {"cols", "vectors of V in a panel", {1, 2, 3, 4, 8}},
+        {"unroll", "rows of K unrolled", {1, 2, 4}},
+        {"splits", "tasks that share a head's V", split_values(instance)},
+    };
+  }
+  std::optional<std::string> constraint(const Instance& instance, const Config& config) const override {
+    if ((2 * config[pass] + 1) * config[cols] + 3 > vector_registers(instance.target) + config[cols])
+      return "pass x cols does not fit the registers";
+    return split_constraint(instance, config[cols], config[splits]);
+  }
+  Config default_config(const Instance& instance) const override {
+    const int wide = instance.problem.v.count() > vector_bits(instance.target) / 32 ? 2 : 1;
+    return {16, 2, wide, 1, 1};
+  }
+  double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
+               const Config& config) const override {
+    const double k = static_cast<double>(instance.problem.k.count()),
+                 v = static_cast<double>(instance.problem.v.count());
+    const double lanes = vector_bits(instance.target) / 32.0, columns = v / lanes;
+    // Per row of S and vector: three arithmetic operations at two a clock, a load and a store shared by `pass` tokens,
+    // three scalars broadcast per panel.
+    const double arithmetic = 1.5, memory = 1.0 / config[pass] + 1.5 / config[cols];
+    const double clocks = k * columns * std::max(arithmetic, memory) + config[splits] * k / lanes * 12;
+    const double tasks =
+        static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * config[splits]);
+    const double waves = std::ceil(tasks / device.units) * device.units / tasks;
+    return clocks * waves * static_cast<double>(shape.total().count()) *
+           static_cast<double>(instance.problem.kv_heads.count()) / device.units / 3.5e9;
+  }
+  MlirSource instantiate(const Instance& instance, const Config& config) const override {
+    return {{"gla_recurrent"}, [instance, config](mlir::OpBuilder& ops, mlir::ModuleOp module) {
+              Builder builder(ops, vector_bits(instance.target) / 32);
+              Recurrent(builder, instance, config).emit(module);
+            }};
+  }
+  Plan plan(const Instance& instance, const Config& config) const override {
+    return forward_plan(instance.problem, instance.target, to_string(Variant{this, config}, instance), "gla_recurrent",
+                        config[splits], Shapes(instance, config).elements);
+  }
+};
+
+}  // namespace
+
+const Family& recurrent_family() {
+  static const RecurrentFamily family;
+  return family;
+}
+
+}  // namespace glaive
