@@ -40,7 +40,7 @@ enum class Bug {
   clears_state_first,        ///< zeroes the final state before it reads the initial one
   all_outputs_slightly_off,  ///< by 1e-5, each far below what one element may be
   all_states_slightly_off,
-  one_state_off,  ///< by 1 %
+  one_state_off,  ///< by 0.3 %
 };
 
 /// GLA forward from the words of a call alone, in float64, with one bug.
