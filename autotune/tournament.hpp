@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,9 +43,31 @@ bool clearly_faster(const Timing& a, const Timing& b);
 ///   final      the best three against the incumbent in pairs; a challenger takes its place only when clearly faster.
 ///   Last,
 ///              the winner, the defaults and the plain loops together: a default that is clearly faster takes over.
-/// `reference` and `incumbent` are indices; the incumbent is what was served so far, or the reference.
-Result<TournamentResult> tournament(std::span<const Entrant> entrants, std::size_t reference, std::size_t incumbent,
-                                    const TimeEntrants& time, Journal& journal, const CaseKey& key,
-                                    const TournamentEvents& events);
+class Tournament {
+ public:
+  Tournament(TimeEntrants time, Journal& journal, CaseKey key, TournamentEvents events)
+      : time_(std::move(time)), journal_(journal), key_(std::move(key)), events_(std::move(events)) {}
+
+  /// Screens those of `entrants` that were not screened before; entrants keep their indices from call to call, and so
+  /// does the reference.
+  Result<void> screen(std::span<const Entrant> entrants, std::size_t reference);
+
+  /// The best by screening, fastest first.
+  std::vector<std::size_t> best(std::size_t count) const;
+
+  /// Semifinal and final. `incumbent` is what was served so far, or the reference.
+  Result<TournamentResult> decide(std::span<const Entrant> entrants, std::size_t reference, std::size_t incumbent);
+
+ private:
+  using Ratios = std::map<std::size_t, double>;  // time relative to the reference, by entrant
+  Result<void> run(Round round, std::span<const Entrant> entrants, std::size_t reference,
+                   std::span<const std::size_t> field, Ratios& ratios);
+
+  TimeEntrants time_;
+  Journal& journal_;
+  CaseKey key_;
+  TournamentEvents events_;
+  Ratios screened_;
+};
 
 }  // namespace glaive

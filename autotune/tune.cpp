@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "autotune/cache.hpp"
@@ -27,6 +28,19 @@ struct Attempt {
 /// The journal, the disk or a lock failed: no other case would fare better.
 bool ends_run(const Error& error) { return error.status == Status::io_error or error.status == Status::untrusted; }
 
+constexpr std::size_t bases = 4;      ///< best so far whose neighbours are tried
+constexpr std::size_t explained = 3;  ///< variants of a case whose failure is told in full
+
+/// The rest of the budget goes to neighbours of the best so far, in generations, so that each learns from the last.
+std::size_t first_generation(Effort effort) {
+  const std::size_t budget = variant_budget(effort);
+  return effort == Effort::full ? budget : budget / 8 * 5;
+}
+std::size_t next_generation(Effort effort, std::size_t tried) {
+  const std::size_t budget = variant_budget(effort);
+  return tried >= budget ? 0 : std::min(budget - tried, std::max<std::size_t>(budget / 6, 4));
+}
+
 std::string milliseconds(const Timing& timing) {
   return fmt::format("{:.3f} ms [{:.3f}, {:.3f}]", timing.median() * 1e3, timing.low() * 1e3, timing.high() * 1e3);
 }
@@ -40,7 +54,16 @@ struct Tuner::Search {
   WinnerKey winner;
   std::string incumbent;  ///< variant served so far for this problem and bucket
   std::vector<Attempt> attempts;
-  std::size_t compiled = 0, correct = 0;
+  std::set<std::string> seen;  ///< names of the attempts
+  std::size_t compiled = 0, correct = 0, broken = 0;
+
+  // What entered the race; the two lists run in parallel.
+  std::vector<Entrant> entrants;
+  std::vector<const Attempt*> entered;
+
+  void add(const RankedVariant& candidate) {
+    if (seen.insert(candidate.name).second) attempts.push_back({candidate, {}, {}, Drop::none, {}});
+  }
 };
 
 std::string policy_text(Effort effort, int threads) {
@@ -82,7 +105,9 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
   auto space = make_space(what, device, options_.families);
   if (not space) return TuneOutcome{unsupported, what, space.error().message, {}};
 
-  Search search{.what = what, .space = std::move(*space), .key = {}, .winner = {}, .incumbent = {}, .attempts = {}};
+  Search search;
+  search.what = what;
+  search.space = std::move(*space);
   search.winner = winner_key(what, device, options_.effort, options_.threads);
   search.key = {search.winner.device, search.winner.problem, to_string(what.shape),
                 search.winner.policy, search.winner.space,   search.winner.schema};
@@ -108,16 +133,10 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
     if (*known) return std::move(**known);
   }
 
-  for (auto& candidate : choose(search.space, variant_budget(options_.effort)))
-    search.attempts.push_back({std::move(candidate), {}, {}, Drop::none, {}});
-  const auto named = [&](const auto& holder) { return holder.name == search.incumbent; };
-  const auto chosen = [&](const Attempt& attempt) { return named(attempt.candidate); };
-  if (const auto served = std::ranges::find_if(search.space.candidates, named);
-      served != search.space.candidates.end() and std::ranges::none_of(search.attempts, chosen))
-    search.attempts.push_back({*served, {}, {}, Drop::none, {}});
-
-  if (auto done = compile_all(search); not done) return std::unexpected(done.error());
-  if (auto done = verify_all(search); not done) return std::unexpected(done.error());
+  search.attempts.reserve(search.space.candidates.size());  // contenders keep pointers
+  for (const auto& candidate : choose(search.space, first_generation(options_.effort))) search.add(candidate);
+  const auto served = std::ranges::find(search.space.candidates, search.incumbent, &RankedVariant::name);
+  if (served != search.space.candidates.end()) search.add(*served);
   return race_and_publish(search);
 }
 
@@ -139,9 +158,9 @@ Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   return std::move(*outcome);
 }
 
-Result<void> Tuner::compile_all(Search& search) {
-  progress_.begin_phase("compile", search.attempts.size());
-  std::atomic<std::size_t> next = 0;
+Result<void> Tuner::compile_all(Search& search, std::size_t first) {
+  progress_.begin_phase("compile", search.attempts.size() - first);
+  std::atomic<std::size_t> next = first;
   std::mutex mutex;
   std::optional<Error> broken;
 
@@ -200,7 +219,7 @@ Result<void> Tuner::compile_all(Search& search) {
     work(0);
   }
   if (broken) return std::unexpected(*broken);
-  for (auto& attempt : search.attempts) {
+  for (auto& attempt : std::span(search.attempts).subspan(first)) {
     if (attempt.drop != Drop::none) continue;
     attempt.built.plan =
         attempt.candidate.variant.family->plan(search.space.instance, attempt.candidate.variant.config);
@@ -211,9 +230,10 @@ Result<void> Tuner::compile_all(Search& search) {
   return {};
 }
 
-Result<void> Tuner::verify_all(Search& search) {
-  progress_.begin_phase("verify", search.compiled);
-  for (auto& attempt : search.attempts) {
+Result<void> Tuner::verify_all(Search& search, std::size_t first) {
+  const auto attempts = std::span(search.attempts).subspan(first);
+  progress_.begin_phase("verify", static_cast<std::size_t>(std::ranges::count(attempts, Drop::none, &Attempt::drop)));
+  for (auto& attempt : attempts) {
     if (attempt.drop != Drop::none) continue;
     const auto& name = attempt.candidate.name;
     auto known =
@@ -228,13 +248,17 @@ Result<void> Tuner::verify_all(Search& search) {
           not kept)
         return kept;
       // A wrong kernel is a bug in a family or in the compiler: say it at once, with the command that shows it.
-      if (attempt.verdict.drop != Drop::none) progress_.note(fmt::format("{}: {}", name, attempt.verdict.message));
+      if (attempt.verdict.drop != Drop::none and search.broken < explained)
+        progress_.note(fmt::format("{}: {}", name, attempt.verdict.message));
     }
     attempt.drop = attempt.verdict.drop;
     if (attempt.drop != Drop::none) {
+      ++search.broken;
       progress_.dropped(attempt.drop);
     } else {
       ++search.correct;
+      search.entrants.push_back({name, attempt.content, attempt.candidate.is_default});
+      search.entered.push_back(&attempt);
     }
     progress_.step();
   }
@@ -243,36 +267,10 @@ Result<void> Tuner::verify_all(Search& search) {
 
 Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
   using enum TuneOutcome::State;
-  std::vector<Entrant> entrants;
-  std::vector<const Attempt*> entered;
-  for (const auto& attempt : search.attempts) {
-    if (attempt.drop != Drop::none) continue;
-    entrants.push_back({attempt.candidate.name, attempt.content, attempt.candidate.is_default});
-    entered.push_back(&attempt);
-  }
-  if (entrants.empty()) {
-    std::string reasons;
-    for (const auto& [drop, count] : progress_.drops())
-      reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", to_string(drop), count);
-    return TuneOutcome{
-        failed, search.what, fmt::format("none of {} variants is usable ({})", search.attempts.size(), reasons), {}};
-  }
-  const auto preset = std::ranges::find_if(entrants, &Entrant::is_default);
-  const std::size_t reference = preset == entrants.end() ? 0 : static_cast<std::size_t>(preset - entrants.begin());
-  const auto served = std::ranges::find(entrants, search.incumbent, &Entrant::variant);
-  const std::size_t incumbent =
-      served == entrants.end() ? reference : static_cast<std::size_t>(served - entrants.begin());
-
-  const auto waiting = [](void* progress) {
-    static_cast<Progress*>(progress)->note("waiting for another glaive process that is timing on this device");
-  };
-  auto lock = DeviceLock::acquire(options_.cache, search.key.device, waiting, &progress_);
-  if (not lock) return std::unexpected(lock.error());
-
   const TimeEntrants time = [&](std::span<const std::size_t> running, bool plain, const MeasurePolicy& policy,
                                 std::span<const std::size_t> keep) {
     std::vector<Contender> contenders;
-    for (const std::size_t i : running) contenders.push_back({Contender::Kind::kernel, &entered[i]->built});
+    for (const std::size_t i : running) contenders.push_back({Contender::Kind::kernel, &search.entered[i]->built});
     if (plain) {
       contenders.push_back({Contender::Kind::rows, nullptr});
       contenders.push_back({Contender::Kind::tiles, nullptr});
@@ -283,13 +281,50 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
       .round = [&](std::string_view name, std::size_t total) { progress_.begin_phase(name, total); },
       .advance = [&](std::size_t done) { progress_.advance(done); },
       .best = [&](const std::string& variant, double ratio) { progress_.best(variant, ratio); }};
-  auto result = tournament(entrants, reference, incumbent, time, journal_, search.key, events);
-  if (not result) {
-    if (ends_run(result.error())) return std::unexpected(result.error());
-    return TuneOutcome{failed, search.what, result.error().message, {}};
+  Tournament tournament(time, journal_, search.key, events);
+  const auto failure = [&](const Error& error) -> Result<TuneOutcome> {
+    if (ends_run(error)) return std::unexpected(error);
+    return TuneOutcome{failed, search.what, error.message, {}};
+  };
+
+  std::size_t first = 0, reference = 0;
+  for (;;) {
+    if (auto done = compile_all(search, first); not done) return std::unexpected(done.error());
+    if (auto done = verify_all(search, first); not done) return std::unexpected(done.error());
+    if (search.entrants.empty()) {
+      std::string reasons;
+      for (const auto& [drop, count] : progress_.drops())
+        reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", to_string(drop), count);
+      return TuneOutcome{
+          failed, search.what, fmt::format("none of {} variants is usable ({})", search.attempts.size(), reasons), {}};
+    }
+    if (first == 0)
+      if (const auto preset = std::ranges::find_if(search.entrants, &Entrant::is_default);
+          preset != search.entrants.end())
+        reference = static_cast<std::size_t>(preset - search.entrants.begin());
+    {
+      const auto lock = lock_device(search);
+      if (not lock) return std::unexpected(lock.error());
+      if (auto done = tournament.screen(search.entrants, reference); not done) return failure(done.error());
+    }
+    first = search.attempts.size();
+    std::vector<const RankedVariant*> best;
+    for (const std::size_t i : tournament.best(bases)) best.push_back(&search.entered[i]->candidate);
+    for (const auto& candidate :
+         neighbours(search.space, best, search.seen, next_generation(options_.effort, search.attempts.size())))
+      search.add(candidate);
+    if (search.attempts.size() == first) break;
   }
 
-  const Attempt& winner = *entered[result->winner];
+  const auto served = std::ranges::find(search.entrants, search.incumbent, &Entrant::variant);
+  const std::size_t incumbent =
+      served == search.entrants.end() ? reference : static_cast<std::size_t>(served - search.entrants.begin());
+  auto lock = lock_device(search);
+  if (not lock) return std::unexpected(lock.error());
+  auto result = tournament.decide(search.entrants, reference, incumbent);
+  if (not result) return failure(result.error());
+
+  const Attempt& winner = *search.entered[result->winner];
   Evidence evidence{.what = search.what,
                     .variant = winner.candidate.name,
                     .content = winner.content,
@@ -310,7 +345,8 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
                     .correct = search.correct,
                     .drops = progress_.drops()};
   evidence.drops[Drop::slower] = result->slower;
-  for (const auto& [index, timing] : result->defaults) evidence.defaults.emplace_back(entrants[index].variant, timing);
+  for (const auto& [index, timing] : result->defaults)
+    evidence.defaults.emplace_back(search.entrants[index].variant, timing);
 
   WinnerRecord record{winner.candidate.name, winner.content, to_json(evidence)};
   if (auto kept = journal_.put_winner(search.key, record); not kept) return std::unexpected(kept.error());
@@ -318,6 +354,13 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
   if (outcome and outcome->state == tuned)
     outcome->sentence = fmt::format("{}, {}", winner.candidate.name, milliseconds(result->timing));
   return outcome;
+}
+
+Result<DeviceLock> Tuner::lock_device(const Search& search) {
+  const auto waiting = [](void* progress) {
+    static_cast<Progress*>(progress)->note("waiting for another glaive process that is timing on this device");
+  };
+  return DeviceLock::acquire(options_.cache, search.key.device, waiting, &progress_);
 }
 
 Result<TuneOutcome> Tuner::publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence) {

@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 
+#include "autotune/cache.hpp"
 #include "autotune/evaluator.hpp"
 #include "autotune/journal.hpp"
 #include "autotune/progress.hpp"
@@ -44,8 +45,9 @@ Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file);
 inline constexpr std::int64_t max_text_bytes = std::int64_t{1} << 20;
 inline constexpr std::int64_t max_stack_bytes = std::int64_t{1} << 18;
 
-/// Tunes one case after the other: enumerate, compile in threads, verify, race, publish. Each finished step is in the
-/// journal, each winner in the pack, before the next begins.
+/// Tunes one case after the other: enumerate, compile in threads, verify, race, publish. The best by prior come first,
+/// then neighbours of the fastest so far, until the budget is spent. Nothing compiles while something is timed. Each
+/// finished step is in the journal, each winner in the pack, before the next begins.
 class Tuner {
  public:
   Tuner(Evaluator& evaluator, Journal& journal, Progress& progress, TuneOptions options);
@@ -55,8 +57,9 @@ class Tuner {
 
  private:
   struct Search;
-  Result<void> compile_all(Search& search);
-  Result<void> verify_all(Search& search);
+  Result<void> compile_all(Search& search, std::size_t first);  ///< attempts from `first` on
+  Result<void> verify_all(Search& search, std::size_t first);
+  Result<DeviceLock> lock_device(const Search& search);
   Result<TuneOutcome> race_and_publish(Search& search);
   Result<TuneOutcome> publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence);
   Result<std::optional<TuneOutcome>> publish_known(Search& search);

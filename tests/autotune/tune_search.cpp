@@ -65,6 +65,55 @@ TEST_CASE("space: a small budget takes the best by prior and always the defaults
   CHECK(choose(space, 1000).size() == 22);
 }
 
+TEST_CASE("space: what the prior cannot tell apart is not tried before what it can", "[tune]") {
+  const HillFamily hill;
+  const Family* families[] = {&hill};
+  const auto space = make_space(parse_case("forward H1 K8 V8 @ B1 T8").value(), host_cpu_device(), families).value();
+  const auto chosen = choose(space, 8);
+  std::set<int> x;
+  for (const auto& candidate : chosen) {
+    x.insert(candidate.variant.config[0]);
+    CHECK(candidate.variant.config[1] == 3);  // as the default has it
+  }
+  CHECK(x.size() == 8);
+  const auto more = choose(space, 15);
+  const auto best_by_prior = [](const RankedVariant& candidate) { return candidate.variant.config[0] == 4; };
+  CHECK(std::ranges::count_if(more, best_by_prior) == 8);
+}
+
+TEST_CASE("space: neighbours are one step away, not seen before, around the best first", "[tune]") {
+  const HillFamily hill;
+  const Family* families[] = {&hill};
+  const auto space = make_space(parse_case("forward H1 K8 V8 @ B1 T8").value(), host_cpu_device(), families).value();
+  const auto at = [&](const char* name) { return &*std::ranges::find(space.candidates, name, &RankedVariant::name); };
+  const RankedVariant* best[] = {at("hill(x=0,y=4)"), at("hill(x=7,y=7)")};
+  const auto names = [&](std::size_t count) {
+    std::set<std::string> out;
+    for (const auto& candidate : neighbours(space, best, {"hill(x=0,y=3)", "hill(x=0,y=4)"}, count))
+      out.insert(candidate.name);
+    return out;
+  };
+  CHECK(names(2) == std::set<std::string>{"hill(x=0,y=5)", "hill(x=1,y=4)"});
+  CHECK(names(100) == std::set<std::string>{"hill(x=0,y=5)", "hill(x=1,y=4)", "hill(x=6,y=7)", "hill(x=7,y=6)"});
+}
+
+TEST_CASE("tune: the search walks from the best by prior to the fastest", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder, Effort::quick);
+  const HillFamily hill;
+  const Family* families[] = {&hill};
+  run.options.families = families;
+  ToyEvaluator evaluator;
+  evaluator.seconds = [](const std::string& name) {
+    const int x = name[name.find("x=") + 2] - '0', y = name[name.find("y=") + 2] - '0';
+    return 1e-3 * (1 + 0.1 * std::abs(x - 6) + 0.1 * std::abs(y - 5));
+  };
+  const auto evidence = json::parse(run.tune(evaluator).value().evidence);
+  CHECK(evidence.at("variant") == "hill(x=6,y=5)");
+  CHECK(evidence.at("counts").at("tried") == variant_budget(Effort::quick));
+  CHECK(evaluator.compiled == static_cast<int>(variant_budget(Effort::quick)));
+}
+
 TEST_CASE("effort: names, budgets, and a word that is none", "[tune]") {
   CHECK(parse_effort("quick").value() == Effort::quick);
   CHECK(variant_budget(Effort::quick) < variant_budget(Effort::normal));

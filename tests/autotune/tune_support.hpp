@@ -169,6 +169,31 @@ class ToyFamily : public Family {
   double slowness_;
 };
 
+/// A family of 8 x 8 variants whose prior sees one of its two parameters, and that not quite right.
+class HillFamily : public Family {
+ public:
+  std::string_view name() const override { return "hill"; }
+  std::string_view summary() const override { return "numbers only"; }
+  Result<void> applicable(const Instance&) const override { return {}; }
+  std::vector<Parameter> parameters(const Instance&) const override {
+    const std::vector<int> values{0, 1, 2, 3, 4, 5, 6, 7};
+    return {{"x", "seen by the prior", values}, {"y", "not seen", values}};
+  }
+  std::optional<std::string> constraint(const Instance&, const Config&) const override { return std::nullopt; }
+  Config default_config(const Instance&) const override { return {3, 3}; }
+  double prior(const Instance&, const Shape&, const DeviceInfo&, const Config& config) const override {
+    return 1 + std::abs(config[0] - 4.1);
+  }
+  MlirSource instantiate(const Instance&, const Config&) const override { return {}; }
+  Plan plan(const Instance& instance, const Config& config) const override {
+    Plan plan;
+    plan.target = instance.target;
+    plan.variant = fmt::format("hill(x={},y={})", config[0], config[1]);
+    plan.stages.push_back({.entry = "run", .tasks = {}, .args = {Arg::q}});
+    return plan;
+  }
+};
+
 /// Answers as told, and counts what it is asked.
 class ToyEvaluator : public Evaluator {
  public:
