@@ -355,7 +355,7 @@ TEST_CASE("only entries are exported and nothing is needed") {
   CHECK_FALSE(loaded->entry("helper"));
 }
 
-TEST_CASE("loops that clear or copy stay loops; an explicit memset is the loader's") {
+TEST_CASE("loops that clear or copy stay loops, an explicit memset is the loader's") {
   const auto loop = body_source(R"(
     %c0 = arith.constant 0 : index
     %c1 = arith.constant 1 : index
