@@ -1,0 +1,150 @@
+#include <algorithm>
+#include <set>
+
+#include "autotune/verify.hpp"
+#include "compiler/compiler.hpp"
+#include "templates/family.hpp"
+#include "tests/catch.hpp"
+
+namespace glaive {
+namespace {
+
+Instance instance_of(const char* problem) { return {parse_problem(problem).value(), host_cpu_target()}; }
+
+MlirCompiler& compiler() {
+  static MlirCompiler one;
+  return one;
+}
+
+CpuKernel build(const Instance& instance, const Variant& variant) {
+  const CompileOptions options{instance.target, host_cpu_name(), CompileOptions::Effort::light};
+  auto code = compiler().compile(variant.family->instantiate(instance, variant.config), options);
+  if (not code) FAIL(code.error().message);
+  auto kernel = CpuKernel::load(variant.family->plan(instance, variant.config), {&*code, 1});
+  if (not kernel) FAIL(kernel.error().message);
+  return std::move(*kernel);
+}
+
+void check(const char* line, const Variant& variant) {
+  const auto what = parse_case(line).value();
+  const Instance instance{what.problem, host_cpu_target()};
+  const auto kernel = build(instance, variant);
+  WorkerPool pool(2);
+  std::vector<Trial> trials;
+  std::uint64_t seed = 1;
+  for (const Gates gates : all_gates) trials.emplace_back(what, gates, seed++);
+  const auto verdict = verify(kernel, trials, pool);
+  INFO(to_string(variant, instance) << " on " << line);
+  CHECK(verdict.message == "");
+  CHECK(verdict.drop == Drop::none);
+}
+
+void check_default(const char* family, const char* line) {
+  const auto what = parse_case(line).value();
+  const Instance instance{what.problem, host_cpu_target()};
+  check(line, {find_family(family), find_family(family)->default_config(instance)});
+}
+
+}  // namespace
+
+TEST_CASE("defaults are right for every awkward K and V, ragged tokens and empty sequences") {
+  const char* family = GENERATE("chunk", "recurrent");
+  const char* line =
+      GENERATE("forward H2 K1 V1 f32 @ B2 T5", "forward H1 K3 V5 f32 @ B1 T40", "forward H3 K8 V16 f32 @ B2 T33",
+               "forward H2 K100 V60 f32 @ B2 T77", "forward H1 K33 V130 f32 @ lens=17,0,64,1",
+               "forward H1 K512 V24 f32 @ B1 T20", "forward H1 K24 V512 f32 @ B1 T20");
+  check_default(family, line);
+}
+
+TEST_CASE("every value of every parameter gives a right kernel and code of its own") {
+  const char* line = "forward H2 K40 V72 f32 @ B2 T70";
+  const auto instance = instance_of("forward H2 K40 V72 f32");
+  for (const Family* family : families()) {
+    const Config base = family->default_config(instance);
+    const auto parameters = family->parameters(instance);
+    const CompileOptions options{instance.target, "", CompileOptions::Effort::light};
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      std::set<std::string> keys;
+      std::size_t legal = 0;
+      for (const int value : parameters[i].values) {
+        Config config = base;
+        config[i] = value;
+        if (family->constraint(instance, config)) continue;
+        ++legal;
+        keys.insert(compiler().content_key(family->instantiate(instance, config), options).value());
+        if (config != base) check(line, {family, config});
+      }
+      INFO(family->name() << ": " << parameters[i].name);
+      CHECK(keys.size() == legal);
+    }
+  }
+}
+
+TEST_CASE("a d128 forward problem has at least 300 legal variants of at least four parameters") {
+  const auto instance = instance_of("forward H16 K128 V128 f32");
+  const auto variants = enumerate(instance);
+  CHECK(variants.size() >= 300);
+  const Family* chunk = find_family("chunk");
+  std::vector<std::set<int>> values(chunk->parameters(instance).size());
+  for (const auto& variant : variants)
+    if (variant.family == chunk)
+      for (std::size_t i = 0; i < values.size(); ++i) values[i].insert(variant.config[i]);
+  CHECK(std::ranges::count_if(values, [](const auto& seen) { return seen.size() > 1; }) >= 4);
+}
+
+TEST_CASE("the default of every family is legal for every K and V") {
+  for (const int k : {1, 7, 8, 64, 100, 512})
+    for (const int v : {1, 7, 8, 9, 64, 100, 512}) {
+      const auto instance =
+          instance_of(("forward H1 K" + std::to_string(k) + " V" + std::to_string(v) + " f32").c_str());
+      for (const Family* family : families()) {
+        INFO(family->name() << " K" << k << " V" << v);
+        CHECK_FALSE(family->constraint(instance, family->default_config(instance)));
+      }
+    }
+}
+
+TEST_CASE("variants print and parse back") {
+  const auto instance = instance_of("forward H4 K128 V128 f32");
+  const auto variants = enumerate(instance);
+  for (std::size_t i = 0; i < variants.size(); i += 97)
+    CHECK(parse_variant(to_string(variants[i], instance), instance).value() == variants[i]);
+  CHECK(parse_variant("chunk", instance).value().config == find_family("chunk")->default_config(instance));
+}
+
+TEST_CASE("a bad variant is refused by name, with what is allowed") {
+  const auto instance = instance_of("forward H4 K128 V128 f32");
+  const auto message = [&](const char* text) {
+    const auto parsed = parse_variant(text, instance);
+    return parsed ? std::string("accepted") : parsed.error().message;
+  };
+  CHECK_THAT(message("chonk"), Catch::Contains("chonk") and Catch::Contains("chunk, recurrent"));
+  CHECK_THAT(message("chunk(D=3)"), Catch::Contains("`D`") and Catch::Contains("C, leaf"));
+  CHECK_THAT(message("chunk(C=12)"), Catch::Contains("C=12") and Catch::Contains("8, 16, 32, 64"));
+  CHECK_THAT(message("chunk(C=16"), Catch::Contains("`)`"));
+}
+
+TEST_CASE("families say what they do not cover") {
+  const auto bf16 = instance_of("forward H4 K128 V128 bf16");
+  CHECK(enumerate(bf16).empty());
+  CHECK(parse_variant("chunk", bf16).error().status == Status::unsupported);
+}
+
+TEST_CASE("the space hash follows the space") {
+  const auto a = instance_of("forward H4 K128 V128 f32"), b = instance_of("forward H4 K128 V127 f32");
+  CHECK(space_hash(a) == space_hash(a));
+  CHECK(space_hash(a) != space_hash(b));  // V127 cannot be split
+}
+
+TEST_CASE("the prior prefers no variant that is not finite and positive") {
+  const auto instance = instance_of("forward H4 K128 V128 f32");
+  const auto device = host_cpu_device();
+  const auto shape = parse_case("forward H4 K128 V128 f32 @ B1 T2048").value().shape;
+  for (const auto& variant : enumerate(instance)) {
+    const double seconds = variant.family->prior(instance, shape, device, variant.config);
+    REQUIRE(seconds > 0);
+    REQUIRE(seconds < 10);
+  }
+}
+
+}  // namespace glaive
