@@ -98,7 +98,7 @@ Result<BenchRecord> bench(Evaluator& evaluator, const Case& what, const BenchOpt
                      .tiles = {},
                      .rates = evaluator.rates(),
                      .error = 0};
-  const auto verdict = evaluator.verify(what, chosen->built);
+  const auto verdict = evaluator.verify(what, chosen->built, Scrutiny::full);
   if (verdict.drop != Drop::none)
     return fail(Status::failed, fmt::format("{} on `{}` is not correct ({}): {}", record.variant, to_string(what),
                                             to_string(verdict.drop), verdict.message));

@@ -28,6 +28,15 @@ struct Rates {
   double copy = 0;  ///< bytes/s, read + written
 };
 
+/// How hard a variant is looked at: `brief` takes every gate distribution and every verification case once or twice,
+/// `full` all of their combinations. Whatever is timed has passed the first, whatever can win the second.
+enum class Scrutiny : std::uint8_t { brief, full };
+
+/// Names what verify() does; verdicts of other rules are not reused.
+inline std::string_view verification_rules(Scrutiny scrutiny) {
+  return scrutiny == Scrutiny::brief ? "v1 brief" : "v1 full";
+}
+
 /// Everything about a search that touches a compiler or a device. The search itself sees data only, so that this can
 /// live in another process, or be invented by a test.
 class Evaluator {
@@ -41,17 +50,14 @@ class Evaluator {
   virtual Result<std::string> content_key(const Instance& instance, const Variant& variant, int lane) = 0;
   virtual Result<CodeObject> compile(const Instance& instance, const Variant& variant, int lane) = 0;
 
-  /// Correctness on verification_cases(what) with every gate distribution.
-  virtual Verdict verify(const Case& what, const Built& built) = 0;
+  /// Correctness on verification_cases(what).
+  virtual Verdict verify(const Case& what, const Built& built, Scrutiny scrutiny) = 0;
 
   /// Times the contenders interleaved on `what` at its full size; `keep` as in glaive::race.
   virtual Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
                                            const MeasurePolicy& policy, std::span<const std::size_t> keep) = 0;
   virtual Rates rates() = 0;
 };
-
-/// Names what verify() does; verdicts of other rules are not reused.
-inline constexpr std::string_view verification_rules = "v1";
 
 /// An evaluator for the host processor in this process, with `threads` compilers and `threads` workers. Fails with
 /// `unsupported` when this build has no MLIR.

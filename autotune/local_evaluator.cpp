@@ -35,11 +35,11 @@ class LocalEvaluator final : public Evaluator {
     return compiler_of(lane).compile(variant.family->instantiate(instance, variant.config), options_);
   }
 
-  Verdict verify(const Case& what, const Built& built) override {
-    if (not tried_ or *tried_ != what) make_trials(what);
+  Verdict verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+    auto& trials = trials_of(what, scrutiny);
     const auto kernel = CpuKernel::load(built.plan, std::span(&built.code, 1));
     if (not kernel) return {Drop::load_error, 0, 0, kernel.error().message};
-    return glaive::verify(*kernel, trials_, pool_);
+    return glaive::verify(*kernel, trials, pool_);
   }
 
   Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders, const MeasurePolicy& policy,
@@ -95,12 +95,17 @@ class LocalEvaluator final : public Evaluator {
   }
 
   /// Oracles are computed once and shared by all variants of a case.
-  void make_trials(const Case& what) {
-    trials_.clear();
-    std::uint64_t seed = 1;
-    for (const auto& small : verification_cases(what))
-      for (const auto gates : all_gates) trials_.emplace_back(small, gates, seed++);
+  std::vector<Trial>& trials_of(const Case& what, Scrutiny scrutiny) {
+    if (not tried_ or *tried_ != what) brief_.clear(), full_.clear();
     tried_ = what;
+    auto& trials = scrutiny == Scrutiny::brief ? brief_ : full_;
+    if (not trials.empty()) return trials;
+    const auto cases = verification_cases(what);
+    for (std::size_t c = 0; c < cases.size(); ++c)
+      for (std::size_t g = 0; g < std::size(all_gates); ++g)
+        if (scrutiny == Scrutiny::full or g % cases.size() == c)
+          trials.emplace_back(cases[c], all_gates[g], 1 + c * std::size(all_gates) + g);
+    return trials;
   }
 
   Result<void> make_call(const Case& what) {
@@ -125,7 +130,7 @@ class LocalEvaluator final : public Evaluator {
   WorkerPool pool_;
   std::vector<std::unique_ptr<MlirCompiler>> compilers_;  // by lane, made by the thread that uses it
   std::optional<Case> tried_;
-  std::vector<Trial> trials_;
+  std::vector<Trial> brief_, full_;
   std::optional<Call> call_;
   std::optional<Rates> rates_;
 };

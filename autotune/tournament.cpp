@@ -7,7 +7,6 @@ namespace glaive {
 namespace {
 
 constexpr std::size_t group_size = 7;  // of the screen, without the reference
-constexpr std::size_t semifinalists = 8;
 constexpr std::size_t challengers = 3;
 
 constexpr MeasurePolicy screen_policy{
@@ -109,7 +108,7 @@ Result<TournamentResult> Tournament::decide(std::span<const Entrant> entrants, s
 
   std::vector<std::size_t> last{result.winner};
   for (std::size_t i = 0; i < entrants.size(); ++i)
-    if ((entrants[i].is_default or i == reference) and i != result.winner) last.push_back(i);
+    if ((entrants[i].is_default or i == reference) and not entrants[i].out and i != result.winner) last.push_back(i);
   std::vector<std::size_t> keep(last.size() + 2);
   std::iota(keep.begin(), keep.end(), std::size_t{0});
   auto times = time_(last, true, final_policy, keep);
@@ -125,7 +124,7 @@ Result<TournamentResult> Tournament::decide(std::span<const Entrant> entrants, s
   }
   result.rows = (*times)[last.size()];
   result.tiles = (*times)[last.size() + 1];
-  result.slower = entrants.size() - 1;
+  result.slower = screened_.size() - 1;
   events_.advance(done + 1);
   return result;
 }

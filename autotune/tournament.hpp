@@ -14,6 +14,7 @@ struct Entrant {
   std::string variant;
   std::string content;
   bool is_default = false;
+  bool out = false;  ///< found wrong since it was screened
 };
 
 /// Times entrants (by index) interleaved; `plain` adds the two plain loops behind them.
@@ -54,8 +55,11 @@ class Tournament {
 
   /// The best by screening, fastest first.
   std::vector<std::size_t> best(std::size_t count) const;
+  void exclude(std::size_t entrant) { screened_.erase(entrant); }
 
-  /// Semifinal and final. `incumbent` is what was served so far, or the reference.
+  static constexpr std::size_t semifinalists = 8;
+
+  /// Semifinal and final between those not excluded. `incumbent` is what was served so far, or the reference.
   Result<TournamentResult> decide(std::span<const Entrant> entrants, std::size_t reference, std::size_t incumbent);
 
  private:

@@ -9,21 +9,19 @@
 #include <set>
 #include <thread>
 
-#include "autotune/cache.hpp"
 #include "autotune/evidence.hpp"
-#include "autotune/tournament.hpp"
 #include "runtime/dispatch.hpp"
 
 namespace glaive {
-namespace {
-
-struct Attempt {
+struct Tuner::Attempt {
   RankedVariant candidate;
   std::string content;
   Built built;
   Drop drop = Drop::none;
   Verdict verdict;
 };
+
+namespace {
 
 /// The journal, the disk or a lock failed: no other case would fare better.
 bool ends_run(const Error& error) { return error.status == Status::io_error or error.status == Status::untrusted; }
@@ -59,7 +57,7 @@ struct Tuner::Search {
 
   // What entered the race; the two lists run in parallel.
   std::vector<Entrant> entrants;
-  std::vector<const Attempt*> entered;
+  std::vector<Attempt*> entered;
 
   void add(const RankedVariant& candidate) {
     if (seen.insert(candidate.name).second) attempts.push_back({candidate, {}, {}, Drop::none, {}});
@@ -230,39 +228,70 @@ Result<void> Tuner::compile_all(Search& search, std::size_t first) {
   return {};
 }
 
+Result<void> Tuner::verify(Search& search, Attempt& attempt, Scrutiny scrutiny) {
+  const auto& key = search.key;
+  const auto& name = attempt.candidate.name;
+  const auto rules = verification_rules(scrutiny);
+  auto known = journal_.find_verdict(key.device, key.problem, name, attempt.content, rules);
+  if (not known) return std::unexpected(known.error());
+  if (*known) {
+    attempt.verdict = std::move(**known);
+  } else {
+    attempt.verdict = evaluator_.verify(search.what, attempt.built, scrutiny);
+    if (auto kept = journal_.put_verdict(key.device, key.problem, name, attempt.content, rules, attempt.verdict);
+        not kept)
+      return kept;
+    // A wrong kernel is a bug in a family or in the compiler: say it at once, with the command that shows it.
+    if (attempt.verdict.drop != Drop::none and search.broken < explained)
+      progress_.note(fmt::format("{}: {}", name, attempt.verdict.message));
+  }
+  attempt.drop = attempt.verdict.drop;
+  if (attempt.drop != Drop::none) {
+    ++search.broken;
+    progress_.dropped(attempt.drop);
+  }
+  progress_.step();
+  return {};
+}
+
 Result<void> Tuner::verify_all(Search& search, std::size_t first) {
   const auto attempts = std::span(search.attempts).subspan(first);
   progress_.begin_phase("verify", static_cast<std::size_t>(std::ranges::count(attempts, Drop::none, &Attempt::drop)));
   for (auto& attempt : attempts) {
     if (attempt.drop != Drop::none) continue;
-    const auto& name = attempt.candidate.name;
-    auto known =
-        journal_.find_verdict(search.key.device, search.key.problem, name, attempt.content, verification_rules);
-    if (not known) return std::unexpected(known.error());
-    if (*known) {
-      attempt.verdict = std::move(**known);
-    } else {
-      attempt.verdict = evaluator_.verify(search.what, attempt.built);
-      if (auto kept = journal_.put_verdict(search.key.device, search.key.problem, name, attempt.content,
-                                           verification_rules, attempt.verdict);
-          not kept)
-        return kept;
-      // A wrong kernel is a bug in a family or in the compiler: say it at once, with the command that shows it.
-      if (attempt.verdict.drop != Drop::none and search.broken < explained)
-        progress_.note(fmt::format("{}: {}", name, attempt.verdict.message));
-    }
-    attempt.drop = attempt.verdict.drop;
-    if (attempt.drop != Drop::none) {
-      ++search.broken;
-      progress_.dropped(attempt.drop);
-    } else {
-      ++search.correct;
-      search.entrants.push_back({name, attempt.content, attempt.candidate.is_default});
-      search.entered.push_back(&attempt);
-    }
-    progress_.step();
+    if (auto done = verify(search, attempt, Scrutiny::brief); not done) return done;
+    if (attempt.drop != Drop::none) continue;
+    ++search.correct;
+    search.entrants.push_back({attempt.candidate.name, attempt.content, attempt.candidate.is_default});
+    search.entered.push_back(&attempt);
   }
   return {};
+}
+
+/// Full scrutiny of all that can win: the semifinalists, whoever moves up when one of them falls, the defaults and the
+/// incumbent.
+Result<void> Tuner::verify_best(Search& search, Tournament& tournament) {
+  std::set<std::size_t> passed;
+  const auto examine = [&](std::size_t i) -> Result<void> {
+    if (search.entrants[i].out or not passed.insert(i).second) return {};
+    if (auto done = verify(search, *search.entered[i], Scrutiny::full); not done) return done;
+    if (search.entered[i]->drop == Drop::none) return {};
+    passed.erase(i);
+    search.entrants[i].out = true;
+    tournament.exclude(i);
+    --search.correct;
+    return {};
+  };
+  progress_.begin_phase("verify the best", Tournament::semifinalists);
+  for (std::size_t i = 0; i < search.entrants.size(); ++i)
+    if (search.entrants[i].is_default or search.entrants[i].variant == search.incumbent)
+      if (auto done = examine(i); not done) return done;
+  for (;;) {
+    const auto best = tournament.best(Tournament::semifinalists);
+    const auto unknown = std::ranges::find_if(best, [&](std::size_t i) { return not passed.contains(i); });
+    if (unknown == best.end()) return {};
+    if (auto done = examine(*unknown); not done) return done;
+  }
 }
 
 Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
@@ -287,17 +316,19 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
     return TuneOutcome{failed, search.what, error.message, {}};
   };
 
+  const auto nothing_usable = [&] {
+    std::string reasons;
+    for (const auto& [drop, count] : progress_.drops())
+      reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", to_string(drop), count);
+    return TuneOutcome{
+        failed, search.what, fmt::format("none of {} variants is usable ({})", search.attempts.size(), reasons), {}};
+  };
+
   std::size_t first = 0, reference = 0;
   for (;;) {
     if (auto done = compile_all(search, first); not done) return std::unexpected(done.error());
     if (auto done = verify_all(search, first); not done) return std::unexpected(done.error());
-    if (search.entrants.empty()) {
-      std::string reasons;
-      for (const auto& [drop, count] : progress_.drops())
-        reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", to_string(drop), count);
-      return TuneOutcome{
-          failed, search.what, fmt::format("none of {} variants is usable ({})", search.attempts.size(), reasons), {}};
-    }
+    if (search.entrants.empty()) return nothing_usable();
     if (first == 0)
       if (const auto preset = std::ranges::find_if(search.entrants, &Entrant::is_default);
           preset != search.entrants.end())
@@ -316,9 +347,13 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
     if (search.attempts.size() == first) break;
   }
 
+  if (auto done = verify_best(search, tournament); not done) return std::unexpected(done.error());
+  if (search.correct == 0) return nothing_usable();
+  if (search.entrants[reference].out) reference = tournament.best(1).front();
   const auto served = std::ranges::find(search.entrants, search.incumbent, &Entrant::variant);
-  const std::size_t incumbent =
-      served == search.entrants.end() ? reference : static_cast<std::size_t>(served - search.entrants.begin());
+  const std::size_t incumbent = served == search.entrants.end() or served->out
+                                    ? reference
+                                    : static_cast<std::size_t>(served - search.entrants.begin());
   auto lock = lock_device(search);
   if (not lock) return std::unexpected(lock.error());
   auto result = tournament.decide(search.entrants, reference, incumbent);

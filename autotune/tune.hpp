@@ -9,6 +9,7 @@
 #include "autotune/journal.hpp"
 #include "autotune/progress.hpp"
 #include "autotune/space.hpp"
+#include "autotune/tournament.hpp"
 
 namespace glaive {
 
@@ -56,9 +57,12 @@ class Tuner {
   Result<TuneOutcome> tune(const Case& what);
 
  private:
+  struct Attempt;
   struct Search;
   Result<void> compile_all(Search& search, std::size_t first);  ///< attempts from `first` on
   Result<void> verify_all(Search& search, std::size_t first);
+  Result<void> verify_best(Search& search, Tournament& tournament);
+  Result<void> verify(Search& search, Attempt& attempt, Scrutiny scrutiny);
   Result<DeviceLock> lock_device(const Search& search);
   Result<TuneOutcome> race_and_publish(Search& search);
   Result<TuneOutcome> publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence);

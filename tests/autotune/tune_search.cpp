@@ -247,6 +247,7 @@ TEST_CASE("tune: each variant that is out carries a reason", "[tune]") {
         json{{"compile_error", 1}, {"resources", 1}, {"wrong_result", 1}, {"nan_output", 1}, {"slower", 6}});
   CHECK(evaluator.verified == 9);
   CHECK(evaluator.timed.size() == 7);
+  CHECK(evaluator.scrutinised == 7);
   CHECK(query(run.file, "SELECT reason, count(*) FROM verdict WHERE result<>0 GROUP BY reason") ==
         std::vector<std::string>{"nan_output|1", "wrong_result|1"});
   CHECK(query(run.file, "SELECT message FROM code WHERE result<>0 ORDER BY message").size() == 2);
@@ -260,6 +261,42 @@ TEST_CASE("tune: a fast wrong variant does not win", "[tune]") {
   evaluator.verdict = [](const std::string& name) { return name == fastest ? Drop::wrong_result : Drop::none; };
   CHECK(json::parse(run.tune(evaluator).value().evidence).at("variant") == preset);
   CHECK_FALSE(evaluator.timed.contains(fastest));
+}
+
+TEST_CASE("tune: a variant that only full scrutiny finds wrong does not win, and the next ones move up", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  const std::string second = "toy(size=1,mode=0)";
+  evaluator.seconds = [&](const std::string& name) {
+    return name == fastest ? 0.1e-3 : name == second ? 0.2e-3 : 1e-3;
+  };
+  evaluator.full_verdict = [](const std::string& name) {
+    return name == fastest ? Drop::nondeterministic : Drop::none;
+  };
+  const auto evidence = json::parse(run.tune(evaluator).value().evidence);
+  CHECK(evidence.at("variant") == second);
+  CHECK(evidence.at("counts").at("correct") == 10);
+  CHECK(evidence.at("counts").at("drops") == json{{"nondeterministic", 1}, {"slower", 9}});
+  CHECK(evaluator.verified == 11);
+  CHECK(evaluator.scrutinised == 9);  // eight that can win, and the one that fell
+}
+
+TEST_CASE("tune: a default that full scrutiny finds wrong is not what others are compared with", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.seconds = only(fastest, 0.5e-3);
+  evaluator.full_verdict = [](const std::string& name) { return name == preset ? Drop::wrong_result : Drop::none; };
+  const auto outcome = run.tune(evaluator).value();
+  REQUIRE(outcome.state == State::tuned);
+  const auto evidence = json::parse(outcome.evidence);
+  CHECK(evidence.at("variant") == fastest);
+  for (const auto& entry : evidence.at("defaults")) CHECK(entry.at("variant") != preset);
+
+  const Folder another;
+  evaluator.full_verdict = [](const std::string&) { return Drop::wrong_result; };
+  CHECK(ToyRun(another).tune(evaluator).value().state == State::failed);
 }
 
 TEST_CASE("tune: with a broken default the rest still race", "[tune]") {

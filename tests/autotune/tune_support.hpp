@@ -200,11 +200,12 @@ class ToyEvaluator : public Evaluator {
   std::function<double(const std::string&)> seconds = [](const std::string&) { return 1e-3; };
   std::function<Drop(const std::string&)> compile_result = [](const std::string&) { return Drop::none; };
   std::function<Drop(const std::string&)> verdict = [](const std::string&) { return Drop::none; };
+  std::function<Drop(const std::string&)> full_verdict = [](const std::string&) { return Drop::none; };
   double spread = 0.001;  ///< half the width of a sample's scatter, relative
   double drift = 0;       ///< each race runs this much slower than the last: a machine that heats up
   std::string generation = "1";
   std::atomic<int> compiled = 0;
-  int verified = 0, raced = 0;
+  int verified = 0, scrutinised = 0, raced = 0;
   std::set<std::string> timed;
   std::atomic<bool> compiling = false;
 
@@ -229,9 +230,10 @@ class ToyEvaluator : public Evaluator {
     }
     return code;
   }
-  Verdict verify(const Case&, const Built& built) override {
-    ++verified;
-    const auto drop = verdict(built.plan.variant);
+  Verdict verify(const Case&, const Built& built, Scrutiny scrutiny) override {
+    const bool brief = scrutiny == Scrutiny::brief;
+    ++(brief ? verified : scrutinised);
+    const auto drop = (brief ? verdict : full_verdict)(built.plan.variant);
     return {drop, 1e-7, 2e-7, drop == Drop::none ? "" : "told to fail"};
   }
   Result<std::vector<Timing>> race(const Case&, std::span<const Contender> contenders, const MeasurePolicy&,
