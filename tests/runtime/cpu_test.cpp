@@ -180,25 +180,40 @@ TEST_CASE("no worker runs two tasks at a time, and tasks are spread over workers
   CHECK(*std::max_element(ran, ran + 4) <= 40);  // handed out as workers come free
 }
 
+TEST_CASE("a run returns when its last task is done, not when the caller has no more to do") {
+  WorkerPool pool(4);
+  for (int round = 0; round < 5; ++round) {
+    std::atomic<int> started = 0, done = 0;
+    run(pool, 4, [&](std::int64_t, int worker) {
+      for (++started; started < 4;) std::this_thread::yield();  // so that each worker has one task
+      if (worker != 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      ++done;
+    });
+    REQUIRE(done == 4);
+  }
+}
+
 TEST_CASE("several threads may call one pool: runs queue up") {
   WorkerPool pool(3);
-  std::atomic<std::int64_t> total = 0;
-  std::atomic<int> active[4] = {};
+  constexpr int callers = 4;
+  std::atomic<int> ready = 0, ran = 0, active[callers] = {};
   std::atomic<bool> overlapped = false;
-  std::vector<std::thread> callers;
-  for (int caller = 0; caller < 4; ++caller)
-    callers.emplace_back([&, caller] {
-      for (int i = 0; i < 200; ++i)
-        run(pool, 20, [&](std::int64_t, int) {
+  std::vector<std::thread> threads;
+  for (int caller = 0; caller < callers; ++caller)
+    threads.emplace_back([&, caller] {
+      for (++ready; ready < callers;) std::this_thread::yield();
+      for (int i = 0; i < 5; ++i)
+        run(pool, 6, [&](std::int64_t, int) {
           active[caller].fetch_add(1);
-          for (int other = 0; other < 4; ++other)
+          std::this_thread::sleep_for(std::chrono::microseconds(300));
+          for (int other = 0; other < callers; ++other)
             if (other != caller and active[other] != 0) overlapped = true;
-          total.fetch_add(caller + 1);
+          ran.fetch_add(1);
           active[caller].fetch_sub(1);
         });
     });
-  for (std::thread& thread : callers) thread.join();
-  CHECK(total == 200 * 20 * (1 + 2 + 3 + 4));
+  for (std::thread& thread : threads) thread.join();
+  CHECK(ran == callers * 5 * 6);
   CHECK_FALSE(overlapped);
 }
 
@@ -237,6 +252,34 @@ TEST_CASE("a kernel runs its stages in order, each complete before the next") {
     kernel->run(words, e, workspace.pointer, pool);
     CHECK(o == tokens * (tokens + 1) / 2);
   }
+}
+
+TEST_CASE("each worker has scratch of its own, aligned, behind the shared workspace") {
+  constexpr int workers = 4;
+  Plan plan;
+  plan.variant = "scratch";
+  plan.target = base_target();
+  Stage stage;
+  stage.entry = "note_scratch";
+  stage.tasks = {workers, {}};
+  stage.args = {Arg::o, Arg::tokens};
+  stage.scratch_bytes = 100;
+  plan.stages = {stage};
+  plan.workspace = {{10, {}}};
+  const CodeObject code[] = {kernel_object()};
+  const auto kernel = CpuKernel::load(plan, code);
+  REQUIRE(kernel.has_value());
+  WorkerPool pool(workers);
+  const Extents e = extents_of(*parse_problem(kernel_problem), Shape::uniform(Sequences(1), Tokens(workers)), workers);
+  REQUIRE(workspace_bytes(plan, e) == 64 + workers * 128);
+  Memory workspace(workspace_bytes(plan, e));
+  std::int64_t noted[1 + workers] = {};
+  Words words;
+  words.set_pointer(Arg::o, noted);
+  kernel->run(words, e, workspace.pointer, pool);
+  std::sort(noted + 1, noted + 1 + workers);
+  const auto base = reinterpret_cast<std::intptr_t>(workspace.pointer);
+  for (int worker = 0; worker < workers; ++worker) CHECK(noted[1 + worker] - base == 64 + worker * 128);
 }
 
 TEST_CASE("a kernel whose plan and code do not fit is refused") {

@@ -1,6 +1,7 @@
 /* A GLA forward in plain C with a Stage's signature, so that the runtime is tested without a compiler back end.
  * H = 2 * Hkv, K = V = 8, f32. One task is one (sequence, kv head); scratch holds the state. */
 #include <math.h>
+#include <sched.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -50,6 +51,14 @@ void sum_numbers(const uint64_t* w, int64_t task, void* scratch) {
   *(int64_t*)scratch = 0; /* the scratch is ours alone */
   for (int64_t i = 0; i < (int64_t)w[2]; ++i) *(int64_t*)scratch += ((const int64_t*)w[0])[i];
   *(int64_t*)w[1] = *(int64_t*)scratch;
+}
+
+/* Notes where its scratch is, and stays until as many tasks as w[1] have come, so that each has a worker of its own. */
+void note_scratch(const uint64_t* w, int64_t task, void* scratch) {
+  int64_t* o = (int64_t*)w[0];
+  o[1 + task] = (int64_t)scratch;
+  __atomic_add_fetch(&o[0], 1, __ATOMIC_SEQ_CST);
+  while (__atomic_load_n(&o[0], __ATOMIC_SEQ_CST) < (int64_t)w[1]) sched_yield();
 }
 
 /* Distinguishes one code object from another: built once with 1, once with 2. */
