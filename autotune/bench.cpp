@@ -20,7 +20,7 @@ struct Chosen {
 
 Result<Chosen> compile_variant(Evaluator& evaluator, const Instance& instance, const Variant& variant,
                                std::string source) {
-  auto code = evaluator.compile(instance, variant, 0);
+  auto code = evaluator.compile(instance, variant, Optimise::full, 0);
   if (not code) return std::unexpected(code.error());
   Chosen chosen{{variant.family->plan(instance, variant.config), std::move(*code)}, std::move(source)};
   chosen.built.plan.variant = to_string(variant, instance);

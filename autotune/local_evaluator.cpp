@@ -20,19 +20,20 @@ class LocalEvaluator final : public Evaluator {
   explicit LocalEvaluator(int threads) : device_(host_cpu_device()), pool_(threads), compilers_(threads) {
     options_.target = device_.target;
     options_.tune_cpu = host_cpu_name();
-    options_.effort = CompileOptions::Effort::light;
+    options_.effort = Optimise::full;
   }
 
   const DeviceInfo& device() const override { return device_; }
   int workers() const override { return pool_.workers(); }
   std::string compiler() const override { return compiler_build() + ", " + to_string(options_); }
 
-  Result<std::string> content_key(const Instance& instance, const Variant& variant, int lane) override {
-    return compiler_of(lane).content_key(variant.family->instantiate(instance, variant.config), options_);
+  Result<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise,
+                                  int lane) override {
+    return compiler_of(lane).content_key(variant.family->instantiate(instance, variant.config), options(optimise));
   }
 
-  Result<CodeObject> compile(const Instance& instance, const Variant& variant, int lane) override {
-    return compiler_of(lane).compile(variant.family->instantiate(instance, variant.config), options_);
+  Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int lane) override {
+    return compiler_of(lane).compile(variant.family->instantiate(instance, variant.config), options(optimise));
   }
 
   Verdict verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
@@ -92,6 +93,12 @@ class LocalEvaluator final : public Evaluator {
     auto& compiler = compilers_[static_cast<std::size_t>(lane)];
     if (compiler == nullptr) compiler = std::make_unique<MlirCompiler>();
     return *compiler;
+  }
+
+  CompileOptions options(Optimise optimise) const {
+    CompileOptions options = options_;
+    options.effort = optimise;
+    return options;
   }
 
   /// Oracles are computed once and shared by all variants of a case.

@@ -27,6 +27,13 @@ std::vector<std::size_t> fastest(const std::map<std::size_t, double>& ratio, std
 
 bool clearly_faster(const Timing& a, const Timing& b) { return a.high() < b.low(); }
 
+bool faster_in_pairs(const Timing& a, const Timing& b) {
+  Timing ratio;
+  for (std::size_t i = 0; i < std::min(a.samples.size(), b.samples.size()); ++i)
+    ratio.samples.push_back(a.samples[i] / b.samples[i]);
+  return ratio.high() < 1 and ratio.median() < 1 - worthwhile;
+}
+
 /// What the journal holds of `field` is not timed again.
 Result<void> Tournament::run(Round round, std::span<const Entrant> entrants, std::size_t reference,
                              std::span<const std::size_t> field, Ratios& ratios) {
@@ -101,7 +108,7 @@ Result<TournamentResult> Tournament::decide(std::span<const Entrant> entrants, s
       const std::size_t pair[] = {result.winner, challenger}, keep[] = {0, 1};
       const auto times = time_(pair, false, final_policy, keep);
       if (not times) return std::unexpected(times.error());
-      if (clearly_faster((*times)[1], (*times)[0])) result.winner = challenger;
+      if (faster_in_pairs((*times)[1], (*times)[0])) result.winner = challenger;
     }
     events_.advance(++done);
   }
@@ -117,7 +124,9 @@ Result<TournamentResult> Tournament::decide(std::span<const Entrant> entrants, s
   for (std::size_t i = 0; i < last.size(); ++i) {
     const auto& entrant = entrants[last[i]];
     if (entrant.is_default or last[i] == reference) result.defaults.emplace_back(last[i], (*times)[i]);
-    if (i > 0 and clearly_faster((*times)[i], times->front()) and (*times)[i].median() < result.timing.median()) {
+    if (i == 0 or (*times)[i].median() >= result.timing.median()) continue;
+    if (result.winner != incumbent or faster_in_pairs((*times)[i], result.timing) or
+        clearly_faster((*times)[i], result.timing)) {
       result.winner = last[i];
       result.timing = (*times)[i];
     }

@@ -38,6 +38,12 @@ struct TournamentResult {
 /// Whether `a` is faster than `b` beyond doubt: the intervals do not touch.
 bool clearly_faster(const Timing& a, const Timing& b);
 
+/// Whether `a` is faster than `b` by more than `worthwhile`, given samples that were taken in turn: the 95 % interval
+/// of the ratio of each pair lies below 1. Drift that hits both drops out, so this decides where single intervals
+/// overlap.
+bool faster_in_pairs(const Timing& a, const Timing& b);
+inline constexpr double worthwhile = 0.005;
+
 /// Finds the fastest entrant in three rounds, each kept in the journal as soon as it is over and not run again:
 ///   screen     every entrant a few times, in small groups that share the reference;
 ///   semifinal  the best few, interleaved, longer;

@@ -146,7 +146,7 @@ Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   const auto candidate = std::ranges::find(search.space.candidates, (*known)->variant, &RankedVariant::name);
   if (candidate == search.space.candidates.end()) return std::nullopt;
   // The generator may have changed since: only the same code is the same winner.
-  const auto content = evaluator_.content_key(search.space.instance, candidate->variant, 0);
+  const auto content = evaluator_.content_key(search.space.instance, candidate->variant, Optimise::full, 0);
   if (not content or *content != (*known)->content) return std::nullopt;
   auto code = journal_.find_code(*content);
   if (not code) return std::unexpected(code.error());
@@ -156,17 +156,16 @@ Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   return std::move(*outcome);
 }
 
-Result<void> Tuner::compile_all(Search& search, std::size_t first) {
-  progress_.begin_phase("compile", search.attempts.size() - first);
-  std::atomic<std::size_t> next = first;
+Result<void> Tuner::compile(std::span<Attempt* const> attempts, const Search& search, Optimise optimise) {
+  const auto& instance = search.space.instance;
+  std::atomic<std::size_t> next = 0;
   std::mutex mutex;
   std::optional<Error> broken;
 
   const auto compile_one = [&](Attempt& attempt, int lane) -> Result<void> {
-    const auto& instance = search.space.instance;
     const auto& variant = attempt.candidate.variant;
     CompileRecord record;
-    auto content = evaluator_.content_key(instance, variant, lane);
+    auto content = evaluator_.content_key(instance, variant, optimise, lane);
     if (content) {
       attempt.content = *content;
       auto known = journal_.find_code(attempt.content);
@@ -177,7 +176,7 @@ Result<void> Tuner::compile_all(Search& search, std::size_t first) {
         return {};
       }
       const auto begin = std::chrono::steady_clock::now();
-      auto code = evaluator_.compile(instance, variant, lane);
+      auto code = evaluator_.compile(instance, variant, optimise, lane);
       record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       if (not code) {
         record.drop = Drop::compile_error;
@@ -199,15 +198,14 @@ Result<void> Tuner::compile_all(Search& search, std::size_t first) {
     return {};
   };
   const auto work = [&](int lane) {
-    for (std::size_t i; (i = next++) < search.attempts.size();) {
-      auto& attempt = search.attempts[i];
-      if (auto done = compile_one(attempt, lane); not done) {
+    for (std::size_t i; (i = next++) < attempts.size();) {
+      if (auto done = compile_one(*attempts[i], lane); not done) {
         const std::lock_guard lock(mutex);
         if (not broken) broken = done.error();
-        next = search.attempts.size();
+        next = attempts.size();
         return;
       }
-      if (attempt.drop != Drop::none) progress_.dropped(attempt.drop);
+      if (attempts[i]->drop != Drop::none) progress_.dropped(attempts[i]->drop);
       progress_.step();
     }
   };
@@ -217,18 +215,15 @@ Result<void> Tuner::compile_all(Search& search, std::size_t first) {
     work(0);
   }
   if (broken) return std::unexpected(*broken);
-  for (auto& attempt : std::span(search.attempts).subspan(first)) {
-    if (attempt.drop != Drop::none) continue;
-    attempt.built.plan =
-        attempt.candidate.variant.family->plan(search.space.instance, attempt.candidate.variant.config);
-    attempt.built.plan.variant = attempt.candidate.name;
-    attempt.built.plan.target = search.space.instance.target;
-    ++search.compiled;
+  for (Attempt* attempt : attempts) {
+    attempt->built.plan = attempt->candidate.variant.family->plan(instance, attempt->candidate.variant.config);
+    attempt->built.plan.variant = attempt->candidate.name;
+    attempt->built.plan.target = instance.target;
   }
   return {};
 }
 
-Result<void> Tuner::verify(Search& search, Attempt& attempt, Scrutiny scrutiny) {
+Result<void> Tuner::verify(Attempt& attempt, Search& search, Scrutiny scrutiny) {
   const auto& key = search.key;
   const auto& name = attempt.candidate.name;
   const auto rules = verification_rules(scrutiny);
@@ -254,43 +249,54 @@ Result<void> Tuner::verify(Search& search, Attempt& attempt, Scrutiny scrutiny) 
   return {};
 }
 
-Result<void> Tuner::verify_all(Search& search, std::size_t first) {
-  const auto attempts = std::span(search.attempts).subspan(first);
-  progress_.begin_phase("verify", static_cast<std::size_t>(std::ranges::count(attempts, Drop::none, &Attempt::drop)));
-  for (auto& attempt : attempts) {
-    if (attempt.drop != Drop::none) continue;
-    if (auto done = verify(search, attempt, Scrutiny::brief); not done) return done;
-    if (attempt.drop != Drop::none) continue;
+Result<void> Tuner::enter(Search& search, std::size_t first) {
+  std::vector<Attempt*> attempts;
+  for (auto& attempt : std::span(search.attempts).subspan(first)) attempts.push_back(&attempt);
+  progress_.begin_phase("compile", attempts.size());
+  if (auto done = compile(attempts, search, Optimise::light); not done) return done;
+
+  std::erase_if(attempts, [](const Attempt* attempt) { return attempt->drop != Drop::none; });
+  search.compiled += attempts.size();
+  progress_.begin_phase("verify", attempts.size());
+  for (Attempt* attempt : attempts) {
+    if (auto done = verify(*attempt, search, Scrutiny::brief); not done) return done;
+    if (attempt->drop != Drop::none) continue;
     ++search.correct;
-    search.entrants.push_back({attempt.candidate.name, attempt.content, attempt.candidate.is_default});
-    search.entered.push_back(&attempt);
+    search.entrants.push_back({attempt->candidate.name, attempt->content, attempt->candidate.is_default});
+    search.entered.push_back(attempt);
   }
   return {};
 }
 
-/// Full scrutiny of all that can win: the semifinalists, whoever moves up when one of them falls, the defaults and the
-/// incumbent.
-Result<void> Tuner::verify_best(Search& search, Tournament& tournament) {
-  std::set<std::size_t> passed;
-  const auto examine = [&](std::size_t i) -> Result<void> {
-    if (search.entrants[i].out or not passed.insert(i).second) return {};
-    if (auto done = verify(search, *search.entered[i], Scrutiny::full); not done) return done;
-    if (search.entered[i]->drop == Drop::none) return {};
-    passed.erase(i);
-    search.entrants[i].out = true;
-    tournament.exclude(i);
-    --search.correct;
-    return {};
-  };
-  progress_.begin_phase("verify the best", Tournament::semifinalists);
-  for (std::size_t i = 0; i < search.entrants.size(); ++i)
-    if (search.entrants[i].is_default or search.entrants[i].variant == search.incumbent)
-      if (auto done = examine(i); not done) return done;
+/// All that can win is compiled in full and passes full scrutiny: the semifinalists, whoever moves up when one of them
+/// falls, the defaults and the incumbent.
+Result<void> Tuner::prove_best(Search& search, Tournament& tournament) {
+  std::set<std::size_t> known;
   for (;;) {
-    const auto best = tournament.best(Tournament::semifinalists);
-    const auto unknown = std::ranges::find_if(best, [&](std::size_t i) { return not passed.contains(i); });
-    if (unknown == best.end()) return {};
-    if (auto done = examine(*unknown); not done) return done;
+    std::vector<std::size_t> fresh;
+    const auto want = [&](std::size_t i) {
+      if (known.insert(i).second) fresh.push_back(i);
+    };
+    for (std::size_t i = 0; i < search.entrants.size(); ++i)
+      if (search.entrants[i].is_default or search.entrants[i].variant == search.incumbent) want(i);
+    for (const std::size_t i : tournament.best(Tournament::semifinalists)) want(i);
+    if (fresh.empty()) return {};
+
+    std::vector<Attempt*> attempts;
+    for (const std::size_t i : fresh) attempts.push_back(search.entered[i]);
+    progress_.begin_phase("compile the best", fresh.size());
+    if (auto done = compile(attempts, search, Optimise::full); not done) return done;
+    progress_.begin_phase("verify the best", fresh.size());
+    for (const std::size_t i : fresh) {
+      auto& attempt = *search.entered[i];
+      if (attempt.drop == Drop::none)
+        if (auto done = verify(attempt, search, Scrutiny::full); not done) return done;
+      search.entrants[i].content = attempt.content;
+      if (attempt.drop == Drop::none) continue;
+      search.entrants[i].out = true;
+      tournament.exclude(i);
+      --search.correct;
+    }
   }
 }
 
@@ -326,8 +332,7 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
 
   std::size_t first = 0, reference = 0;
   for (;;) {
-    if (auto done = compile_all(search, first); not done) return std::unexpected(done.error());
-    if (auto done = verify_all(search, first); not done) return std::unexpected(done.error());
+    if (auto done = enter(search, first); not done) return std::unexpected(done.error());
     if (search.entrants.empty()) return nothing_usable();
     if (first == 0)
       if (const auto preset = std::ranges::find_if(search.entrants, &Entrant::is_default);
@@ -347,7 +352,7 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
     if (search.attempts.size() == first) break;
   }
 
-  if (auto done = verify_best(search, tournament); not done) return std::unexpected(done.error());
+  if (auto done = prove_best(search, tournament); not done) return std::unexpected(done.error());
   if (search.correct == 0) return nothing_usable();
   if (search.entrants[reference].out) reference = tournament.best(1).front();
   const auto served = std::ranges::find(search.entrants, search.incumbent, &Entrant::variant);

@@ -59,10 +59,10 @@ class Tuner {
  private:
   struct Attempt;
   struct Search;
-  Result<void> compile_all(Search& search, std::size_t first);  ///< attempts from `first` on
-  Result<void> verify_all(Search& search, std::size_t first);
-  Result<void> verify_best(Search& search, Tournament& tournament);
-  Result<void> verify(Search& search, Attempt& attempt, Scrutiny scrutiny);
+  Result<void> compile(std::span<Attempt* const> attempts, const Search& search, Optimise optimise);
+  Result<void> verify(Attempt& attempt, Search& search, Scrutiny scrutiny);
+  Result<void> enter(Search& search, std::size_t first);  ///< compiles and verifies the attempts from `first` on
+  Result<void> prove_best(Search& search, Tournament& tournament);
   Result<DeviceLock> lock_device(const Search& search);
   Result<TuneOutcome> race_and_publish(Search& search);
   Result<TuneOutcome> publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence);

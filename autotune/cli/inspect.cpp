@@ -51,8 +51,7 @@ int run(const Options& asked) {
   }
 #ifdef GLAIVE_HAVE_MLIR
   MlirCompiler compiler;
-  const CompileOptions options{
-      .target = instance.target, .tune_cpu = host_cpu_name(), .effort = CompileOptions::Effort::light};
+  const CompileOptions options{.target = instance.target, .tune_cpu = host_cpu_name(), .effort = Optimise::full};
   const auto source = variant->family->instantiate(instance, variant->config);
   Dump dump;
   const auto code = compiler.compile(source, options, asked.dump.empty() ? nullptr : &dump);

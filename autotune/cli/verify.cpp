@@ -45,7 +45,7 @@ int run(const Options& asked) {
   for (std::size_t i = 0; i < cases->size(); ++i) {
     const auto& what = (*cases)[i];
     const Instance instance{what.problem, device.target};
-    const auto code = (*evaluator)->compile(instance, variants[i], 0);
+    const auto code = (*evaluator)->compile(instance, variants[i], Optimise::full, 0);
     if (not code) return report(code.error());
     auto plan = variants[i].family->plan(instance, variants[i].config);
     plan.variant = to_string(variants[i], instance);

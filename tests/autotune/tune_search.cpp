@@ -139,11 +139,11 @@ TEST_CASE("tune: the fastest variant wins and is published with its evidence", "
   CHECK(entry.key == winner_key(outcome.what, evaluator.device(), Effort::full, 2));
   const auto evidence = json::parse(entry.evidence);
   CHECK(evidence.at("variant") == fastest);
-  CHECK(evidence.at("median_ms").get<double>() == Approx(0.5));
+  CHECK(evidence.at("median_ms").get<double>() == Approx(0.5).epsilon(0.002));
   CHECK(evidence.at("defaults").at(0).at("variant") == preset);
-  CHECK(evidence.at("defaults").at(0).at("median_ms").get<double>() == Approx(1));
-  CHECK(evidence.at("baselines").at("rows").at("median_ms").get<double>() == Approx(9));
-  CHECK(evidence.at("baselines").at("tiles").at("median_ms").get<double>() == Approx(5));
+  CHECK(evidence.at("defaults").at(0).at("median_ms").get<double>() == Approx(1).epsilon(0.002));
+  CHECK(evidence.at("baselines").at("rows").at("median_ms").get<double>() == Approx(9).epsilon(0.002));
+  CHECK(evidence.at("baselines").at("tiles").at("median_ms").get<double>() == Approx(5).epsilon(0.002));
   CHECK(evidence.at("errors").at("o") == 1e-7);
   CHECK(evidence.at("counts").at("legal") == 11);
   CHECK(evidence.at("counts").at("tried") == 11);
@@ -187,6 +187,35 @@ TEST_CASE("tune: the served winner gives way to one that is clearly faster", "[t
   const auto again = ToyRun(folder, Effort::full, true).tune(evaluator).value();
   CHECK(json::parse(again.evidence).at("variant") == "toy(size=8,mode=0)");
   CHECK(Pack::open(folder / "winners.pack").value().size() == 1);
+}
+
+TEST_CASE("race: pairs see through drift that hits both, but not through noise or trifles", "[tune]") {
+  Timing slow, fast, noisy, trifle;
+  for (int i = 0; i < 20; ++i) {
+    const double heat = 1 + 0.1 * i;
+    slow.samples.push_back(heat);
+    fast.samples.push_back(heat * 0.97);
+    noisy.samples.push_back(heat * (i % 2 == 0 ? 0.8 : 1.1));
+    trifle.samples.push_back(heat * 0.998);
+  }
+  CHECK_FALSE(clearly_faster(fast, slow));
+  CHECK(faster_in_pairs(fast, slow));
+  CHECK_FALSE(faster_in_pairs(slow, fast));
+  CHECK_FALSE(faster_in_pairs(noisy, slow));
+  CHECK_FALSE(faster_in_pairs(trifle, slow));
+  CHECK_FALSE(faster_in_pairs({}, slow));
+}
+
+TEST_CASE("tune: what can win is compiled in full, the rest lightly", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.seconds = only(fastest, 0.5e-3);
+  const auto evidence = json::parse(run.tune(evaluator).value().evidence);
+  CHECK(evaluator.compiled == 11);
+  CHECK(evaluator.optimised == 8);
+  CHECK_THAT(evidence.at("content").get<std::string>(),
+             Catch::EndsWith(fmt::format(" {}", static_cast<int>(Optimise::full))));
 }
 
 TEST_CASE("tune: a winner never loses to a default in the same run", "[tune]") {
@@ -389,7 +418,7 @@ TEST_CASE("tune: code that has changed is compiled, verified and timed anew", "[
   REQUIRE(ToyRun(folder).tune(evaluator));
   CHECK(evaluator.compiled == 2 * compiled);
   CHECK(evaluator.verified == 2 * verified);
-  CHECK(evaluator.raced >= 2 * raced);
+  CHECK(evaluator.raced > raced + 3);  // two groups of the screen, the semifinal, the last
 }
 
 TEST_CASE("tune: a run that stops in the race resumes there", "[tune]") {

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <map>
 #include <mutex>
+#include <random>
 #include <set>
 #include <sstream>
 #include <string>
@@ -204,7 +205,7 @@ class ToyEvaluator : public Evaluator {
   double spread = 0.001;  ///< half the width of a sample's scatter, relative
   double drift = 0;       ///< each race runs this much slower than the last: a machine that heats up
   std::string generation = "1";
-  std::atomic<int> compiled = 0;
+  std::atomic<int> compiled = 0, optimised = 0;
   int verified = 0, scrutinised = 0, raced = 0;
   std::set<std::string> timed;
   std::atomic<bool> compiling = false;
@@ -212,11 +213,11 @@ class ToyEvaluator : public Evaluator {
   const DeviceInfo& device() const override { return device_; }
   int workers() const override { return 1; }
   std::string compiler() const override { return "toy compiler"; }
-  Result<std::string> content_key(const Instance& instance, const Variant& variant, int) override {
-    return generation + to_string(variant, instance);
+  Result<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise, int) override {
+    return fmt::format("{} {} {}", generation, to_string(variant, instance), static_cast<int>(optimise));
   }
-  Result<CodeObject> compile(const Instance& instance, const Variant& variant, int) override {
-    ++compiled;
+  Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int) override {
+    ++(optimise == Optimise::light ? compiled : optimised);
     const auto name = to_string(variant, instance);
     CodeObject code{.target = instance.target, .bytes = std::vector<std::byte>(64), .text_bytes = 64};
     switch (compile_result(name)) {
@@ -248,7 +249,9 @@ class ToyEvaluator : public Evaluator {
         timed.insert(contender.built->plan.variant);
       }
       Timing timing;
-      for (int i = -10; i <= 10; ++i) timing.samples.push_back(heat * median * (1 + spread * i / 10));
+      std::minstd_rand random(static_cast<unsigned>(1 + raced * 31 + (&contender - contenders.data())));
+      std::uniform_real_distribution<double> scatter(-spread, spread);
+      for (int i = 0; i < 21; ++i) timing.samples.push_back(heat * median * (1 + scatter(random)));
       times.push_back(timing);
     }
     return times;
