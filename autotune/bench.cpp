@@ -77,8 +77,14 @@ nlohmann::ordered_json to_json(const BenchRecord& record) {
 
 }  // namespace
 
-const char* BenchRecord::baseline() const { return rows.median() <= tiles.median() ? "rows" : "tiles"; }
-const Timing& BenchRecord::baseline_timing() const { return rows.median() <= tiles.median() ? rows : tiles; }
+const Timing& BenchRecord::baseline_timing() const {
+  // An absent loop has no samples, and NaN for a median.
+  return rows.samples.empty() or tiles.median() < rows.median() ? tiles : rows;
+}
+const char* BenchRecord::baseline() const {
+  const auto& faster = baseline_timing();
+  return faster.samples.empty() ? "none" : &faster == &rows ? "rows" : "tiles";
+}
 double BenchRecord::gflops() const { return useful_operations(what.problem, what.shape) / timing.median() / 1e9; }
 double BenchRecord::roof_seconds() const {
   return std::max(minimal_bytes(what.problem, what.shape) / rates.copy,

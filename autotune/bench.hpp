@@ -23,7 +23,7 @@ struct BenchRecord {
   Rates rates;
   double error = 0;  ///< relative error of o against float64, worst over the verification cases
 
-  const char* baseline() const;  ///< the faster loop
+  const char* baseline() const;  ///< the faster loop, or `none` where neither covers the problem
   const Timing& baseline_timing() const;
   double gflops() const;
   double roof_seconds() const;  ///< minimal bytes at the copy rate or useful operations at the FMA peak

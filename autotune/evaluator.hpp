@@ -37,9 +37,7 @@ using Optimise = CompileOptions::Effort;
 enum class Scrutiny : std::uint8_t { brief, full };
 
 /// Names what verify() does; verdicts of other rules are not reused.
-inline std::string_view verification_rules(Scrutiny scrutiny) {
-  return scrutiny == Scrutiny::brief ? "v1 brief" : "v1 full";
-}
+std::string verification_rules(Scrutiny scrutiny, const Shape& shape);
 
 /// Everything about a search that touches a compiler or a device. The search itself sees data only, so that this can
 /// live in another process, or be invented by a test.
@@ -55,7 +53,7 @@ class Evaluator {
                                           int lane) = 0;
   virtual Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int lane) = 0;
 
-  /// Correctness on verification_cases(what).
+  /// Correctness on verification_cases(what); with full scrutiny also against a plain loop on `what` itself.
   virtual Verdict verify(const Case& what, const Built& built, Scrutiny scrutiny) = 0;
 
   /// Times the contenders interleaved on `what` at its full size; `keep` as in glaive::race.

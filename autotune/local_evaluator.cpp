@@ -15,6 +15,9 @@ namespace {
 
 #ifdef GLAIVE_HAVE_MLIR
 
+/// Both sides round in f32, over as many tokens as the case has.
+constexpr double full_size_tolerance = 1e-4;
+
 class LocalEvaluator final : public Evaluator {
  public:
   explicit LocalEvaluator(int threads) : device_(host_cpu_device()), pool_(threads), compilers_(threads) {
@@ -40,7 +43,9 @@ class LocalEvaluator final : public Evaluator {
     auto& trials = trials_of(what, scrutiny);
     const auto kernel = CpuKernel::load(built.plan, std::span(&built.code, 1));
     if (not kernel) return {Drop::load_error, 0, 0, kernel.error().message};
-    return glaive::verify(*kernel, trials, pool_);
+    auto verdict = glaive::verify(*kernel, trials, pool_);
+    if (verdict.drop == Drop::none and scrutiny == Scrutiny::full) compare_at_full_size(what, *kernel, verdict);
+    return verdict;
   }
 
   Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders, const MeasurePolicy& policy,
@@ -49,43 +54,43 @@ class LocalEvaluator final : public Evaluator {
     const auto extents = extents_of(what.problem, what.shape, pool_.workers());
     std::vector<CpuKernel> kernels;
     kernels.reserve(contenders.size());  // the closures below point into it
-    std::int64_t workspace_size = workspace_alignment;
+    std::int64_t bytes = 0;
     for (const auto& contender : contenders) {
       if (contender.kind != Contender::Kind::kernel) continue;
       auto kernel = CpuKernel::load(contender.built->plan, std::span(&contender.built->code, 1));
       if (not kernel) return std::unexpected(kernel.error());
-      workspace_size = std::max(workspace_size, workspace_bytes(kernel->plan(), extents));
+      bytes = std::max(bytes, workspace_bytes(kernel->plan(), extents));
       kernels.push_back(std::move(*kernel));
     }
-    const auto rounded = (workspace_size + workspace_alignment - 1) / workspace_alignment * workspace_alignment;
-    const std::unique_ptr<void, decltype(&std::free)> workspace(
-        std::aligned_alloc(workspace_alignment, static_cast<std::size_t>(rounded)), &std::free);
+    const auto workspace = make_workspace(bytes);
     if (workspace == nullptr)
-      return fail(Status::out_of_memory, fmt::format("no memory for a workspace of {} bytes", rounded));
+      return fail(Status::out_of_memory, fmt::format("no memory for a workspace of {} bytes", bytes));
 
     const auto words = call_->words();
     std::vector<std::function<void()>> runs;
-    auto kernel = kernels.begin();
-    for (const auto& contender : contenders) {
-      switch (contender.kind) {
-        case Contender::Kind::kernel:
-          runs.emplace_back([&, kernel] { kernel->run(words, extents, workspace.get(), pool_); });
-          ++kernel;
-          break;
-        case Contender::Kind::rows:
-          runs.emplace_back([&] { baseline_rows(*call_, pool_); });
-          break;
-        case Contender::Kind::tiles:
-          runs.emplace_back([&] { baseline_tiles(*call_, pool_); });
-          break;
+    std::vector<std::size_t> running, kept;  // a plain loop that does not cover the problem stays out
+    for (std::size_t i = 0, loaded = 0; i < contenders.size(); ++i) {
+      if (contenders[i].kind == Contender::Kind::kernel) {
+        runs.emplace_back([&, kernel = &kernels[loaded++]] { kernel->run(words, extents, workspace.get(), pool_); });
+      } else {
+        const auto loop = contenders[i].kind == Contender::Kind::rows ? baseline_rows : baseline_tiles;
+        if (not loop(*call_, pool_)) continue;
+        runs.emplace_back([&, loop] { static_cast<void>(loop(*call_, pool_)); });
       }
+      if (std::ranges::find(keep, i) != keep.end()) kept.push_back(running.size());
+      running.push_back(i);
     }
-    return glaive::race(runs, policy, keep);
+    auto times = glaive::race(runs, policy, kept);
+    std::vector<Timing> out(contenders.size());
+    for (std::size_t i = 0; i < running.size(); ++i) out[running[i]] = std::move(times[i]);
+    return out;
   }
 
   Rates rates() override {
-    if (not rates_) rates_ = Rates{fma_peak(pool_), copy_rate(pool_)};
-    return *rates_;
+    // Whatever else the machine does can only lower a rate, so the best of all measurements counts.
+    rates_.fma = std::max(rates_.fma, fma_peak(pool_));
+    rates_.copy = std::max(rates_.copy, copy_rate(pool_));
+    return rates_;
   }
 
  private:
@@ -93,6 +98,35 @@ class LocalEvaluator final : public Evaluator {
     auto& compiler = compilers_[static_cast<std::size_t>(lane)];
     if (compiler == nullptr) compiler = std::make_unique<MlirCompiler>();
     return *compiler;
+  }
+
+  using Workspace = std::unique_ptr<void, decltype(&std::free)>;
+  static Workspace make_workspace(std::int64_t bytes) {
+    const auto rounded = (bytes / workspace_alignment + 1) * workspace_alignment;
+    return {std::aligned_alloc(workspace_alignment, static_cast<std::size_t>(rounded)), &std::free};
+  }
+
+  /// The verification cases are small; at its full size a kernel is held against a plain loop, which shares no code
+  /// with it.
+  void compare_at_full_size(const Case& what, const CpuKernel& kernel, Verdict& verdict) {
+    if (not make_call(what)) return;
+    if (plain_o_.empty()) {
+      if (not baseline_tiles(*call_, pool_)) return;
+      plain_o_.assign(call_->o.data().begin(), call_->o.data().end());
+      plain_state_.assign(call_->state_out.data().begin(), call_->state_out.data().end());
+    }
+    const auto extents = extents_of(what.problem, what.shape, pool_.workers());
+    const auto workspace = make_workspace(workspace_bytes(kernel.plan(), extents));
+    if (workspace == nullptr) return;
+    call_->poison_outputs();
+    kernel.run(call_->words(), extents, workspace.get(), pool_);
+    const double o = relative_error(call_->o.data(), plain_o_),
+                 state = relative_error(call_->state_out.data(), plain_state_);
+    if (o <= full_size_tolerance and state <= full_size_tolerance) return;
+    verdict.drop = Drop::wrong_result;
+    verdict.message =
+        fmt::format("at full size o is {:.2e} and the state {:.2e} from a plain loop ({:.0e} allowed)\n  {}", o, state,
+                    full_size_tolerance, reproducer(what, kernel.plan().variant, Gates::weak, 1));
   }
 
   CompileOptions options(Optimise optimise) const {
@@ -118,7 +152,8 @@ class LocalEvaluator final : public Evaluator {
   Result<void> make_call(const Case& what) {
     if (call_ and call_->what == what) return {};
     call_.reset();
-    const double need = minimal_bytes(what.problem, what.shape) * 1.1;
+    plain_o_.clear(), plain_state_.clear();
+    const double need = minimal_bytes(what.problem, what.shape) * 1.5;
     const double have = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
     if (need > 0.8 * have)
       return fail(Status::out_of_memory, fmt::format("`{}` needs {:.1f} GB of memory, and this machine has {:.1f} GB",
@@ -139,7 +174,8 @@ class LocalEvaluator final : public Evaluator {
   std::optional<Case> tried_;
   std::vector<Trial> brief_, full_;
   std::optional<Call> call_;
-  std::optional<Rates> rates_;
+  std::vector<double> plain_o_, plain_state_;  // what the plain loop makes of call_
+  Rates rates_;
 };
 
 #endif

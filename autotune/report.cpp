@@ -52,7 +52,8 @@ std::string tune_table(std::span<const TuneOutcome> outcomes) {
       const double median = json.at("median_ms");
       const auto& defaults = json.at("defaults");
       const auto against = [&](const nlohmann::json& entry) {
-        return fmt::format("{:.2f}x", entry.at("median_ms").get<double>() / median);
+        const auto& time = entry.at("median_ms");
+        return time.is_null() ? "-" : fmt::format("{:.2f}x", time.get<double>() / median);
       };
       rows.push_back({to_string(outcome.what), fmt::format("{:.3f}", median),
                       spread(json.at("interval_ms").at(0), median, json.at("interval_ms").at(1)),
@@ -72,12 +73,14 @@ std::string bench_table(std::span<const BenchRecord> records) {
       {"problem", "median ms", "+-", "runs", "GFLOP/s", "of roof", "vs tiles", "vs rows", "error", "from", "variant"}};
   for (const auto& record : records) {
     const double median = record.timing.median();
-    rows.push_back(
-        {to_string(record.what), fmt::format("{:.3f}", median * 1e3),
-         spread(record.timing.low(), median, record.timing.high()), fmt::format("{}", record.timing.samples.size()),
-         fmt::format("{:.1f}", record.gflops()), fmt::format("{:.0f} %", record.roof_seconds() / median * 100),
-         fmt::format("{:.2f}x", record.tiles.median() / median), fmt::format("{:.2f}x", record.rows.median() / median),
-         fmt::format("{:.1e}", record.error), record.source, record.variant});
+    const auto against = [&](const Timing& loop) {
+      return loop.samples.empty() ? "-" : fmt::format("{:.2f}x", loop.median() / median);
+    };
+    rows.push_back({to_string(record.what), fmt::format("{:.3f}", median * 1e3),
+                    spread(record.timing.low(), median, record.timing.high()),
+                    fmt::format("{}", record.timing.samples.size()), fmt::format("{:.1f}", record.gflops()),
+                    fmt::format("{:.0f} %", record.roof_seconds() / median * 100), against(record.tiles),
+                    against(record.rows), fmt::format("{:.1e}", record.error), record.source, record.variant});
   }
   return rows.size() > 1 ? align(rows) : std::string();
 }

@@ -64,6 +64,10 @@ struct Tuner::Search {
   }
 };
 
+std::string verification_rules(Scrutiny scrutiny, const Shape& shape) {
+  return scrutiny == Scrutiny::brief ? "v1 brief" : fmt::format("v1 full @ {}", to_string(shape));
+}
+
 std::string policy_text(Effort effort, int threads) {
   return fmt::format("v1 effort={} threads={}", to_string(effort), threads);
 }
@@ -226,7 +230,7 @@ Result<void> Tuner::compile(std::span<Attempt* const> attempts, const Search& se
 Result<void> Tuner::verify(Attempt& attempt, Search& search, Scrutiny scrutiny) {
   const auto& key = search.key;
   const auto& name = attempt.candidate.name;
-  const auto rules = verification_rules(scrutiny);
+  const auto rules = verification_rules(scrutiny, search.what.shape);
   auto known = journal_.find_verdict(key.device, key.problem, name, attempt.content, rules);
   if (not known) return std::unexpected(known.error());
   if (*known) {
