@@ -24,9 +24,10 @@ __attribute__((target("avx512f"))) double work_avx512(std::int64_t rounds) {
   V16 sum[accumulators_512], a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
   for (auto& s : sum) s = b;
   asm volatile("" : "+v"(a), "+v"(b));
-  for (std::int64_t i = 0; i < rounds; ++i)
+  for (std::int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 24
     for (int n = 0; n < accumulators_512; ++n) sum[n] = _mm512_fmadd_ps(sum[n], a, b);
+  }
 #pragma GCC unroll 24
   for (int n = 0; n < accumulators_512; ++n) asm volatile("" : : "v"(sum[n]));
   return 2.0 * 16 * accumulators_512 * static_cast<double>(rounds);
@@ -36,9 +37,10 @@ __attribute__((target("avx2,fma"))) double work_avx2(std::int64_t rounds) {
   V8 sum[accumulators], a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(1e-3f);
   for (auto& s : sum) s = b;
   asm volatile("" : "+x"(a), "+x"(b));
-  for (std::int64_t i = 0; i < rounds; ++i)
+  for (std::int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 12
     for (int n = 0; n < accumulators; ++n) sum[n] = _mm256_fmadd_ps(sum[n], a, b);
+  }
 #pragma GCC unroll 12
   for (int n = 0; n < accumulators; ++n) asm volatile("" : : "x"(sum[n]));
   return 2.0 * 8 * accumulators * static_cast<double>(rounds);
@@ -48,9 +50,10 @@ double work_sse2(std::int64_t rounds) {
   V4 sum[accumulators], a = _mm_set1_ps(0.999f), b = _mm_set1_ps(1e-3f);
   for (auto& s : sum) s = b;
   asm volatile("" : "+x"(a), "+x"(b));
-  for (std::int64_t i = 0; i < rounds; ++i)
+  for (std::int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 12
     for (int n = 0; n < accumulators; ++n) sum[n] = sum[n] * a + b;
+  }
 #pragma GCC unroll 12
   for (int n = 0; n < accumulators; ++n) asm volatile("" : : "x"(sum[n]));
   return 2.0 * 4 * accumulators * static_cast<double>(rounds);
@@ -131,7 +134,8 @@ double copy_rate(WorkerPool& pool) {
   const auto to = aligned(), from = aligned();
   if (to == nullptr or from == nullptr) return 0;
   Copy copy = {to.get(), from.get(), bytes, pool.workers() * std::int64_t{8}};
-  const double copied = 2.0 * static_cast<double>(bytes / copy.tasks / 64 * 64 * copy.tasks);
+  const std::int64_t task_bytes = bytes / copy.tasks / 64 * 64;
+  const double copied = 2.0 * static_cast<double>(task_bytes * copy.tasks);
   pool.run(copy.tasks, touch_task, &copy);
   double best = 0;
   for (int runs = 0; runs < 5; ++runs) {

@@ -34,8 +34,9 @@ class LoadedCode {
 };
 
 /// Threads that run tasks. The calling thread is worker 0; a pool of one starts no thread. `run` hands out task numbers
-/// 0..tasks-1 dynamically, calls body(task, worker) and returns when all are done; one run at a time, callers queue. A body
-/// must not throw, nor run anything on its own pool. The constructor throws std::system_error when no thread can be had.
+/// 0..tasks-1 dynamically, calls body(task, worker) and returns when all are done; one run at a time, callers queue. A
+/// body must not throw, nor run anything on its own pool. The constructor throws std::system_error when no thread can
+/// be had.
 class WorkerPool {
  public:
   explicit WorkerPool(int workers);

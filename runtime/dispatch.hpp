@@ -18,9 +18,9 @@ struct Candidate {
   Match match = Match::exact;
 };
 
-/// The entries that can serve a problem on a device, the best first: by match, then the device's own target, the number of
-/// threads, the distance of the buckets, and age (the newest). Empty when the pack has no kernel for the problem that runs
-/// here.
+/// The entries that can serve a problem on a device, the best first: by match, then the device's own target, the number
+/// of threads, the distance of the buckets, and age (the newest). Empty when the pack has no kernel for the problem
+/// that runs here.
 std::vector<Candidate> candidates(const Pack& pack, const DeviceInfo& device, int threads, const Problem& problem,
                                   Bucket bucket);
 
