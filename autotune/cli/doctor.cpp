@@ -16,7 +16,8 @@ namespace {
 
 std::string_view found_library(std::initializer_list<const char*> names) {
   for (const char* name : names)
-    if (void* handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL); handle != nullptr) {
+    // NODELETE: what a library allocates at its start must not look like a leak of ours
+    if (void* handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE); handle != nullptr) {
       dlclose(handle);
       return name;
     }
