@@ -212,6 +212,10 @@ class Chunk {
       for (int k = 0; k < count; ++k)
         for (int i = 0; i < width; ++i)
           b.store(sums[k * width + i], b.at(state, b.add(b.mul(b.add(k0, k), stride), i * b.lanes())));
+      if (knobs[prefetch] >= 2)
+        for (int e = 0; e < count * stride; e += 16)
+          b.prefetch(b.at(b.at(state, b.mul(k0, stride)), at.panels.panel_elements(problem) + e), true,
+                     Builder::Near::first_cache);
     });
     if (knobs[prefetch]) prefetch_next(block, panel);
   }
@@ -222,7 +226,8 @@ class Chunk {
     b.loop(b.i64(0), b.i64(share), 1, [&](Value i) {
       Value token = b.add(b.add(b.mul(panel.index, share), i), knobs[C]);
       const auto lines = [&](Value base, Value stride, std::int64_t elements, bool write) {
-        for (std::int64_t e = 0; e < elements; e += 16) b.prefetch(b.at(b.at(base, b.mul(token, stride)), e), write);
+        for (std::int64_t e = 0; e < elements; e += 16)
+          b.prefetch(b.at(b.at(base, b.mul(token, stride)), e), write, Builder::Near::second_cache);
       };
       lines(block.q, block.q_row, problem.k.count(), false);
       lines(block.k, block.k_row, problem.k.count(), false);
@@ -256,7 +261,7 @@ class ChunkFamily final : public Family {
         {"cols", "vectors of V in a panel", {1, 2, 3, 4}},
         {"krows", "rows of K of a state tile", {2, 4, 6, 8}},
         {"unroll", "steps of the inner product loops unrolled", {1, 2, 4}},
-        {"prefetch", "prefetch the next chunk's inputs", {0, 1}},
+        {"prefetch", "0: nothing, 1: the next chunk's inputs, 2: the next panel of the state as well", {0, 1, 2}},
         {"splits", "tasks that share a head's V", split_values(instance)},
     };
   }

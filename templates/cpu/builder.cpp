@@ -84,7 +84,9 @@ Value Builder::load_index(Value pointer) {
 }
 void Builder::store_scalar(Value scalar, Value pointer) { create<llvmd::StoreOp>(scalar, pointer, 4); }
 Value Builder::splat(Value scalar) { return create<vec::BroadcastOp>(vector_, scalar); }
-void Builder::prefetch(Value pointer, bool for_write) { create<llvmd::Prefetch>(pointer, for_write ? 1 : 0, 2, 1); }
+void Builder::prefetch(Value pointer, bool for_write, Near near) {
+  create<llvmd::Prefetch>(pointer, for_write ? 1 : 0, near == Near::first_cache ? 3 : 2, 1);
+}
 
 Value Builder::constant(float value) { return create<arith::ConstantOp>(mlir::DenseElementsAttr::get(vector_, value)); }
 Value Builder::fadd(Value a, Value b) { return create<arith::AddFOp>(a, b); }

@@ -63,7 +63,8 @@ class Builder {
   void store_scalar(Value scalar, Value pointer);
   Value splat(Value scalar);
   Value load_splat(Value pointer) { return splat(load_scalar(pointer)); }
-  void prefetch(Value pointer, bool for_write);
+  enum class Near { second_cache, first_cache };
+  void prefetch(Value pointer, bool for_write, Near near);
 
   // vectors of fp32
   Value constant(float value);
