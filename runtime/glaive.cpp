@@ -379,7 +379,7 @@ Result<std::unique_ptr<glaive_plan>> find_plan(const std::shared_ptr<Device>& de
 extern "C" {
 
 const char* glaive_last_error(void) { return last_error; }
-const char* glaive_version(void) { return "0.1.0"; }
+const char* glaive_version(void) { return GLAIVE_VERSION; }
 
 glaive_status glaive_device_open(const char* name, int threads, glaive_device** device) {
   return guarded([&]() -> Result<void> {
