@@ -277,7 +277,7 @@ class ChunkFamily final : public Family {
   Config default_config(const Instance& instance) const override {
     const bool wide = instance.problem.v.count() > vector_bits(instance.target) / 32;
     const int tile = wide ? 4 : 8, width = wide ? 2 : 1;
-    return {16, 2, tile, width, tile, 1, 1, 1};
+    return {16, 4, tile, width, tile, 2, 2, 1};
   }
   double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
                const Config& config) const override {
