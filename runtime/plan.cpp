@@ -7,7 +7,7 @@
 namespace glaive {
 namespace {
 
-constexpr std::uint32_t plan_version = 1;
+constexpr std::uint32_t plan_version = 2;
 constexpr std::int64_t most_bytes = std::int64_t{1} << 48;
 constexpr std::uint32_t most_stages = 64, most_factors = 16, most_counts = 64;
 
@@ -92,7 +92,7 @@ std::string_view to_string(Arg arg) {
       "q", "k", "v", "g", "o", "state_in", "state_out", "read_slots", "write_slots", "cu_seqlens", "device_status",
       "q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "g_token", "g_head", "o_token", "o_head",
       "state_in_slot", "state_in_head", "state_out_slot", "state_out_head",
-      "sequences", "tokens", "longest", "heads", "kv_heads", "scale", "gate_tau", "gate_clamp", "workspace"};
+      "sequences", "tokens", "longest", "heads", "kv_heads", "slots", "scale", "gate_tau", "gate_clamp", "workspace"};
   // clang-format on
   static_assert(std::size(names) == arg_count);
   const auto index = static_cast<std::size_t>(arg);

@@ -36,18 +36,25 @@ enum class Arg : std::uint8_t {
   read_slots,   ///< int32 per sequence, -1 = zero state; 0 = sequence b reads slot b
   write_slots,  ///< int32 per sequence, -1 = discard; 0 = sequence b writes slot b
   cu_seqlens,   ///< int32 [B+1]; 0 = uniform: sequence b has tokens [b*longest, (b+1)*longest)
-  device_status,
+  device_status,  ///< uint32 into which a kernel ORs what the host cannot see (bits of DeviceFault); 0 = nobody asks
   // strides, in elements; the last axis of every tensor is contiguous
   q_token, q_head, k_token, k_head, v_token, v_head, g_token, g_head, o_token, o_head,
   state_in_slot, state_in_head, state_out_slot, state_out_head,
   // extents
   sequences, tokens, longest, heads, kv_heads,
+  slots,  ///< places in each of the state buffers: a slot number outside 0..slots-1 is treated as none
   // scalars: fp32 bits in the low half of the word
   scale, gate_tau, gate_clamp,
   workspace,  ///< base of the plan's workspace
 };
 // clang-format on
 std::string_view to_string(Arg arg);
+
+/// Bits of the device status word. What is at fault is skipped, never read or written.
+enum class DeviceFault : std::uint32_t {
+  slot = 1,     ///< a slot number below -1 or not below `slots`
+  lengths = 2,  ///< cu_seqlens that decrease, or pass `tokens`
+};
 inline constexpr std::size_t arg_count = static_cast<std::size_t>(Arg::workspace) + 1;
 
 /// One launch. On a GPU: grid, block, cluster, dynamic shared memory. On a CPU: `tasks` calls of the entry
