@@ -52,8 +52,6 @@ std::optional<std::int64_t> number_of(std::string_view digits, std::int64_t low,
 
 constexpr std::int64_t most_heads = 65536;
 constexpr std::int64_t most_channels = 512;
-constexpr std::int64_t most_sequences = std::int64_t{1} << 24;
-constexpr std::int64_t most_tokens = 0x7fffffff;
 
 struct ExtentWord {
   std::string_view prefix, meaning;
