@@ -47,7 +47,13 @@ typedef enum glaive_status {
   GLAIVE_IO_ERROR = 6,         /* the operating system refused a read */
   GLAIVE_OUT_OF_MEMORY = 7,
   GLAIVE_WRONG_DEVICE = 8, /* code made for another target than this machine */
-  GLAIVE_FAILED = 9        /* the loader or a thread failed; the message says which */
+  GLAIVE_FAILED = 9,       /* the loader or a thread failed; the message says which */
+  GLAIVE_OUT_OF_SLOTS = 10, /* a pool has no slot, or no sequence, left; nothing has changed */
+  GLAIVE_STALE = 11,        /* a sequence that was released, or never was */
+  GLAIVE_FOREIGN = 12,      /* a sequence of another pool, or a snapshot of another shape */
+  GLAIVE_LOST = 13,         /* a sequence whose state was overwritten by a batch that was not committed */
+  GLAIVE_OUT_OF_ORDER = 14, /* what the state of the batch or of the sequence does not allow now */
+  GLAIVE_BAD_SNAPSHOT = 15  /* truncated, altered or newer, or no snapshot at all */
 } glaive_status;
 
 /* The sentence for the last call of this thread that did not return GLAIVE_OK; "" before the first. Valid until the
