@@ -8,7 +8,17 @@
 enum { K = 8, V = 8 };
 
 /* The order of kernel_args in support.hpp. */
-enum { Q, K_, V_, G, O, IN, OUT, CU, QT, QH, KT, KH, VT, VH, GT, GH, OT, OH, INS, INH, OUTS, OUTH, LONGEST, HEADS, KV, SCALE };
+enum { Q, K_, V_, G, O, IN, OUT, CU, QT, QH, KT, KH, VT, VH, GT, GH, OT, OH, INS, INH, OUTS, OUTH, LONGEST, HEADS, KV, SCALE,
+       READ, WRITE, SLOTS, STATUS };
+
+/* The slot of sequence b: -1 for none, which is also what a number out of range counts as, once reported. */
+static int64_t slot_of(const uint64_t* w, uint64_t slots, int64_t b) {
+  if (!slots) return b;
+  const int64_t slot = ((const int32_t*)slots)[b];
+  if (slot >= -1 && slot < (int64_t)w[SLOTS]) return slot;
+  if (w[STATUS]) __atomic_fetch_or((uint32_t*)w[STATUS], 1, __ATOMIC_RELAXED);
+  return -1;
+}
 
 void forward(const uint64_t* w, int64_t task, void* scratch) {
   const int64_t kv_heads = (int64_t)w[KV], group = (int64_t)w[HEADS] / kv_heads;
@@ -18,8 +28,9 @@ void forward(const uint64_t* w, int64_t task, void* scratch) {
   float* s = scratch;
   float scale;
   memcpy(&scale, &w[SCALE], sizeof scale);
-  if (w[IN])
-    memcpy(s, (const float*)w[IN] + b * (int64_t)w[INS] + head * (int64_t)w[INH], K * V * sizeof *s);
+  const int64_t read = w[IN] ? slot_of(w, w[READ], b) : -1, write = w[OUT] ? slot_of(w, w[WRITE], b) : -1;
+  if (read >= 0)
+    memcpy(s, (const float*)w[IN] + read * (int64_t)w[INS] + head * (int64_t)w[INH], K * V * sizeof *s);
   else
     memset(s, 0, K * V * sizeof *s);
   for (int64_t t = begin; t < end; ++t) {
@@ -38,7 +49,7 @@ void forward(const uint64_t* w, int64_t task, void* scratch) {
       }
     }
   }
-  if (w[OUT]) memcpy((float*)w[OUT] + b * (int64_t)w[OUTS] + head * (int64_t)w[OUTH], s, K * V * sizeof *s);
+  if (write >= 0) memcpy((float*)w[OUT] + write * (int64_t)w[OUTS] + head * (int64_t)w[OUTH], s, K * V * sizeof *s);
 }
 
 /* For the order of stages: the first writes task numbers into the workspace, the second sums all of them into o. */
