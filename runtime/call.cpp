@@ -11,19 +11,6 @@ bool is_aligned(const void* pointer, std::size_t alignment) {
   return (reinterpret_cast<std::uintptr_t>(pointer) & (alignment - 1)) == 0;
 }
 
-/// The bytes of a buffer. An absent one begins past where it ends, and so overlaps nothing.
-struct Span {
-  const char* name;
-  std::uintptr_t begin = UINTPTR_MAX, end = 0;
-
-  Span(const char* of, const void* base, std::int64_t bytes) : name(of) {
-    if (base == nullptr or bytes == 0) return;
-    begin = reinterpret_cast<std::uintptr_t>(base);
-    end = begin + static_cast<std::uintptr_t>(bytes);
-  }
-  bool overlaps(const Span& other) const { return (begin < other.end) & (other.begin < end); }
-};
-
 /// A tensor [outer, heads, inner] with an outer (token or slot) and a head stride, in elements; 0 = contiguous.
 struct Tensor {
   const char* name;
@@ -131,10 +118,10 @@ Result<CallShape> read_shape(const glaive_shape* given, const Problem& problem) 
   const glaive_shape& s = **raw;
   const bool uniform = s.cu_seqlens == nullptr;
   CallShape shape = {s.sequences, s.tokens, s.longest, s.cu_seqlens};
-  const auto in_bounds = [&] { return s.sequences >= 1 and s.sequences <= most_sequences and s.tokens >= 0; };
+  const auto in_bounds = [&] { return s.sequences >= 1 and s.sequences <= most_call_sequences and s.tokens >= 0; };
   if (uniform) {
     shape.longest = s.tokens;
-    if (not in_bounds() or __builtin_mul_overflow(s.sequences, s.tokens, &shape.tokens) or shape.tokens > most_tokens)
+    if (not in_bounds() or __builtin_mul_overflow(s.sequences, s.tokens, &shape.tokens) or shape.tokens > most_call_tokens)
       return refuse("shape: " + validate(Shape::uniform(Sequences(s.sequences), Tokens(s.tokens))).error().message);
     if (s.longest != 0 and s.longest != s.tokens)
       return refuse("shape->longest is " + std::to_string(s.longest) + " without cu_seqlens; leave it 0");
@@ -175,14 +162,17 @@ Result<void> check_lengths(const CallShape& shape) {
 
 Result<void> read_launch(const glaive_plan& plan, const glaive_shape* given_shape, const glaive_args* given_args,
                          void* workspace, std::size_t bytes, Launch& launch) {
+  const auto shape = read_shape(given_shape, plan.problem);
+  if (not shape) return std::unexpected(shape.error());
+  if (shape->cu_seqlens != nullptr and plan.device->is_host())
+    if (auto checked = check_lengths(*shape); not checked) return checked;
+  return read_launch(plan, *shape, given_args, workspace, bytes, launch);
+}
+
+Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const glaive_args* given_args,
+                         void* workspace, std::size_t bytes, Launch& launch) {
   const Problem& problem = plan.problem;
   const Device& device = *plan.device;
-  const auto read = read_shape(given_shape, problem);
-  if (not read) return std::unexpected(read.error());
-  const CallShape& shape = *read;
-  if (shape.cu_seqlens != nullptr and device.is_host())
-    if (auto checked = check_lengths(shape); not checked) return checked;
-
   glaive_args copy;
   const auto raw = view_struct(given_args, "args", args_0_1, copy);
   if (not raw) return std::unexpected(raw.error());

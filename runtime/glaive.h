@@ -55,8 +55,14 @@ typedef enum glaive_status {
   GLAIVE_UNTRUSTED = 5,        /* a file that others could have written */
   GLAIVE_IO_ERROR = 6,         /* the operating system refused a read */
   GLAIVE_OUT_OF_MEMORY = 7,
-  GLAIVE_WRONG_DEVICE = 8, /* code made for another target than this machine */
-  GLAIVE_FAILED = 9        /* the loader or a thread failed; the message says which */
+  GLAIVE_WRONG_DEVICE = 8,  /* code made for another target than this machine */
+  GLAIVE_FAILED = 9,        /* the loader or a thread failed; the message says which */
+  GLAIVE_OUT_OF_SLOTS = 10, /* a pool has no slot, or no sequence, left; nothing has changed */
+  GLAIVE_STALE = 11,        /* a sequence that was released, or never was */
+  GLAIVE_FOREIGN = 12,      /* a sequence of another pool, or a snapshot of another shape */
+  GLAIVE_LOST = 13,         /* a sequence whose state was overwritten by a batch that was not committed */
+  GLAIVE_OUT_OF_ORDER = 14, /* what the state of the batch or of the sequence does not allow now */
+  GLAIVE_BAD_SNAPSHOT = 15  /* truncated, altered or newer, or no snapshot at all */
 } glaive_status;
 
 /* The sentence for the last call of this thread that did not return GLAIVE_OK; "" before the first. Valid until the
@@ -262,6 +268,151 @@ GLAIVE_API glaive_status glaive_launch_prepare(const glaive_plan* plan, const gl
 /* Runs it once, without checks; else as glaive_run. One run at a time: they share their workspace. */
 GLAIVE_API glaive_status glaive_launch_run(const glaive_launch* launch);
 GLAIVE_API void glaive_launch_close(glaive_launch* launch);
+
+/* ---- states --------------------------------------------------------------------------------------------------------
+ *
+ * A pool holds the recurrent states of live sequences, one slot each. Forks share a slot until one of them goes on, so
+ * fork, reorder and rollback copy nothing. All functions may be called from any thread; they lock the pool's
+ * bookkeeping for less than the time of a launch, and allocate nothing but messages. A failure changes nothing.
+ */
+
+typedef struct glaive_pool glaive_pool;
+
+/* A live sequence. 0 is none. A handle is known again when it is stale (released) or foreign (another pool's). */
+typedef uint64_t glaive_sequence;
+
+typedef struct glaive_pool_config {
+  size_t size;
+  int64_t layers;        /* 1 to 65536 */
+  int64_t kv_heads;      /* Hkv, 1 to 65536 */
+  int64_t key_dim;       /* K, 1 to 512 */
+  int64_t value_dim;     /* V, 1 to 512 */
+  int32_t dtype;         /* glaive_dtype of the states: GLAIVE_F32 or GLAIVE_BF16 */
+  int32_t layout;        /* glaive_layout of a head's state */
+  int64_t slots;         /* 1 to 2^23 */
+  int64_t max_sequences; /* 1 to 2^24; 0 = twice the slots */
+  /* Further planes, of the caller's own use, that live with the states: bytes per slot of each. */
+  const int64_t* plane_bytes;
+  int64_t planes; /* numbers in plane_bytes, 0 to 16 */
+} glaive_pool_config;
+
+/* Bytes of memory that a pool takes. */
+GLAIVE_API glaive_status glaive_pool_bytes(const glaive_pool_config* config, size_t* bytes);
+/* memory: of the device, aligned to 256, glaive_pool_bytes() or more, and the caller's until the pool and its batches
+ * are closed; NULL with bytes 0: the pool allocates its own (GLAIVE_OUT_OF_MEMORY). Contents need no initialisation. */
+GLAIVE_API glaive_status glaive_pool_create(glaive_device* device, const glaive_pool_config* config, void* memory,
+                                            size_t bytes, glaive_pool** pool);
+/* Batches keep what they need of the pool. Handles of its sequences are void. */
+GLAIVE_API void glaive_pool_close(glaive_pool* pool);
+
+typedef struct glaive_statistics {
+  size_t size;
+  int64_t slots, used;              /* used: held by sequences, or about to be written by batches */
+  int64_t shared;                   /* held by several sequences at once */
+  int64_t peak;                     /* the most ever used */
+  int64_t sequences, max_sequences; /* live, and the most there may be */
+} glaive_statistics;
+
+GLAIVE_API glaive_status glaive_pool_statistics(const glaive_pool* pool, glaive_statistics* statistics);
+/* Slot s of a plane lies at base + s * slot_stride_bytes. Plane 0 holds the states, contiguous in a slot as
+ * [layer,Hkv,K,V] or [layer,Hkv,V,K]; plane 1 is the first of plane_bytes. A base is aligned to 256, a slot to 64. */
+GLAIVE_API glaive_status glaive_pool_plane(const glaive_pool* pool, int64_t plane, void** base,
+                                           size_t* slot_stride_bytes);
+
+/* A new sequence, at position 0 with a zero state. Its slot is taken now: GLAIVE_OUT_OF_SLOTS when there is none. */
+GLAIVE_API glaive_status glaive_sequence_acquire(glaive_pool* pool, glaive_sequence* sequence);
+/* The handle is stale at once. A slot in use by a batch comes back when that ends. */
+GLAIVE_API glaive_status glaive_sequence_release(glaive_pool* pool, glaive_sequence sequence);
+/* A sequence with the parent's state and position. It shares the parent's slot, so a fork kept aside is a checkpoint.
+ * The next batch of either takes a fresh slot. */
+GLAIVE_API glaive_status glaive_sequence_fork(glaive_pool* pool, glaive_sequence parent, glaive_sequence* child);
+/* sequences[i] takes the state and position of parents[i] as they were before the call, for all i at once. Sequences
+ * are distinct; parents may repeat, and may be any of the pool. A lost sequence may be among sequences, not parents. */
+GLAIVE_API glaive_status glaive_sequence_reorder(glaive_pool* pool, const glaive_sequence* sequences,
+                                                 const glaive_sequence* parents, int64_t count);
+/* The reorder of one: `checkpoint` is a fork taken earlier, and stays. */
+GLAIVE_API glaive_status glaive_sequence_rollback(glaive_pool* pool, glaive_sequence sequence,
+                                                  glaive_sequence checkpoint);
+/* Tokens that the sequence has taken in batches that were committed. */
+GLAIVE_API glaive_status glaive_sequence_position(const glaive_pool* pool, glaive_sequence sequence, int64_t* tokens);
+/* The slot that holds the state; -1 while it is zero. It may change with every batch. */
+GLAIVE_API glaive_status glaive_sequence_slot(const glaive_pool* pool, glaive_sequence sequence, int32_t* slot);
+
+/* A snapshot is a sequence's position and its slot's bytes of every plane, with checksums. It fits any pool of the same
+ * layers, Hkv, K, V, dtype, layout and planes, in any process. The sequence may go on while it is saved; work that the
+ * device has yet to do on its slot must be over. */
+GLAIVE_API glaive_status glaive_snapshot_bytes(glaive_pool* pool, glaive_sequence sequence, size_t* bytes);
+GLAIVE_API glaive_status glaive_snapshot_save(glaive_pool* pool, glaive_sequence sequence, void* buffer, size_t bytes,
+                                              size_t* written);
+/* A new sequence. GLAIVE_BAD_SNAPSHOT: truncated, altered, newer, or no snapshot; GLAIVE_FOREIGN: of another shape. */
+GLAIVE_API glaive_status glaive_snapshot_restore(glaive_pool* pool, const void* snapshot, size_t bytes,
+                                                 glaive_sequence* sequence);
+/* To a file, replaced whole by a temporary file, fsync and rename; and from one, refused with GLAIVE_UNTRUSTED when
+ * others may write to it. */
+GLAIVE_API glaive_status glaive_snapshot_write(glaive_pool* pool, glaive_sequence sequence, const char* path);
+GLAIVE_API glaive_status glaive_snapshot_read(glaive_pool* pool, const char* path, glaive_sequence* sequence);
+
+/* ---- batches -------------------------------------------------------------------------------------------------------
+ *
+ * One step of several sequences: begin -> launch every layer, or replay -> commit; abort at any point between. Prefill
+ * chunks and decode rows may stand in one batch. Positions move in commit alone. A batch belongs to one thread at a
+ * time; several batches of a pool may be open at once, with different sequences, if the device does their work in the
+ * order in which they were begun (one stream). While a sequence is in an open batch it can be released, and nothing
+ * else.
+ */
+
+typedef struct glaive_batch glaive_batch;
+
+typedef struct glaive_batch_config {
+  size_t size;
+  int64_t max_sequences; /* at most the pool's */
+  int64_t max_tokens;    /* of all sequences together, up to 2^31-1 */
+  int64_t max_longest;   /* of one sequence; 0 = max_tokens */
+} glaive_batch_config;
+
+/* Everything that a batch will need is allocated here. */
+GLAIVE_API glaive_status glaive_batch_create(glaive_pool* pool, const glaive_batch_config* config,
+                                             glaive_batch** batch);
+GLAIVE_API void glaive_batch_close(glaive_batch* batch); /* aborts */
+
+/* The scheduler's own count of new tokens, never a tensor's extent. 0 leaves the sequence as it is. */
+typedef struct glaive_entry {
+  glaive_sequence sequence;
+  int64_t tokens;
+} glaive_entry;
+
+enum {
+  GLAIVE_BATCH_KEEP = 1,   /* update no state in place, so that an abort loses nothing; takes a slot for each entry */
+  GLAIVE_BATCH_PADDED = 2, /* launches cover max_sequences, max_tokens, max_longest: for a graph captured once */
+};
+
+/* Row i of the batch is entries[i]: its tokens follow those of entries[i-1] on the token axis. A sequence whose slot is
+ * shared gets a fresh one to write: GLAIVE_OUT_OF_SLOTS when there are too few. */
+GLAIVE_API glaive_status glaive_batch_begin(glaive_batch* batch, const glaive_entry* entries, int64_t count,
+                                            uint32_t flags);
+/* The extents of the batch's launches, for glaive_plan_find and glaive_plan_workspace: every field but size, which the
+ * caller sets. */
+GLAIVE_API glaive_status glaive_batch_shape(const glaive_batch* batch, glaive_shape* shape);
+/* What kernels read, in memory of the device; any may be NULL. The addresses are the batch's for life; the contents are
+ * for max_sequences rows from begin to commit, rows past the entries being empty sequences with slots -1. Kernels read
+ * a state from read_slots[i] and write to write_slots[i]; -1 is a zero state, and no write. A kernel that meets a
+ * number it cannot accept skips it and ORs a bit into device_status: 1 = a slot, 2 = lengths. */
+GLAIVE_API glaive_status glaive_batch_rows(const glaive_batch* batch, const int32_t** cu_seqlens,
+                                           const int32_t** read_slots, const int32_t** write_slots,
+                                           uint32_t** device_status);
+/* Computes o for one layer and updates its states. args: q, k, v, g, o over the batch's tokens; no states. Each layer
+ * once. A refused argument leaves the batch as it was; after GLAIVE_FAILED only an abort remains. Allocates nothing. */
+GLAIVE_API glaive_status glaive_batch_launch(glaive_batch* batch, const glaive_plan* plan, int64_t layer,
+                                             const glaive_args* args, void* workspace, size_t workspace_bytes);
+/* In place of launches: says that the caller is about to enqueue all layers himself, as a captured graph or with
+ * kernels of his own over the rows. */
+GLAIVE_API glaive_status glaive_batch_replay(glaive_batch* batch);
+/* Positions move and slots change hands. GLAIVE_OUT_OF_ORDER unless every layer was launched; GLAIVE_FAILED when
+ * device_status is not 0, which the device must have finished writing. */
+GLAIVE_API glaive_status glaive_batch_commit(glaive_batch* batch);
+/* Positions stay. Sequences that were to be updated in place are lost (GLAIVE_LOST) if a layer was launched: until they
+ * are rolled back or reordered onto another state, they can be released, and nothing else. All others are untouched. */
+GLAIVE_API glaive_status glaive_batch_abort(glaive_batch* batch);
 
 #ifdef __cplusplus
 }

@@ -17,7 +17,11 @@ static_assert(GLAIVE_OK == int(Status::ok) and GLAIVE_INVALID_ARGUMENT == int(St
               GLAIVE_UNSUPPORTED == int(Status::unsupported) and GLAIVE_NOT_FOUND == int(Status::not_found) and
               GLAIVE_BAD_PACK == int(Status::bad_pack) and GLAIVE_UNTRUSTED == int(Status::untrusted) and
               GLAIVE_IO_ERROR == int(Status::io_error) and GLAIVE_OUT_OF_MEMORY == int(Status::out_of_memory) and
-              GLAIVE_WRONG_DEVICE == int(Status::wrong_device) and GLAIVE_FAILED == int(Status::failed));
+              GLAIVE_WRONG_DEVICE == int(Status::wrong_device) and GLAIVE_FAILED == int(Status::failed) and
+              GLAIVE_OUT_OF_SLOTS == int(Status::out_of_slots) and GLAIVE_STALE == int(Status::stale) and
+              GLAIVE_FOREIGN == int(Status::foreign) and GLAIVE_LOST == int(Status::lost) and
+              GLAIVE_OUT_OF_ORDER == int(Status::out_of_order) and
+              GLAIVE_BAD_SNAPSHOT == int(Status::bad_snapshot));
 
 constexpr std::int64_t B = 2, T = 3, H = 4, Hkv = 2, K = 8, V = 8;
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();

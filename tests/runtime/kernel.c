@@ -34,11 +34,11 @@ void forward(const uint64_t* w, int64_t task, void* scratch) {
     report(w, 2);
     begin = end = 0;
   }
-  const int64_t read = slot_of(w, READS, b), write = slot_of(w, WRITES, b);
   float* s = scratch;
   float scale;
   memcpy(&scale, &w[SCALE], sizeof scale);
-  if (w[IN] && read >= 0)
+  const int64_t read = w[IN] ? slot_of(w, READS, b) : -1, write = w[OUT] ? slot_of(w, WRITES, b) : -1;
+  if (read >= 0)
     memcpy(s, (const float*)w[IN] + read * (int64_t)w[INS] + head * (int64_t)w[INH], K * V * sizeof *s);
   else
     memset(s, 0, K * V * sizeof *s);
@@ -58,7 +58,7 @@ void forward(const uint64_t* w, int64_t task, void* scratch) {
       }
     }
   }
-  if (w[OUT] && write >= 0) memcpy((float*)w[OUT] + write * (int64_t)w[OUTS] + head * (int64_t)w[OUTH], s, K * V * sizeof *s);
+  if (write >= 0) memcpy((float*)w[OUT] + write * (int64_t)w[OUTS] + head * (int64_t)w[OUTH], s, K * V * sizeof *s);
 }
 
 /* For the order of stages: the first writes task numbers into the workspace, the second sums all of them into o. */
