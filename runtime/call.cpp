@@ -166,11 +166,11 @@ Result<void> read_launch(const glaive_plan& plan, const glaive_shape* given_shap
   if (not shape) return std::unexpected(shape.error());
   if (shape->cu_seqlens != nullptr and plan.device->is_host())
     if (auto checked = check_lengths(*shape); not checked) return checked;
-  return read_launch(plan, *shape, given_args, workspace, bytes, launch);
+  return read_launch(plan, *shape, given_args, workspace, bytes, Span("", nullptr, 0), launch);
 }
 
 Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const glaive_args* given_args,
-                         void* workspace, std::size_t bytes, Launch& launch) {
+                         void* workspace, std::size_t bytes, const Span& pool, Launch& launch) {
   const Problem& problem = plan.problem;
   const Device& device = *plan.device;
   glaive_args copy;
@@ -227,6 +227,8 @@ Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const 
                          {"shape->cu_seqlens", shape.cu_seqlens, (shape.sequences + 1) * 4},
                          {"args->read_slots", a.read_slots, shape.sequences * 4},
                          {"args->write_slots", a.write_slots, shape.sequences * 4}};
+  for (const Span& span : {written[0], written[1]})
+    if (span.overlaps(pool)) return refuse(std::string(span.name) + " overlaps " + pool.name);
   for (std::size_t i = 0; i < std::size(written); ++i) {
     const auto clash = [&](const Span& other) {
       return refuse(std::string(written[i].name) + " overlaps " + other.name +

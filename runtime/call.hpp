@@ -35,8 +35,9 @@ Result<void> check_lengths(const CallShape& shape);
 /// Checks everything that a call of `plan` needs, and fills in `launch`.
 Result<void> read_launch(const glaive_plan& plan, const glaive_shape* shape, const glaive_args* args, void* workspace,
                          std::size_t workspace_bytes, Launch& launch);
-/// The same for a shape that is known to be right.
+/// The same for a shape that is known to be right, and for states that lie in `pool`, from which the workspace and o
+/// stand apart.
 Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const glaive_args* args, void* workspace,
-                         std::size_t workspace_bytes, Launch& launch);
+                         std::size_t workspace_bytes, const Span& pool, Launch& launch);
 
 }  // namespace glaive::c_abi

@@ -67,22 +67,6 @@ Result<void> check_plan(const glaive_plan& plan, const StatePool& pool, Tokens l
   return {};
 }
 
-/// The states of all layers and the further planes stand apart from what a kernel writes, not only those of its layer.
-Result<void> check_apart(const Launch& launch, const Problem& problem, std::int64_t workspace_bytes,
-                         const StatePool& pool) {
-  const Span states = {"pool", pool.memory(), static_cast<std::int64_t>(pool.layout().bytes)};
-  if (Span("workspace", launch.workspace, workspace_bytes).overlaps(states))
-    return refuse("workspace overlaps the pool's memory");
-  const std::int64_t tokens = launch.extents[Axis::tokens];
-  if (tokens == 0) return {};
-  const auto reach = [&](Arg stride, std::int64_t n) { return static_cast<std::int64_t>(launch.words[stride]) * (n - 1); };
-  const std::int64_t elements =
-      reach(Arg::o_token, tokens) + reach(Arg::o_head, problem.heads.count()) + problem.v.count();
-  const Span o = {"o", reinterpret_cast<const void*>(launch.words[Arg::o]), elements * size_of(problem.io)};
-  if (o.overlaps(states)) return refuse("args->o overlaps the pool's memory");
-  return {};
-}
-
 Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, const glaive_args* args, void* workspace,
                     std::size_t bytes) {
   if (auto may = batch.may_launch(layer); not may) return may;
@@ -111,10 +95,9 @@ Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, c
   call.device_status = batch.device_status();
   const CallShape shape = {batch.sequences().count(), batch.tokens().count(), batch.longest().count(),
                            batch.cu_seqlens()};
+  const Span memory = {"the pool's memory", pool.memory(), static_cast<std::int64_t>(pool.layout().bytes)};
   Launch launch;
-  if (auto read = read_launch(plan, shape, &call, workspace, bytes, launch); not read) return read;
-  const std::int64_t needed = workspace_bytes(plan.kernel->plan(), launch.extents);
-  if (auto apart = check_apart(launch, plan.problem, needed, pool); not apart) return apart;
+  if (auto read = read_launch(plan, shape, &call, workspace, bytes, memory, launch); not read) return read;
 
   batch.launched(layer);
   if (auto done = plan.kernel->launch(launch); not done) {
