@@ -29,6 +29,24 @@ class Descriptor {
   int fd_;
 };
 
+/// What a file is to be, for the errors of one that is not.
+struct FileKind {
+  Status bad;        ///< not a regular file
+  const char* rule;  ///< why it must be trusted
+};
+inline constexpr FileKind pack_file = {Status::bad_pack, "native code is loaded only from files"};
+inline constexpr FileKind snapshot_file = {Status::bad_snapshot, "states are restored only from files"};
+
+/// A file open for reading, with its size.
+struct TrustedFile {
+  Descriptor file;
+  std::size_t size = 0;
+
+  /// Fails with not_found, with untrusted when the file is not the caller's or root's, or group or others may write to
+  /// it, and with io_error.
+  static Result<TrustedFile> open(const std::filesystem::path& path, const FileKind& kind);
+};
+
 /// A file mapped read-only.
 class MappedFile {
  public:
@@ -40,8 +58,7 @@ class MappedFile {
   }
   ~MappedFile();
 
-  /// Fails with not_found, with untrusted when the file is not the caller's or root's, or group or others may write to
-  /// it, and with io_error.
+  /// As TrustedFile::open, of a pack.
   static Result<MappedFile> open_trusted(const std::filesystem::path& path);
   std::span<const std::byte> bytes() const { return bytes_; }
 
@@ -56,6 +73,29 @@ class FileLock {
 
  private:
   explicit FileLock(Descriptor file) : file_(std::move(file)) {}
+  Descriptor file_;
+};
+
+/// A file that takes the place of `path` in one step: temporary file, fsync, rename, fsync of the folder. Unless
+/// placed, it vanishes, and the old file is as it was.
+class Replacement {
+ public:
+  /// The one temporary file of `path`: the caller holds the lock that guards it.
+  static Result<Replacement> guarded(const std::filesystem::path& path);
+  /// A temporary file of its own name, so that writers need no lock: the last to be placed stays.
+  static Result<Replacement> unguarded(const std::filesystem::path& path);
+  Replacement(Replacement&& other) noexcept
+      : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})), file_(std::move(other.file_)) {}
+  ~Replacement();
+
+  Result<void> write(std::span<const std::byte> bytes);
+  int descriptor() const { return file_.get(); }
+  Result<void> place();
+
+ private:
+  Replacement(std::filesystem::path path, std::filesystem::path temporary, Descriptor file)
+      : path_(std::move(path)), temporary_(std::move(temporary)), file_(std::move(file)) {}
+  std::filesystem::path path_, temporary_;  // temporary_ is empty once placed
   Descriptor file_;
 };
 
