@@ -39,9 +39,8 @@ constexpr int stride_bits = 40;
   if (not is_aligned(t.base, static_cast<std::size_t>(t.size))) return Wrong::alignment;
   // 65,536 heads reach 2^57 at most: with this bound on the rest nothing below overflows.
   const std::int64_t heads_reach = (t.heads - 1) * t.head_stride + t.inner;
-  const auto product = static_cast<unsigned __int128>(t.outer - 1) * static_cast<std::uint64_t>(t.outer_stride);
-  if (product >> 59 != 0) return Wrong::reach;
-  const auto outer_reach = static_cast<std::int64_t>(product);
+  std::int64_t outer_reach = 0;
+  if (__builtin_mul_overflow(t.outer - 1, t.outer_stride, &outer_reach) or outer_reach >> 59 != 0) return Wrong::reach;
   const std::int64_t bytes = (outer_reach + heads_reach) * t.size;
   if (reinterpret_cast<std::uintptr_t>(t.base) + static_cast<std::uintptr_t>(bytes) <
       static_cast<std::uintptr_t>(bytes))
