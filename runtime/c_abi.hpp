@@ -7,36 +7,30 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include "runtime/cpu.hpp"
 #include "runtime/dispatch.hpp"
 #include "runtime/glaive.h"
 
-namespace glaive::c_abi {
-
-struct Device {
-  DeviceInfo info;
-  std::string target;
-  WorkerPool pool;
-  explicit Device(int threads) : info(host_cpu_device()), target(to_string(info.target)), pool(threads) {}
-};
-
-}  // namespace glaive::c_abi
-
 struct glaive_device {
-  std::shared_ptr<glaive::c_abi::Device> shared;
+  std::shared_ptr<glaive::Device> shared;
 };
 
 struct glaive_pack {
+  std::vector<std::byte> bytes;  // of a pack in memory
   glaive::Pack pack;
 };
 
 struct glaive_plan {
-  std::shared_ptr<glaive::c_abi::Device> device;
+  std::shared_ptr<glaive::Device> device;
+  std::shared_ptr<const glaive::Kernel> kernel;
   glaive::Problem problem;
-  glaive::CpuKernel kernel;
-  glaive::Match match;
-  std::string description;
+  glaive::Match match = glaive::Match::exact;
+  std::string description = {};
+
+  // What every call asks, worked out once.
+  std::uint64_t takes = 0;  // a bit for each Arg that a stage names
+  float default_scale = 1;  // K^-0.5
 };
 
 namespace glaive::c_abi {
@@ -51,7 +45,9 @@ template <class Body>
 glaive_status guarded(Body&& body) {
   try {
     const Result<void> result = body();
-    return result ? GLAIVE_OK : report(result.error());
+    if (result) [[likely]]
+      return GLAIVE_OK;
+    return report(result.error());
   } catch (const std::bad_alloc&) {
     return report(Status::out_of_memory, "out of memory");
   } catch (const std::exception& error) {
@@ -61,8 +57,11 @@ glaive_status guarded(Body&& body) {
   }
 }
 
-std::unexpected<Error> refuse(std::string message);
-Result<void> need(const void* pointer, const char* name);
+[[gnu::cold]] std::unexpected<Error> refuse(std::string message);
+inline Result<void> need(const void* pointer, const char* name) {
+  if (pointer == nullptr) return refuse(std::string(name) + " is NULL");
+  return {};
+}
 
 /// A copy of a caller's struct, which may be of an older or a newer header than ours: missing fields are zero, and
 /// fields that this build does not know must be zero.
@@ -85,8 +84,18 @@ Result<Struct> read_struct(const Struct* given, const char* name, std::size_t ol
   return copy;
 }
 
+/// As read_struct, but without a copy where the caller's struct is of this header: every launch comes through here.
+template <class Struct>
+Result<const Struct*> view_struct(const Struct* given, const char* name, std::size_t oldest, Struct& copy) {
+  if (given != nullptr and given->size == sizeof(Struct)) return given;
+  auto read = read_struct(given, name, oldest);
+  if (not read) return std::unexpected(std::move(read).error());
+  copy = *read;
+  return &copy;
+}
+
 // The sizes of the structs in version 0.1; they only grow.
-constexpr std::size_t problem_0_1 = 64, shape_0_1 = 40, args_0_1 = 192;
+constexpr std::size_t problem_0_1 = 64, shape_0_1 = 40, args_0_1 = 232;
 static_assert(sizeof(glaive_problem) >= problem_0_1 and sizeof(glaive_shape) >= shape_0_1);
 static_assert(sizeof(glaive_args) >= args_0_1);
 
@@ -99,48 +108,5 @@ Result<Enum> choose(const char* name, std::int32_t given, std::initializer_list<
     text += " " + std::to_string(static_cast<int>(value)) + " (" + std::string(to_string(value)) + ")";
   return refuse(std::move(text));
 }
-
-/// A shape as the runtime needs it; the ragged form stays the caller's array.
-struct CallShape {
-  Shape uniform;
-  std::int64_t sequences = 0, tokens = 0, longest = 0;
-  const std::int32_t* cu_seqlens = nullptr;
-
-  Extents extents(const Problem& problem, int workers) const {
-    Extents extents = extents_of(problem, uniform, workers);
-    extents[Axis::sequences] = sequences;
-    extents[Axis::tokens] = tokens;
-    extents[Axis::longest] = longest;
-    return extents;
-  }
-};
-
-/// The bytes that a tensor of a call spans.
-struct Span {
-  const char* name = "";
-  std::uintptr_t begin = 0, end = 0;
-  bool overlaps(const Span& other) const {
-    return begin < end and other.begin < other.end and begin < other.end and other.begin < end;
-  }
-};
-
-/// A tensor [outer, heads, inner] with an outer (token or sequence) and a head stride, in elements.
-struct Tensor {
-  const char* name;
-  const void* base;
-  std::int64_t outer, heads, inner;
-  std::int64_t outer_stride, head_stride;
-  DType dtype;
-  bool written = false;
-};
-
-/// Fills in contiguous strides, checks them, the pointer and its alignment, and says which bytes the tensor spans.
-Result<Span> check_tensor(Tensor& t);
-
-Result<float> read_scalar(const char* name, float given, float fallback, float low, float high);
-
-/// The words of a call, checked.
-Result<Words> read_args(const glaive_args* given, const Problem& problem, const CallShape& shape,
-                        const Span& workspace);
 
 }  // namespace glaive::c_abi

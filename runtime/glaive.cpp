@@ -1,15 +1,20 @@
 #include "runtime/glaive.h"
 
 #include <algorithm>
-#include <optional>
-#include <system_error>
-#include <thread>
 
-#include "runtime/c_abi.hpp"
+#include "runtime/call.hpp"
+#include "runtime/cpu.hpp"
+#include "runtime/operator.hpp"
 #include "runtime/text.hpp"
 
 using namespace glaive;
 using namespace glaive::c_abi;
+
+struct glaive_launch {
+  std::shared_ptr<Device> device;
+  std::shared_ptr<const Kernel> kernel;
+  Launch launch = {};
+};
 
 namespace {
 
@@ -45,81 +50,15 @@ Result<Problem> read_problem(const glaive_problem* given) {
   return problem;
 }
 
-Result<CallShape> read_shape(const glaive_shape* given) {
-  const auto raw = read_struct(given, "shape", shape_0_1);
-  if (not raw) return std::unexpected(raw.error());
-  CallShape shape;
-  shape.sequences = raw->sequences;
-  if (raw->cu_seqlens == nullptr) {
-    shape.uniform = Shape::uniform(Sequences(raw->sequences), Tokens(raw->tokens));
-    if (auto valid = validate(shape.uniform); not valid) return refuse("shape: " + valid.error().message);
-    if (raw->longest != 0 and raw->longest != raw->tokens)
-      return refuse("shape->longest is " + std::to_string(raw->longest) + " without cu_seqlens; leave it 0");
-    shape.tokens = shape.uniform.total().count();
-    shape.longest = raw->tokens;
-    return shape;
-  }
-  // Bounds first, by the rules of a uniform shape with so many sequences, and of one sequence with so many tokens.
-  if (auto valid = validate(Shape::uniform(Sequences(raw->sequences), Tokens(0))); not valid)
-    return refuse("shape: " + valid.error().message);
-  if (auto valid = validate(Shape::uniform(Sequences(1), Tokens(raw->tokens))); not valid)
-    return refuse("shape: " + valid.error().message);
-  if (reinterpret_cast<std::uintptr_t>(raw->cu_seqlens) % alignof(std::int32_t) != 0)
-    return refuse("shape->cu_seqlens is not aligned to 4 bytes");
-  if (raw->cu_seqlens[0] != 0)
-    return refuse("shape->cu_seqlens[0] is " + std::to_string(raw->cu_seqlens[0]) + ", not 0");
-  std::int64_t longest = 0;
-  for (std::int64_t b = 0; b < raw->sequences; ++b) {
-    const std::int64_t length = std::int64_t{raw->cu_seqlens[b + 1]} - raw->cu_seqlens[b];
-    if (length < 0) return refuse("shape->cu_seqlens[" + std::to_string(b + 1) + "] is less than the number before it");
-    longest = std::max(longest, length);
-  }
-  if (raw->cu_seqlens[raw->sequences] != raw->tokens)
-    return refuse("shape->tokens is " + std::to_string(raw->tokens) + ", but the last of cu_seqlens is " +
-                  std::to_string(raw->cu_seqlens[raw->sequences]));
-  if (raw->longest != longest)
-    return refuse("shape->longest is " + std::to_string(raw->longest) +
-                  ", but the longest sequence of cu_seqlens has " + std::to_string(longest) + " tokens");
-  shape.tokens = raw->tokens;
-  shape.longest = longest;
-  shape.cu_seqlens = raw->cu_seqlens;
-  return shape;
-}
-
-Result<std::unique_ptr<glaive_plan>> find_plan(const std::shared_ptr<Device>& device, const Pack& pack,
-                                               const Problem& problem, const CallShape& shape) {
-  const int threads = device->pool.workers();
-  const Bucket bucket = bucket_of(shape.extents(problem, threads));
-  // A damaged entry is a miss: the next best serves, and the description says so.
-  std::string skipped;
-  std::optional<Error> first;
-  for (const Candidate& candidate : candidates(pack, device->info, threads, problem, bucket)) {
-    auto entry = pack.load(candidate.index);
-    auto kernel = entry ? CpuKernel::load(entry->plan, entry->code) : Result<CpuKernel>(std::unexpected(entry.error()));
-    if (not kernel) {
-      skipped += "\n  skipped: " + kernel.error().message;
-      if (not first) first = kernel.error();
-      continue;
-    }
-    const WinnerKey& key = pack.key(candidate.index);
-    std::string description = to_string(problem) + ", " + to_string(bucket) +
-                              ": match=" + std::string(to_string(candidate.match)) + "\n  tuned for " +
-                              to_string(key.bucket) + " on " + key.device + ", " + key.policy + skipped + "\n  " +
-                              to_string(entry->plan);
-    auto match = skipped.empty() ? candidate.match : std::max(candidate.match, Match::nearest);
-    return std::make_unique<glaive_plan>(device, problem, std::move(*kernel), match, std::move(description));
-  }
-  if (first) return std::unexpected(std::move(*first));
-  return fail(Status::unsupported, "the pack has no kernel for `" + to_string(problem) + "` that runs on " +
-                                       device->target + "; tune it with: glaive tune");
-}
-
 }  // namespace
 
 extern "C" {
 
 const char* glaive_last_error(void) { return last_error_text(); }
 const char* glaive_version(void) { return GLAIVE_VERSION; }
+
+int glaive_device_count(void) { return 1; }
+const char* glaive_device_name(int index) { return index == 0 ? "cpu" : ""; }
 
 glaive_status glaive_device_open(const char* name, int threads, glaive_device** device) {
   return guarded([&]() -> Result<void> {
@@ -132,21 +71,19 @@ glaive_status glaive_device_open(const char* name, int threads, glaive_device** 
       return refuse("threads is " + std::to_string(threads) + "; it must be 0 (all) or from 1 to " +
                     std::to_string(most_threads));
     if (threads == 0) threads = std::min(host_cpu_device().units, most_threads);
-    try {
-      *device = new glaive_device{std::make_shared<Device>(threads)};
-    } catch (const std::system_error& error) {
-      return fail(Status::failed, "cannot start " + std::to_string(threads) + " threads: " + error.what());
-    }
+    auto opened = open_cpu(threads);
+    if (not opened) return std::unexpected(std::move(opened).error());
+    *device = new glaive_device{std::move(*opened)};
     return {};
   });
 }
 
 void glaive_device_close(glaive_device* device) { delete device; }
 int glaive_device_threads(const glaive_device* device) {
-  return device == nullptr ? 0 : device->shared->pool.workers();
+  return device == nullptr ? 0 : device->shared->workers();
 }
 const char* glaive_device_target(const glaive_device* device) {
-  return device == nullptr ? "" : device->shared->target.c_str();
+  return device == nullptr ? "" : device->shared->target().c_str();
 }
 
 glaive_status glaive_pack_open(const char* path, glaive_pack** pack) {
@@ -155,7 +92,20 @@ glaive_status glaive_pack_open(const char* path, glaive_pack** pack) {
     if (auto there = need(pack, "pack"); not there) return there;
     auto opened = Pack::open(path);
     if (not opened) return std::unexpected(std::move(opened).error());
-    *pack = new glaive_pack{std::move(*opened)};
+    *pack = new glaive_pack{{}, std::move(*opened)};
+    return {};
+  });
+}
+
+glaive_status glaive_pack_open_memory(const void* bytes, size_t size, glaive_pack** pack) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(bytes, "bytes"); not there) return there;
+    if (auto there = need(pack, "pack"); not there) return there;
+    const auto* begin = static_cast<const std::byte*>(bytes);
+    std::vector<std::byte> copy(begin, begin + size);
+    auto opened = Pack::from_memory(copy);
+    if (not opened) return std::unexpected(std::move(opened).error());
+    *pack = new glaive_pack{std::move(copy), std::move(*opened)};
     return {};
   });
 }
@@ -196,9 +146,10 @@ glaive_status glaive_plan_find(glaive_device* device, const glaive_pack* pack, c
     if (auto there = need(plan, "plan"); not there) return there;
     const auto what = read_problem(problem);
     if (not what) return std::unexpected(what.error());
-    const auto extents = read_shape(shape);
+    const auto extents = read_shape(shape, *what);
     if (not extents) return std::unexpected(extents.error());
-    auto found = find_plan(device->shared, pack->pack, *what, *extents);
+    PlanMaker maker(device->shared, {&pack->pack}, *what);
+    auto found = maker.make(bucket_of(extents->extents(*what, device->shared->workers())));
     if (not found) return std::unexpected(std::move(found).error());
     *plan = found->release();
     return {};
@@ -217,7 +168,7 @@ glaive_status glaive_plan_match(const glaive_plan* plan, glaive_match* match) {
 }
 
 const char* glaive_plan_variant(const glaive_plan* plan) {
-  return plan == nullptr ? "" : plan->kernel.plan().variant.c_str();
+  return plan == nullptr ? "" : plan->kernel->plan().variant.c_str();
 }
 const char* glaive_plan_description(const glaive_plan* plan) {
   return plan == nullptr ? "" : plan->description.c_str();
@@ -227,35 +178,85 @@ glaive_status glaive_plan_workspace(const glaive_plan* plan, const glaive_shape*
   return guarded([&]() -> Result<void> {
     if (auto there = need(plan, "plan"); not there) return there;
     if (auto there = need(bytes, "bytes"); not there) return there;
-    const auto what = read_shape(shape);
+    const auto what = read_shape(shape, plan->problem);
     if (not what) return std::unexpected(what.error());
-    const Extents extents = what->extents(plan->problem, plan->device->pool.workers());
-    *bytes = static_cast<size_t>(workspace_bytes(plan->kernel.plan(), extents));
+    const Extents extents = what->extents(plan->problem, plan->device->workers());
+    *bytes = static_cast<size_t>(workspace_bytes(plan->kernel->plan(), extents));
     return {};
   });
 }
 
-glaive_status glaive_forward(const glaive_plan* plan, const glaive_shape* shape, const glaive_args* args,
-                             void* workspace, size_t bytes) {
+glaive_status glaive_operator_create(glaive_device* device, const glaive_pack* const* packs, size_t count,
+                                     const glaive_problem* problem, glaive_operator** op) {
   return guarded([&]() -> Result<void> {
-    if (auto there = need(plan, "plan"); not there) return there;
-    const auto what = read_shape(shape);
+    if (auto there = need(device, "device"); not there) return there;
+    if (auto there = need(packs, "packs"); not there) return there;
+    if (auto there = need(op, "op"); not there) return there;
+    if (count == 0) return refuse("count is 0; an operator needs a pack");
+    std::vector<const Pack*> all;
+    for (size_t i = 0; i < count; ++i) {
+      if (packs[i] == nullptr) return refuse("packs[" + std::to_string(i) + "] is NULL");
+      all.push_back(&packs[i]->pack);
+    }
+    const auto what = read_problem(problem);
     if (not what) return std::unexpected(what.error());
-    WorkerPool& pool = plan->device->pool;
-    const Extents extents = what->extents(plan->problem, pool.workers());
-    const auto needed = static_cast<std::size_t>(workspace_bytes(plan->kernel.plan(), extents));
-    if (bytes < needed)
-      return refuse("workspace_bytes is " + std::to_string(bytes) + "; this call needs " + std::to_string(needed));
-    if (needed > 0 and workspace == nullptr)
-      return refuse("workspace is NULL; this call needs " + std::to_string(needed) + " bytes");
-    const auto begin = reinterpret_cast<std::uintptr_t>(workspace);
-    if (begin % workspace_alignment != 0)
-      return refuse("workspace is not aligned to " + std::to_string(workspace_alignment) + " bytes");
-    const auto words = read_args(args, plan->problem, *what, Span{"workspace", begin, begin + needed});
-    if (not words) return std::unexpected(words.error());
-    plan->kernel.run(*words, extents, workspace, pool);
+    auto created = glaive_operator::create(PlanMaker(device->shared, std::move(all), *what), *what);
+    if (not created) return std::unexpected(std::move(created).error());
+    *op = created->release();
     return {};
   });
 }
+
+void glaive_operator_close(glaive_operator* op) { delete op; }
+
+glaive_status glaive_operator_plan(const glaive_operator* op, const glaive_shape* shape, const glaive_plan** plan) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(op, "op"); not there) return there;
+    if (auto there = need(plan, "plan"); not there) return there;
+    const auto what = read_shape(shape, op->problem);
+    if (not what) return std::unexpected(what.error());
+    const Bucket bucket = bucket_of(what->sequences * op->problem.kv_heads.count(), what->longest);
+    const glaive_plan* const found = op->by_bucket[index_of(bucket)];
+    if (found->match != Match::exact) op->untuned.fetch_add(1, std::memory_order_relaxed);
+    *plan = found;
+    return {};
+  });
+}
+
+uint64_t glaive_operator_untuned(const glaive_operator* op) {
+  return op == nullptr ? 0 : op->untuned.load(std::memory_order_relaxed);
+}
+
+glaive_status glaive_run(const glaive_plan* plan, const glaive_shape* shape, const glaive_args* args, void* workspace,
+                         size_t workspace_bytes) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(plan, "plan"); not there) return there;
+    Launch launch;
+    if (auto read = read_launch(*plan, shape, args, workspace, workspace_bytes, launch); not read) return read;
+    return plan->kernel->launch(launch);
+  });
+}
+
+glaive_status glaive_launch_prepare(const glaive_plan* plan, const glaive_shape* shape, const glaive_args* args,
+                                    void* workspace, size_t workspace_bytes, glaive_launch** launch) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(plan, "plan"); not there) return there;
+    if (auto there = need(launch, "launch"); not there) return there;
+    auto prepared = std::make_unique<glaive_launch>(plan->device, plan->kernel);
+    if (auto read = read_launch(*plan, shape, args, workspace, workspace_bytes, prepared->launch); not read)
+      return read;
+    *launch = prepared.release();
+    return {};
+  });
+}
+
+glaive_status glaive_launch_run(const glaive_launch* launch) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(launch, "launch"); not there) return there;
+    return launch->kernel->launch(launch->launch);
+  });
+}
+
+void glaive_launch_close(glaive_launch* launch) { delete launch; }
 
 }  // extern "C"

@@ -2,6 +2,7 @@
 // The C++17 face of glaive.h: handles that close themselves, and errors as exceptions. Everything is inline.
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -41,6 +42,7 @@ class Extent {
 };
 using Sequences = Extent<struct SequencesKind>;
 using Tokens = Extent<struct TokensKind>;
+using Slots = Extent<struct SlotsKind>;
 using Heads = Extent<struct HeadsKind>;
 
 /// `forward H16 Hkv4 K128 V128 bf16 gate=f32`; see glaive.h for the fields.
@@ -74,6 +76,14 @@ class Shape : public glaive_shape {
 class Args : public glaive_args {
  public:
   Args() : glaive_args() { size = sizeof(glaive_args); }
+  /// States updated in place in a buffer of `places` slots: sequence b reads slot read[b] and writes slot write[b], -1
+  /// for none. The arrays have a number for each sequence and outlive the calls.
+  void set_states(void* states, Slots places, const std::int32_t* read, const std::int32_t* write) {
+    initial_state = final_state = states;
+    slots = places.count();
+    read_slots = read;
+    write_slots = write;
+  }
 };
 
 class Device {
@@ -102,17 +112,24 @@ class Pack {
     handle_.reset(pack);
   }
   explicit Pack(const std::string& path) : Pack(path.c_str()) {}
+  /// The bytes of a pack, which are copied.
+  static Pack from_memory(const void* bytes, std::size_t size) {
+    glaive_pack* pack = nullptr;
+    check(glaive_pack_open_memory(bytes, size, &pack));
+    return Pack(pack);
+  }
   std::size_t size() const { return glaive_pack_size(handle_.get()); }
   const glaive_pack* get() const { return handle_.get(); }
 
  private:
+  explicit Pack(glaive_pack* pack) : handle_(pack) {}
   struct Close {
     void operator()(glaive_pack* pack) const { glaive_pack_close(pack); }
   };
   std::unique_ptr<glaive_pack, Close> handle_;
 };
 
-/// Memory aligned as glaive_forward wants it.
+/// Memory aligned as a call wants it.
 class Workspace {
  public:
   explicit Workspace(std::size_t bytes = 0) : bytes_(bytes) {
@@ -129,36 +146,93 @@ class Workspace {
   std::size_t bytes_;
 };
 
-class Plan {
+/// A plan that an operator lends: no longer than the operator lives.
+class PlanView {
  public:
-  Plan(const Device& device, const Pack& pack, const Problem& problem, const Shape& shape) {
-    glaive_plan* plan = nullptr;
-    check(glaive_plan_find(device.get(), pack.get(), &problem, &shape, &plan));
-    handle_.reset(plan);
-  }
+  explicit PlanView(const glaive_plan* plan) : plan_(plan) {}
   glaive_match match() const {
     glaive_match match = GLAIVE_MATCH_EXACT;
-    check(glaive_plan_match(handle_.get(), &match));
+    check(glaive_plan_match(plan_, &match));
     return match;
   }
-  std::string variant() const { return glaive_plan_variant(handle_.get()); }
-  std::string description() const { return glaive_plan_description(handle_.get()); }
+  std::string variant() const { return glaive_plan_variant(plan_); }
+  std::string description() const { return glaive_plan_description(plan_); }
   std::size_t workspace_bytes(const Shape& shape) const {
     std::size_t bytes = 0;
-    check(glaive_plan_workspace(handle_.get(), &shape, &bytes));
+    check(glaive_plan_workspace(plan_, &shape, &bytes));
     return bytes;
   }
-  const glaive_plan* get() const { return handle_.get(); }
   /// Runs the kernel. `workspace` may be kept from call to call; it must not be used by two calls at once.
   void operator()(const Shape& shape, const Args& args, const Workspace& workspace) const {
-    check(glaive_forward(handle_.get(), &shape, &args, workspace.data(), workspace.size()));
+    check(glaive_run(plan_, &shape, &args, workspace.data(), workspace.size()));
   }
+  const glaive_plan* get() const { return plan_; }
 
  private:
+  const glaive_plan* plan_;
+};
+
+/// A plan of the caller's own.
+class Plan : public PlanView {
+ public:
+  Plan(const Device& device, const Pack& pack, const Problem& problem, const Shape& shape)
+      : Plan(find(device, pack, problem, shape)) {}
+
+ private:
+  explicit Plan(glaive_plan* plan) : PlanView(plan), handle_(plan) {}
+  static glaive_plan* find(const Device& device, const Pack& pack, const Problem& problem, const Shape& shape) {
+    glaive_plan* plan = nullptr;
+    check(glaive_plan_find(device.get(), pack.get(), &problem, &shape, &plan));
+    return plan;
+  }
   struct Close {
     void operator()(glaive_plan* plan) const { glaive_plan_close(plan); }
   };
   std::unique_ptr<glaive_plan, Close> handle_;
+};
+
+/// A problem on a device, served from one or several packs; the earlier ones win ties.
+class Operator {
+ public:
+  Operator(const Device& device, std::initializer_list<const Pack*> packs, const Problem& problem) {
+    std::vector<const glaive_pack*> handles;
+    for (const Pack* pack : packs) handles.push_back(pack->get());
+    glaive_operator* op = nullptr;
+    check(glaive_operator_create(device.get(), handles.data(), handles.size(), &problem, &op));
+    handle_.reset(op);
+  }
+  Operator(const Device& device, const Pack& pack, const Problem& problem) : Operator(device, {&pack}, problem) {}
+  PlanView plan(const Shape& shape) const {
+    const glaive_plan* plan = nullptr;
+    check(glaive_operator_plan(handle_.get(), &shape, &plan));
+    return PlanView(plan);
+  }
+  std::uint64_t untuned() const { return glaive_operator_untuned(handle_.get()); }
+  const glaive_operator* get() const { return handle_.get(); }
+
+ private:
+  struct Close {
+    void operator()(glaive_operator* op) const { glaive_operator_close(op); }
+  };
+  std::unique_ptr<glaive_operator, Close> handle_;
+};
+
+/// A call that is checked once and run again and again. What it points to, `workspace` included, must outlive it.
+class Launch {
+ public:
+  Launch(const PlanView& plan, const Shape& shape, const Args& args, const Workspace& workspace) {
+    glaive_launch* launch = nullptr;
+    check(glaive_launch_prepare(plan.get(), &shape, &args, workspace.data(), workspace.size(), &launch));
+    handle_.reset(launch);
+  }
+  void operator()() const { check(glaive_launch_run(handle_.get())); }
+  const glaive_launch* get() const { return handle_.get(); }
+
+ private:
+  struct Close {
+    void operator()(glaive_launch* launch) const { glaive_launch_close(launch); }
+  };
+  std::unique_ptr<glaive_launch, Close> handle_;
 };
 
 // ---- states and batches
@@ -291,7 +365,7 @@ class Batch {
   void begin(const std::vector<Entry>& entries, std::uint32_t flags = 0) {
     check(glaive_batch_begin(get(), entries.data(), static_cast<std::int64_t>(entries.size()), flags));
   }
-  void launch(const Plan& plan, std::int64_t layer, const Args& args, const Workspace& workspace) {
+  void launch(const PlanView& plan, std::int64_t layer, const Args& args, const Workspace& workspace) {
     check(glaive_batch_launch(get(), plan.get(), layer, &args, workspace.data(), workspace.size()));
   }
   void replay() { check(glaive_batch_replay(get())); }

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "runtime/batch.hpp"
-#include "runtime/c_abi.hpp"
+#include "runtime/call.hpp"
 #include "runtime/snapshot.hpp"
 
 using namespace glaive;
@@ -48,17 +48,6 @@ Result<PoolConfig> read_config(const glaive_pool_config* given) {
   return config;
 }
 
-/// Whether a plan's kernel reads and writes states by slot.
-bool serves_slots(const Plan& plan) {
-  bool reads = false, writes = false;
-  for (const Stage& stage : plan.stages)
-    for (const Arg arg : stage.args) {
-      reads |= arg == Arg::read_slots;
-      writes |= arg == Arg::write_slots;
-    }
-  return reads and writes;
-}
-
 Result<void> check_plan(const glaive_plan& plan, const StatePool& pool, Tokens longest) {
   const Problem& p = plan.problem;
   const PoolConfig& c = pool.config();
@@ -72,28 +61,9 @@ Result<void> check_plan(const glaive_plan& plan, const StatePool& pool, Tokens l
   if (p.v != c.v) return differs("V", number(p.v.count()), number(c.v.count()));
   if (p.state != c.dtype) return differs("states of", to_string(p.state), to_string(c.dtype));
   if (p.layout != c.layout) return differs("state layout", to_string(p.layout), to_string(c.layout));
-  constexpr Tokens longest_step(8);
-  if (p.op == Op::step and longest > longest_step)
-    return refuse("the plan is for steps of at most 8 tokens a sequence, and the batch has one of " +
-                  number(longest.count()));
-  if (not serves_slots(plan.kernel.plan()))
-    return fail(Status::unsupported, "the pack's kernel " + plan.kernel.plan().variant +
-                                         " does not find states by slot; tune it again with this version");
-  return {};
-}
-
-Result<void> check_apart(const Words& words, const Problem& problem, Tokens tokens, const Span& workspace,
-                         const StatePool& pool) {
-  const auto memory = reinterpret_cast<std::uintptr_t>(pool.memory());
-  const Span states = {"pool", memory, memory + static_cast<std::uintptr_t>(pool.layout().bytes)};
-  if (workspace.overlaps(states)) return refuse("workspace overlaps the pool's memory");
-  if (tokens == Tokens(0)) return {};
-  const auto begin = static_cast<std::uintptr_t>(words[Arg::o]);
-  const std::uint64_t elements = static_cast<std::uint64_t>(tokens.count() - 1) * words[Arg::o_token] +
-                                 static_cast<std::uint64_t>(problem.heads.count() - 1) * words[Arg::o_head] +
-                                 static_cast<std::uint64_t>(problem.v.count());
-  const Span o = {"o", begin, begin + elements * static_cast<std::uint64_t>(size_of(problem.io))};
-  if (o.overlaps(states)) return refuse("args->o overlaps the pool's memory");
+  if (p.op == Op::step and longest > Tokens(most_step_tokens))
+    return refuse("the plan is for steps of at most " + number(most_step_tokens) +
+                  " tokens a sequence, and the batch has one of " + number(longest.count()));
   return {};
 }
 
@@ -102,44 +72,38 @@ Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, c
   if (auto may = batch.may_launch(layer); not may) return may;
   const StatePool& pool = batch.pool();
   if (auto fits = check_plan(plan, pool, batch.longest()); not fits) return fits;
-  CallShape shape;
-  shape.sequences = batch.sequences().count();
-  shape.tokens = batch.tokens().count();
-  shape.longest = batch.longest().count();
-  shape.cu_seqlens = batch.cu_seqlens();
-  WorkerPool& workers = plan.device->pool;
-  const Extents extents = shape.extents(plan.problem, workers.workers());
-  const auto needed = static_cast<std::size_t>(workspace_bytes(plan.kernel.plan(), extents));
-  if (bytes < needed)
-    return refuse("workspace_bytes is " + std::to_string(bytes) + "; this launch needs " + std::to_string(needed));
-  if (needed > 0 and workspace == nullptr)
-    return refuse("workspace is NULL; this launch needs " + std::to_string(needed) + " bytes");
-  const auto begin = reinterpret_cast<std::uintptr_t>(workspace);
-  if (begin % workspace_alignment != 0)
-    return refuse("workspace is not aligned to " + std::to_string(workspace_alignment) + " bytes");
-
-  const Span scratch = {"workspace", begin, begin + needed};
-  auto words = read_args(args, plan.problem, shape, scratch);
-  if (not words) return std::unexpected(std::move(words).error());
-  if ((*words)[Arg::state_in] != 0) return refuse("args->initial_state is set; a batch brings its own states");
-  if ((*words)[Arg::state_out] != 0) return refuse("args->final_state is set; a batch brings its own states");
-  if (auto apart = check_apart(*words, plan.problem, batch.tokens(), scratch, pool); not apart) return apart;
+  const auto given = read_struct(args, "args", args_0_1);
+  if (not given) return std::unexpected(given.error());
+  const std::pair<const void*, const char*> own[] = {{given->initial_state, "initial_state"},
+                                                     {given->final_state, "final_state"},
+                                                     {given->read_slots, "read_slots"},
+                                                     {given->write_slots, "write_slots"},
+                                                     {given->device_status, "device_status"}};
+  for (const auto& [pointer, name] : own)
+    if (pointer != nullptr) return refuse(std::string("args->") + name + " is set; a batch brings its own");
 
   const PoolConfig& config = pool.config();
-  const std::byte* const states = pool.at(0, 0) + layer * pool.layout().layer_bytes;
-  const auto stride = static_cast<std::uint64_t>(pool.layout().planes[0].stride / size_of(config.dtype));
-  const auto head = static_cast<std::uint64_t>(config.k.count() * config.v.count());
-  words->set_pointer(Arg::state_in, states);
-  words->set_pointer(Arg::state_out, states);
-  (*words)[Arg::state_in_slot] = (*words)[Arg::state_out_slot] = stride;
-  (*words)[Arg::state_in_head] = (*words)[Arg::state_out_head] = head;
-  words->set_pointer(Arg::read_slots, batch.read_slots());
-  words->set_pointer(Arg::write_slots, batch.write_slots());
-  (*words)[Arg::slots] = static_cast<std::uint64_t>(config.slots);
-  words->set_pointer(Arg::device_status, batch.device_status());
+  glaive_args call = *given;
+  call.size = sizeof call;
+  call.initial_state = call.final_state = pool.at(0, 0) + layer * pool.layout().layer_bytes;
+  call.initial_state_slot_stride = call.final_state_slot_stride =
+      pool.layout().planes[0].stride / size_of(config.dtype);
+  call.initial_state_head_stride = call.final_state_head_stride = config.k.count() * config.v.count();
+  call.read_slots = batch.read_slots();
+  call.write_slots = batch.write_slots();
+  call.slots = config.slots;
+  call.device_status = batch.device_status();
+  const CallShape shape = {batch.sequences().count(), batch.tokens().count(), batch.longest().count(),
+                           batch.cu_seqlens()};
+  const Span memory = {"the pool's memory", pool.memory(), static_cast<std::int64_t>(pool.layout().bytes)};
+  Launch launch;
+  if (auto read = read_launch(plan, shape, &call, workspace, bytes, memory, launch); not read) return read;
 
   batch.launched(layer);
-  plan.kernel.run(*words, extents, workspace, workers);
+  if (auto done = plan.kernel->launch(launch); not done) {
+    batch.failed();
+    return done;
+  }
   if (const std::uint32_t faults = *batch.device_status()) {
     batch.failed();
     return fail(Status::failed, "layer " + std::to_string(layer) + ": a kernel reports " + to_string_of_faults(faults) +

@@ -8,15 +8,20 @@
 enum { K = 8, V = 8 };
 
 /* The order of kernel_args in support.hpp. */
-enum { Q, K_, V_, G, O, IN, OUT, CU, QT, QH, KT, KH, VT, VH, GT, GH, OT, OH, INS, INH, OUTS, OUTH, LONGEST, HEADS, KV, SCALE,
-       READ, WRITE, SLOTS, STATUS };
+enum {
+  Q, K_, V_, G, O, IN, OUT, CU, QT, QH, KT, KH, VT, VH, GT, GH, OT, OH, INS, INH, OUTS, OUTH, LONGEST, HEADS, KV, SCALE,
+  READS, WRITES, SLOTS, STATUS, TOKENS
+};
 
-/* The slot of sequence b: -1 for none, which is also what a number out of range counts as, once reported. */
-static int64_t slot_of(const uint64_t* w, uint64_t slots, int64_t b) {
-  if (!slots) return b;
-  const int64_t slot = ((const int32_t*)slots)[b];
+static void report(const uint64_t* w, uint32_t fault) {
+  if (w[STATUS]) __atomic_fetch_or((uint32_t*)w[STATUS], fault, __ATOMIC_RELAXED);
+}
+
+/* The slot of a sequence, -1 where there is none to be touched. */
+static int64_t slot_of(const uint64_t* w, int array, int64_t b) {
+  const int64_t slot = w[array] ? ((const int32_t*)w[array])[b] : b;
   if (slot >= -1 && slot < (int64_t)w[SLOTS]) return slot;
-  if (w[STATUS]) __atomic_fetch_or((uint32_t*)w[STATUS], 1, __ATOMIC_RELAXED);
+  report(w, 1);
   return -1;
 }
 
@@ -24,11 +29,15 @@ void forward(const uint64_t* w, int64_t task, void* scratch) {
   const int64_t kv_heads = (int64_t)w[KV], group = (int64_t)w[HEADS] / kv_heads;
   const int64_t b = task / kv_heads, head = task % kv_heads;
   const int32_t* cu = (const int32_t*)w[CU];
-  const int64_t begin = cu ? cu[b] : b * (int64_t)w[LONGEST], end = cu ? cu[b + 1] : begin + (int64_t)w[LONGEST];
+  int64_t begin = cu ? cu[b] : b * (int64_t)w[LONGEST], end = cu ? cu[b + 1] : begin + (int64_t)w[LONGEST];
+  if (begin < 0 || end < begin || end > (int64_t)w[TOKENS]) {
+    report(w, 2);
+    begin = end = 0;
+  }
   float* s = scratch;
   float scale;
   memcpy(&scale, &w[SCALE], sizeof scale);
-  const int64_t read = w[IN] ? slot_of(w, w[READ], b) : -1, write = w[OUT] ? slot_of(w, w[WRITE], b) : -1;
+  const int64_t read = w[IN] ? slot_of(w, READS, b) : -1, write = w[OUT] ? slot_of(w, WRITES, b) : -1;
   if (read >= 0)
     memcpy(s, (const float*)w[IN] + read * (int64_t)w[INS] + head * (int64_t)w[INH], K * V * sizeof *s);
   else

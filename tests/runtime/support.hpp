@@ -159,7 +159,8 @@ inline Plan kernel_plan() {
                 Arg::read_slots,
                 Arg::write_slots,
                 Arg::slots,
-                Arg::device_status};
+                Arg::device_status,
+                Arg::tokens};
   stage.scratch_bytes = 8 * 8 * 4;
   plan.stages = {stage};
   return plan;
