@@ -15,9 +15,7 @@ namespace {
 /// The same bytes with checksums that are right, so that what lies behind them is reached too.
 std::vector<std::byte> sealed(std::span<const std::byte> given) {
   std::vector<std::byte> bytes(given.begin(), given.end());
-  constexpr std::size_t planes_at = 15, checksum_size = 8;
-  if (bytes.size() <= planes_at) return bytes;
-  const std::size_t header = 16 + (5 + static_cast<std::size_t>(bytes[planes_at])) * 8;
+  constexpr std::size_t checksum_size = 8, header = 4096 - checksum_size;
   if (bytes.size() < header + 2 * checksum_size) return bytes;
   const std::uint64_t sum = XXH3_64bits(bytes.data(), header);
   std::memcpy(bytes.data() + header, &sum, checksum_size);
