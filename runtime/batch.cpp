@@ -7,7 +7,7 @@
 namespace glaive {
 namespace {
 
-constexpr std::int64_t most_tokens = INT32_MAX;
+constexpr std::int64_t most_tokens = INT32_MAX, most_sequences = std::int64_t{1} << 24;
 
 Result<void> in_range(const char* name, std::int64_t given, std::int64_t low, std::int64_t high) {
   if (given >= low and given <= high) return {};
@@ -29,7 +29,6 @@ std::string to_string_of_faults(std::uint32_t device_status) {
 }
 
 Result<std::unique_ptr<Batch>> Batch::create(std::shared_ptr<StatePool> pool, const BatchConfig& config) {
-  const std::int64_t most_sequences = pool->config().max_sequences;
   if (auto ok = in_range("max_sequences", config.max_sequences.count(), 1, most_sequences); not ok)
     return std::unexpected(ok.error());
   if (auto ok = in_range("max_tokens", config.max_tokens.count(), 1, most_tokens); not ok)

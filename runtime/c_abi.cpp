@@ -18,6 +18,7 @@ glaive_status report(Status status, std::string_view message) {
 }
 glaive_status report(const Error& error) { return report(error.status, error.message); }
 
+std::unexpected<Error> refuse(const char* message) { return refuse(std::string(message)); }
 std::unexpected<Error> refuse(std::string message) { return fail(Status::invalid_argument, std::move(message)); }
 
 }  // namespace glaive::c_abi

@@ -29,8 +29,14 @@ struct glaive_plan {
   std::string description = {};
 
   // What every call asks, worked out once.
-  std::uint64_t takes = 0;  // a bit for each Arg that a stage names
-  float default_scale = 1;  // K^-0.5
+  std::uint64_t takes = 0;         // a bit for each Arg that a stage names
+  std::int64_t scratch_bytes = 0;  // of all workers
+  float default_scale = 1;         // K^-0.5
+
+  std::int64_t workspace_bytes(const glaive::Extents& extents) const {
+    std::int64_t bytes = glaive::shared_workspace_bytes(kernel->plan(), extents);
+    return __builtin_add_overflow(bytes, scratch_bytes, &bytes) ? INT64_MAX : bytes;
+  }
 };
 
 namespace glaive::c_abi {
@@ -58,6 +64,7 @@ glaive_status guarded(Body&& body) {
 }
 
 [[gnu::cold]] std::unexpected<Error> refuse(std::string message);
+[[gnu::cold]] std::unexpected<Error> refuse(const char* message);
 inline Result<void> need(const void* pointer, const char* name) {
   if (pointer == nullptr) return refuse(std::string(name) + " is NULL");
   return {};

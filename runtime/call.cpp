@@ -7,54 +7,96 @@
 namespace glaive::c_abi {
 namespace {
 
+inline std::int64_t bytes_of(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
+
 bool is_aligned(const void* pointer, std::size_t alignment) {
   return (reinterpret_cast<std::uintptr_t>(pointer) & (alignment - 1)) == 0;
 }
 
 /// A tensor [outer, heads, inner] with an outer (token or slot) and a head stride, in elements; 0 = contiguous.
 struct Tensor {
-  const char* name;
   const void* base;
   std::int64_t outer, heads, inner;
   std::int64_t outer_stride, head_stride;
-  DType dtype;
-  bool written = false;
-  std::int64_t bytes = 0;  ///< from the first element to the last, found by `check`
-
-  Span span() const { return {name, base, bytes}; }
+  std::int64_t size;  ///< bytes of an element
+  Span span = {};     ///< from the first element to the last
 };
 
-/// Fills in contiguous strides and the bytes; checks strides, the pointer and its alignment.
-Result<void> check(Tensor& t) {
-  const auto name = [&] { return std::string(t.name); };
-  const bool contiguous_outer = t.outer_stride == 0;
-  if (t.head_stride == 0) t.head_stride = t.inner;
-  if (t.head_stride < t.inner)
-    return refuse(name() + "_head_stride is " + std::to_string(t.head_stride) +
-                  "; it must be 0 (contiguous) or at least " + std::to_string(t.inner) + ", the elements of one head");
-  constexpr std::int64_t most_stride = std::int64_t{1} << 40;
-  if (t.head_stride > most_stride or t.outer_stride > most_stride)
-    return refuse(name() + " has a stride above 2^40 elements");
-  if (contiguous_outer) t.outer_stride = t.heads * t.head_stride;
-  if (t.outer_stride < t.inner)
-    return refuse(name() + "'s outer stride is " + std::to_string(t.outer_stride) +
-                  "; it must be 0 (contiguous) or at least " + std::to_string(t.inner) + ", the elements of one head");
-  if (t.outer == 0) return {};
+enum class Wrong { nothing, head_stride, far_stride, outer_stride, null, alignment, reach, overlap };
+constexpr int stride_bits = 40;
 
-  if (t.base == nullptr) return refuse(name() + " is NULL");
-  const std::int64_t size = size_of(t.dtype);
-  if (not is_aligned(t.base, static_cast<std::size_t>(size)))
-    return refuse(name() + " is not aligned to the " + std::to_string(size) + " bytes of a " +
-                  std::string(to_string(t.dtype)));
+/// Fills in contiguous strides and the span; checks strides, the pointer and its alignment.
+[[gnu::always_inline]] inline Wrong check(Tensor& t, bool written) {
+  if (t.head_stride == 0) t.head_stride = t.inner;
+  if (t.head_stride < t.inner) return Wrong::head_stride;
+  if ((t.head_stride | t.outer_stride) >> stride_bits != 0)
+    return t.outer_stride < 0 ? Wrong::outer_stride : Wrong::far_stride;
+  if (t.outer_stride == 0) t.outer_stride = t.heads * t.head_stride;
+  if (t.outer_stride < t.inner) return Wrong::outer_stride;
+  if (t.outer == 0) return Wrong::nothing;
+
+  if (t.base == nullptr) return Wrong::null;
+  if (not is_aligned(t.base, static_cast<std::size_t>(t.size))) return Wrong::alignment;
+  // 65,536 heads reach 2^57 at most: with this bound on the rest nothing below overflows.
   const std::int64_t heads_reach = (t.heads - 1) * t.head_stride + t.inner;
-  std::int64_t outer_reach = 0, reach = 0;
-  if (__builtin_mul_overflow(t.outer - 1, t.outer_stride, &outer_reach) or
-      __builtin_add_overflow(outer_reach, heads_reach, &reach) or __builtin_mul_overflow(reach, size, &t.bytes) or
-      reinterpret_cast<std::uintptr_t>(t.base) > UINTPTR_MAX - static_cast<std::uintptr_t>(t.bytes))
-    return refuse(name() + " has strides that reach past the end of memory");
-  if (t.written and t.outer_stride < heads_reach and t.head_stride < outer_reach + t.inner)
-    return refuse(name() + " has strides under which its own elements overlap");
-  return {};
+  std::int64_t outer_reach = 0;
+  if (__builtin_mul_overflow(t.outer - 1, t.outer_stride, &outer_reach) or outer_reach >> 59 != 0) return Wrong::reach;
+  const std::int64_t bytes = (outer_reach + heads_reach) * t.size;
+  if (reinterpret_cast<std::uintptr_t>(t.base) + static_cast<std::uintptr_t>(bytes) <
+      static_cast<std::uintptr_t>(bytes))
+    return Wrong::reach;
+  if (written and t.outer_stride < heads_reach and t.head_stride < outer_reach + t.inner) return Wrong::overlap;
+  t.span.begin = reinterpret_cast<std::uintptr_t>(t.base);
+  t.span.end = t.span.begin + static_cast<std::uintptr_t>(bytes);
+  return Wrong::nothing;
+}
+
+[[gnu::cold]] std::unexpected<Error> explain(Wrong wrong, Tensor t, const std::string& name) {
+  const auto stride = [&](std::int64_t given) {
+    return " is " + std::to_string(given) + "; it must be 0 (contiguous) or at least " + std::to_string(t.inner) +
+           ", the elements of one head";
+  };
+  switch (wrong) {
+    case Wrong::head_stride:
+      return refuse(name + "_head_stride" + stride(t.head_stride));
+    case Wrong::far_stride:
+      return refuse(name + " has a stride of 2^40 elements or more");
+    case Wrong::outer_stride:
+      return refuse(name + "'s outer stride" + stride(t.outer_stride));
+    case Wrong::null:
+      return refuse(name + " is NULL");
+    case Wrong::alignment:
+      return refuse(name + " is not aligned to the " + std::to_string(t.size) + " bytes of an element");
+    case Wrong::reach:
+      return refuse(name + " has strides that reach past the end of memory");
+    case Wrong::overlap:
+    case Wrong::nothing:
+      break;
+  }
+  return refuse(name + " has strides under which its own elements overlap");
+}
+
+// The buffers of a call, those that are written first.
+enum Buffer : std::size_t { workspace_, o_, out_, status_, q_, k_, v_, g_, in_, lengths_, reads_, writes_, buffers_ };
+constexpr std::size_t written_buffers = q_;
+constexpr const char* buffer_names[buffers_] = {"workspace",
+                                                "args->o",
+                                                "args->final_state",
+                                                "args->device_status",
+                                                "args->q",
+                                                "args->k",
+                                                "args->v",
+                                                "args->g",
+                                                "args->initial_state",
+                                                "shape->cu_seqlens",
+                                                "args->read_slots",
+                                                "args->write_slots"};
+
+[[gnu::cold]] std::unexpected<Error> explain_overlap(std::size_t written, std::size_t other) {
+  return refuse(std::string(buffer_names[written]) + " overlaps " + buffer_names[other] +
+                (written == out_ and other == in_
+                     ? "; states may be updated in place only at the same address with the same strides"
+                     : "; a buffer that is written must stand apart from all others"));
 }
 
 [[gnu::cold]] std::unexpected<Error> refuse_scalar(const char* name, float given, float low, float high) {
@@ -166,7 +208,7 @@ Result<void> read_launch(const glaive_plan& plan, const glaive_shape* given_shap
   if (not shape) return std::unexpected(shape.error());
   if (shape->cu_seqlens != nullptr and plan.device->is_host())
     if (auto checked = check_lengths(*shape); not checked) return checked;
-  return read_launch(plan, *shape, given_args, workspace, bytes, Span("", nullptr, 0), launch);
+  return read_launch(plan, *shape, given_args, workspace, bytes, Span(), launch);
 }
 
 Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const glaive_args* given_args,
@@ -188,24 +230,47 @@ Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const 
 
   const std::int64_t h = problem.heads.count(), hkv = problem.kv_heads.count();
   const std::int64_t k = problem.k.count(), v = problem.v.count();
-  const auto state_slots = [&](const void* base) { return base == nullptr ? 0 : slots; };
-  Tensor tensors[] = {
-      {"args->q", a.q, shape.tokens, h, k, a.q_token_stride, a.q_head_stride, problem.io},
-      {"args->k", a.k, shape.tokens, hkv, k, a.k_token_stride, a.k_head_stride, problem.io},
-      {"args->v", a.v, shape.tokens, hkv, v, a.v_token_stride, a.v_head_stride, problem.io},
-      {"args->g", a.g, shape.tokens, hkv, k, a.g_token_stride, a.g_head_stride, problem.gate},
-      {"args->o", a.o, shape.tokens, h, v, a.o_token_stride, a.o_head_stride, problem.io, true},
-      {"args->initial_state", a.initial_state, state_slots(a.initial_state), hkv, k * v, a.initial_state_slot_stride,
-       a.initial_state_head_stride, problem.state},
-      {"args->final_state", a.final_state, state_slots(a.final_state), hkv, k * v, a.final_state_slot_stride,
-       a.final_state_head_stride, problem.state, true},
+  const std::int64_t io = bytes_of(problem.io), gate = bytes_of(problem.gate), state = bytes_of(problem.state);
+  Words& words = launch.words;
+  Span spans[buffers_];
+  // One tensor after the other, so that each stays in registers; the words and spans are all that is kept.
+  struct {
+    Wrong wrong;
+    Buffer buffer;
+    Tensor tensor;
+  } bad;
+  const auto take = [&](Buffer buffer, Arg base, Arg outer, Arg head, Tensor t) __attribute__((always_inline)) {
+    if (const Wrong wrong = check(t, buffer < written_buffers); wrong != Wrong::nothing) [[unlikely]] {
+      bad = {wrong, buffer, t};
+      return false;
+    }
+    words.set_pointer(base, t.base);
+    words[outer] = static_cast<std::uint64_t>(t.outer_stride);
+    words[head] = static_cast<std::uint64_t>(t.head_stride);
+    spans[buffer] = t.span;
+    return true;
   };
-  for (Tensor& tensor : tensors)
-    if (auto checked = check(tensor); not checked) return checked;
-  const auto& [q, kk, vv, g, o, in, out] = tensors;
+  const bool taken =
+      take(q_, Arg::q, Arg::q_token, Arg::q_head,
+           {a.q, shape.tokens, h, k, a.q_token_stride, a.q_head_stride, io}) and
+      take(k_, Arg::k, Arg::k_token, Arg::k_head,
+           {a.k, shape.tokens, hkv, k, a.k_token_stride, a.k_head_stride, io}) and
+      take(v_, Arg::v, Arg::v_token, Arg::v_head,
+           {a.v, shape.tokens, hkv, v, a.v_token_stride, a.v_head_stride, io}) and
+      take(g_, Arg::g, Arg::g_token, Arg::g_head,
+           {a.g, shape.tokens, hkv, k, a.g_token_stride, a.g_head_stride, gate}) and
+      take(o_, Arg::o, Arg::o_token, Arg::o_head,
+           {a.o, shape.tokens, h, v, a.o_token_stride, a.o_head_stride, io}) and
+      take(in_, Arg::state_in, Arg::state_in_slot, Arg::state_in_head,
+           {a.initial_state, a.initial_state == nullptr ? 0 : slots, hkv, k * v, a.initial_state_slot_stride,
+            a.initial_state_head_stride, state}) and
+      take(out_, Arg::state_out, Arg::state_out_slot, Arg::state_out_head,
+           {a.final_state, a.final_state == nullptr ? 0 : slots, hkv, k * v, a.final_state_slot_stride,
+            a.final_state_head_stride, state});
+  if (not taken) return explain(bad.wrong, bad.tensor, buffer_names[bad.buffer]);
 
   launch.extents = shape.extents(problem, device.workers());
-  const auto needed = static_cast<std::size_t>(workspace_bytes(plan.kernel->plan(), launch.extents));
+  const auto needed = static_cast<std::size_t>(plan.workspace_bytes(launch.extents));
   if (bytes < needed)
     return refuse("workspace_bytes is " + std::to_string(bytes) + "; this call needs " + std::to_string(needed));
   if (needed > 0 and workspace == nullptr)
@@ -213,34 +278,22 @@ Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const 
   if (not is_aligned(workspace, workspace_alignment))
     return refuse("workspace is not aligned to " + std::to_string(workspace_alignment) + " bytes");
 
-  const bool in_place =
-      in.base == out.base and in.outer_stride == out.outer_stride and in.head_stride == out.head_stride;
-  const Span written[] = {{"workspace", workspace, static_cast<std::int64_t>(needed)},
-                          o.span(),
-                          out.span(),
-                          {"args->device_status", a.device_status, 4}};
-  const Span others[] = {q.span(),
-                         kk.span(),
-                         vv.span(),
-                         g.span(),
-                         in_place ? Span(in.name, nullptr, 0) : in.span(),
-                         {"shape->cu_seqlens", shape.cu_seqlens, (shape.sequences + 1) * 4},
-                         {"args->read_slots", a.read_slots, shape.sequences * 4},
-                         {"args->write_slots", a.write_slots, shape.sequences * 4}};
-  for (const Span& span : {written[0], written[1]})
-    if (span.overlaps(pool)) return refuse(std::string(span.name) + " overlaps " + pool.name);
-  for (std::size_t i = 0; i < std::size(written); ++i) {
-    const auto clash = [&](const Span& other) {
-      return refuse(std::string(written[i].name) + " overlaps " + other.name +
-                    (written[i].name == out.name and other.name == in.name
-                         ? "; states may be updated in place only at the same address with the same strides"
-                         : "; a buffer that is written must stand apart from all others"));
-    };
-    for (const Span& other : others)
-      if (written[i].overlaps(other)) return clash(other);
-    for (std::size_t j = i + 1; j < std::size(written); ++j)
-      if (written[i].overlaps(written[j])) return clash(written[j]);
-  }
+  spans[workspace_] = {workspace, static_cast<std::int64_t>(needed)};
+  spans[status_] = {a.device_status, 4};
+  spans[lengths_] = {shape.cu_seqlens, (shape.sequences + 1) * 4};
+  spans[reads_] = {a.read_slots, shape.sequences * 4};
+  spans[writes_] = {a.write_slots, shape.sequences * 4};
+  const bool in_place = a.initial_state == a.final_state and
+                        words[Arg::state_in_slot] == words[Arg::state_out_slot] and
+                        words[Arg::state_in_head] == words[Arg::state_out_head];
+  if (in_place) spans[in_] = {};
+  if (spans[workspace_].overlaps(pool)) return refuse("workspace overlaps the pool's memory");
+  if (spans[o_].overlaps(pool)) return refuse("args->o overlaps the pool's memory");
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < written_buffers; ++i)
+#pragma GCC unroll 12
+    for (std::size_t j = i + 1; j < buffers_; ++j)
+      if (spans[i].overlaps(spans[j])) return explain_overlap(i, j);
 
   constexpr float largest = std::numeric_limits<float>::max(), smallest = std::numeric_limits<float>::min();
   constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -251,19 +304,6 @@ Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const 
   if (not(tau >= smallest and tau <= largest)) return refuse_scalar("gate_tau", tau, smallest, largest);
   if (not(clamp <= 0)) return refuse_scalar("gate_clamp", clamp, -infinity, 0);
 
-  Words& words = launch.words;
-  const auto set = [&](const Tensor& tensor, Arg base, Arg outer, Arg head) {
-    words.set_pointer(base, tensor.base);
-    words[outer] = static_cast<std::uint64_t>(tensor.outer_stride);
-    words[head] = static_cast<std::uint64_t>(tensor.head_stride);
-  };
-  set(q, Arg::q, Arg::q_token, Arg::q_head);
-  set(kk, Arg::k, Arg::k_token, Arg::k_head);
-  set(vv, Arg::v, Arg::v_token, Arg::v_head);
-  set(g, Arg::g, Arg::g_token, Arg::g_head);
-  set(o, Arg::o, Arg::o_token, Arg::o_head);
-  set(in, Arg::state_in, Arg::state_in_slot, Arg::state_in_head);
-  set(out, Arg::state_out, Arg::state_out_slot, Arg::state_out_head);
   words.set_pointer(Arg::read_slots, a.read_slots);
   words.set_pointer(Arg::write_slots, a.write_slots);
   words.set_pointer(Arg::cu_seqlens, shape.cu_seqlens);

@@ -7,15 +7,15 @@ namespace glaive::c_abi {
 
 /// The bytes of a buffer. An absent one begins past where it ends, and so overlaps nothing.
 struct Span {
-  const char* name;
   std::uintptr_t begin = UINTPTR_MAX, end = 0;
 
-  Span(const char* of, const void* base, std::int64_t bytes) : name(of) {
+  Span() = default;
+  Span(const void* base, std::int64_t bytes) {
     if (base == nullptr or bytes == 0) return;
     begin = reinterpret_cast<std::uintptr_t>(base);
     end = begin + static_cast<std::uintptr_t>(bytes);
   }
-  bool overlaps(const Span& other) const { return (begin < other.end) & (other.begin < end); }
+  bool overlaps(const Span& other) const { return begin < other.end and other.begin < end; }
 };
 
 /// The extents of a call. `tokens` is the total; the ragged form stays the caller's array.

@@ -181,7 +181,7 @@ glaive_status glaive_plan_workspace(const glaive_plan* plan, const glaive_shape*
     const auto what = read_shape(shape, plan->problem);
     if (not what) return std::unexpected(what.error());
     const Extents extents = what->extents(plan->problem, plan->device->workers());
-    *bytes = static_cast<size_t>(workspace_bytes(plan->kernel->plan(), extents));
+    *bytes = static_cast<size_t>(plan->workspace_bytes(extents));
     return {};
   });
 }

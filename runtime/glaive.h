@@ -365,7 +365,7 @@ typedef struct glaive_batch glaive_batch;
 
 typedef struct glaive_batch_config {
   size_t size;
-  int64_t max_sequences; /* at most the pool's */
+  int64_t max_sequences; /* 1 to 2^24 */
   int64_t max_tokens;    /* of all sequences together, up to 2^31-1 */
   int64_t max_longest;   /* of one sequence; 0 = max_tokens */
 } glaive_batch_config;

@@ -95,7 +95,7 @@ Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, c
   call.device_status = batch.device_status();
   const CallShape shape = {batch.sequences().count(), batch.tokens().count(), batch.longest().count(),
                            batch.cu_seqlens()};
-  const Span memory = {"the pool's memory", pool.memory(), static_cast<std::int64_t>(pool.layout().bytes)};
+  const Span memory = {pool.memory(), static_cast<std::int64_t>(pool.layout().bytes)};
   Launch launch;
   if (auto read = read_launch(plan, shape, &call, workspace, bytes, memory, launch); not read) return read;
 

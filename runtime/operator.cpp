@@ -43,6 +43,8 @@ Result<std::unique_ptr<glaive_plan>> PlanMaker::make(Bucket bucket) {
                         to_string(key.bucket) + " on " + key.device + ", " + key.policy + skipped + "\n  " +
                         to_string((*kernel)->plan());
     plan->takes = args_taken((*kernel)->plan());
+    if (__builtin_mul_overflow(scratch_bytes_per_worker((*kernel)->plan()), device_->workers(), &plan->scratch_bytes))
+      plan->scratch_bytes = INT64_MAX;
     plan->default_scale = 1.0f / std::sqrt(static_cast<float>(problem_.k.count()));
     return plan;
   }

@@ -28,23 +28,24 @@ constexpr std::uint32_t pack_version = 1;
 constexpr std::size_t header_bytes = 64;
 constexpr std::uint32_t most_code_objects = 256;
 
-constexpr std::int64_t work_edges[] = {1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096};
-constexpr std::int64_t token_edges[] = {0, 2, 16, 64, 256, 1024, 4096, 16384, 65536};
+constexpr std::int32_t work_edges[] = {1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096};
+constexpr std::int32_t token_edges[] = {0, 2, 16, 64, 256, 1024, 4096, 16384, 65536};
 static_assert(std::size(work_edges) == work_buckets and std::size(token_edges) == token_buckets);
 
 std::uint64_t checksum(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
-/// Without a branch: the edges are few, and this is on the path of a launch.
+/// Without a branch and in 32 bits, of which a vector compares several at once: this is on the path of a launch.
 template <std::size_t N>
-std::uint8_t range_of(std::int64_t value, const std::int64_t (&edges)[N]) {
-  std::size_t passed = 0;
-  for (std::size_t i = 1; i < N; ++i) passed += value >= edges[i];
-  return static_cast<std::uint8_t>(passed);
+std::uint8_t range_of(std::int64_t value, const std::int32_t (&edges)[N]) {
+  const auto clamped = static_cast<std::int32_t>(std::min<std::int64_t>(value, INT32_MAX));
+  std::int32_t passed = -1;
+  for (const std::int32_t edge : edges) passed += clamped >= edge;
+  return static_cast<std::uint8_t>(std::max(passed, 0));
 }
 
-std::string range_text(std::uint8_t index, std::span<const std::int64_t> edges) {
+std::string range_text(std::uint8_t index, std::span<const std::int32_t> edges) {
   if (index + std::size_t{1} >= edges.size()) return std::to_string(edges.back()) + "..";
-  const std::int64_t low = edges[index], high = edges[index + 1] - 1;
+  const std::int32_t low = edges[index], high = edges[index + 1] - 1;
   return low == high ? std::to_string(low) : std::to_string(low) + ".." + std::to_string(high);
 }
 

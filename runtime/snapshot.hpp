@@ -6,7 +6,7 @@
 namespace glaive {
 
 // A snapshot is one sequence on its own: its position, and what its slot holds in every plane. Little-endian:
-//   header, with the pool's geometry and a checksum over itself
+//   header, a page with the pool's geometry and a checksum over itself
 //   payload: the slot's bytes of each plane, one plane after the other; nothing for a zero state
 //   checksum over the payload, seeded with the header's
 // Planes have no padding in it, so that a snapshot fits every pool of the same geometry, whatever its size.
@@ -23,7 +23,6 @@ struct SnapshotHeader {
   Tokens position;
   bool zero_state = false;
   std::uint64_t checksum = 0;
-  std::size_t bytes = 0;  ///< of the header
 
   std::size_t payload_bytes() const;
   std::size_t total_bytes() const;

@@ -15,8 +15,8 @@ enum class Status : int {
   untrusted = 5,         ///< a file of native code that others could have written
   io_error = 6,          ///< the operating system refused a read or write
   out_of_memory = 7,
-  wrong_device = 8,  ///< code made for another target than this machine
-  failed = 9,        ///< a compiler, loader or kernel failed; the message says which
+  wrong_device = 8,   ///< code made for another target than this machine
+  failed = 9,         ///< a compiler, loader or kernel failed; the message says which
   out_of_slots = 10,  ///< a pool has no slot, or no sequence, left; nothing has changed
   stale = 11,         ///< a sequence that was released, or never was
   foreign = 12,       ///< a sequence of another pool, or a snapshot of another shape

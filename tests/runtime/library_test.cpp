@@ -75,6 +75,22 @@ TEST_CASE("library: the first example prints the norm of o, and a sentence where
   CHECK(run_command(FIRST_CALL " " + pack + ".none 'H4 K8 V8'").exit == 1);
 }
 
+TEST_CASE("library: the example of prefill and decode compares them with one forward") {
+  Folder folder;
+  PackEntry entries[] = {kernel_entry(), kernel_entry()};
+  entries[1].key.problem = "step H4 Hkv2 K8 V8 f32";
+  REQUIRE(add_to_pack(folder / "p.pack", entries).has_value());
+  const std::string example = EXAMPLES "/02_prefill_then_decode ";
+  const Output good = run_command(example + (folder / "p.pack").string() + " 'H4 Hkv2 K8 V8 f32'");
+  INFO(good.text);
+  CHECK(good.exit == 0);
+  CHECK(contains(good.text, "40 + 24 tokens differ by"));
+  REQUIRE(add_to_pack(folder / "forward.pack", {entries, 1}).has_value());
+  const Output bad = run_command(example + (folder / "forward.pack").string() + " 'H4 Hkv2 K8 V8 f32'");
+  CHECK(bad.exit == 1);
+  CHECK(contains(bad.text, "no kernel for `step H4 Hkv2 K8 V8 f32`"));
+}
+
 TEST_CASE("library: the header is C99 and C++17, the wrapper C++17") {
   const std::string include = " -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I" HEADER_ROOT " " HEADER_ROOT;
   const auto compiles = [&](const std::string& command) {
