@@ -1,7 +1,6 @@
 #include "runtime/files.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,32 +12,6 @@
 
 namespace glaive {
 namespace {
-
-/// A write past the limit on file sizes raises SIGXFSZ, which by default ends the process: held back here, so that the
-/// write fails with EFBIG like any other.
-class FileSizeSignalHeld {
- public:
-  FileSizeSignalHeld() {
-    sigset_t pending;
-    sigemptyset(&pending);
-    sigpending(&pending);
-    was_pending_ = sigismember(&pending, SIGXFSZ) == 1;
-    sigemptyset(&set_);
-    sigaddset(&set_, SIGXFSZ);
-    pthread_sigmask(SIG_BLOCK, &set_, &before_);
-  }
-  FileSizeSignalHeld(const FileSizeSignalHeld&) = delete;
-  ~FileSizeSignalHeld() {
-    const timespec now = {};
-    while (not was_pending_ and sigtimedwait(&set_, nullptr, &now) < 0 and errno == EINTR) {
-    }
-    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-
- private:
-  sigset_t set_, before_;
-  bool was_pending_ = false;
-};
 
 /// Removes a file unless told that it has found its place.
 struct Temporary {
@@ -60,11 +33,38 @@ int write_all(int fd, std::span<const std::byte> bytes) {
   return 0;
 }
 
+std::filesystem::path folder_of(const std::filesystem::path& path) {
+  return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+}
+
 }  // namespace
 
 std::unexpected<Error> io_failure(std::string_view doing, const std::filesystem::path& path, int error) {
   const Status status = error == ENOENT ? Status::not_found : Status::io_error;
   return fail(status, std::string(doing) + " " + path.string() + ": " + std::generic_category().message(error));
+}
+
+bool names_shortage(std::string_view message) {
+  for (const int error : {EMFILE, ENFILE, ENOMEM, EAGAIN, ENOSPC, EDQUOT, EFBIG, EIO, EACCES, EPERM})
+    if (message.ends_with(std::generic_category().message(error))) return true;
+  return false;
+}
+
+FileSizeSignalHeld::FileSizeSignalHeld() {
+  sigset_t pending;
+  sigemptyset(&pending);
+  sigpending(&pending);
+  was_pending_ = sigismember(&pending, SIGXFSZ) == 1;
+  sigemptyset(&set_);
+  sigaddset(&set_, SIGXFSZ);
+  pthread_sigmask(SIG_BLOCK, &set_, &before_);
+}
+
+FileSizeSignalHeld::~FileSizeSignalHeld() {
+  const timespec now = {};
+  while (not was_pending_ and sigtimedwait(&set_, nullptr, &now) < 0 and errno == EINTR) {
+  }
+  pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 }
 
 int Descriptor::close() {
@@ -110,11 +110,36 @@ Result<FileLock> FileLock::take(const std::filesystem::path& path) {
   return FileLock(std::move(file));
 }
 
+Result<std::filesystem::path> follow_links(const std::filesystem::path& path) {
+  constexpr int most_links = 40;  // as the kernel
+  auto file = path;
+  for (int links = 0;; ++links) {
+    std::error_code error;
+    if (not std::filesystem::is_symlink(file, error)) return file;
+    const auto target = std::filesystem::read_symlink(file, error);
+    if (error or links == most_links) return io_failure("cannot follow", path, error ? error.value() : ELOOP);
+    file = file.parent_path() / target;
+  }
+}
+
+Result<void> check_replaceable(const std::filesystem::path& path) {
+  Temporary probe{path.string() + ".probe-" + std::to_string(getpid())};
+  unlink(probe.path.c_str());
+  const Descriptor file(::open(probe.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (file) return {};
+  const int error = errno;
+  probe.placed = true;  // nothing of ours to remove
+  return fail(Status::io_error, io_failure("cannot make a file in", folder_of(path), error).error().message);
+}
+
 Result<void> replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+  struct stat old = {};
+  const bool replaces = stat(path.c_str(), &old) == 0;
+  const mode_t mode = replaces ? old.st_mode & 07777 & ~static_cast<mode_t>(S_IWGRP | S_IWOTH) : 0644;
   // One name suffices, as the lock lets in one writer; what a killed one left is taken away.
   Temporary temporary{path.string() + ".tmp"};
   unlink(temporary.path.c_str());
-  Descriptor file(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
+  Descriptor file(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
   if (not file) {
     const int error = errno;
     temporary.placed = true;  // nothing of ours to remove
@@ -124,18 +149,14 @@ Result<void> replace_file(const std::filesystem::path& path, std::span<const std
     const FileSizeSignalHeld held;
     if (const int error = write_all(file.get(), bytes)) return io_failure("cannot write", temporary.path, error);
   }
+  if (replaces and fchmod(file.get(), mode) != 0) return io_failure("cannot set the mode of", temporary.path, errno);
   if (fsync(file.get()) != 0) return io_failure("cannot flush to disk", temporary.path, errno);
   if (file.close() != 0) return io_failure("cannot close", temporary.path, errno);
   if (rename(temporary.path.c_str(), path.c_str()) != 0) return io_failure("cannot put in place", path, errno);
   temporary.placed = true;
 
-  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  const Descriptor folder_file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (not folder_file or fsync(folder_file.get()) != 0) {
-    // Some file systems cannot flush a folder; the new pack is in place all the same.
-    if (errno != EINVAL and errno != ENOSYS and errno != EACCES)
-      return io_failure("cannot flush to disk", folder, errno);
-  }
+  const Descriptor folder(::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder) static_cast<void>(fsync(folder.get()));
   return {};
 }
 
