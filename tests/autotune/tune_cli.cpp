@@ -1,3 +1,5 @@
+#include <sys/mount.h>
+
 #include <nlohmann/json.hpp>
 
 #include "autotune/cache.hpp"
@@ -52,6 +54,56 @@ TEST_CASE("glaive: bad values are one sentence and exit 2", "[tune][cli]") {
   CHECK(run(folder, {"bench"}).exit == 2);
   CHECK(run(folder, {"verify", "forward H1 K8 V8 @ B1 T8"}).exit == 2);
   CHECK_FALSE(std::filesystem::exists(folder / "cache/journal.sqlite"));
+}
+
+TEST_CASE("glaive: numbers out of range are refused with what is allowed", "[tune][cli]") {
+  const Folder folder;
+  for (const char* threads : {"-3", "1025", "many", "99999999999999999999", "1.5", ""}) {
+    const auto ended = run(folder, {"tune", "--threads", threads});
+    CHECK(ended.exit == 2);
+    CHECK(ended.err == fmt::format("glaive: --threads {}: it is 0 (all) or 1 to 1024\n", threads));
+  }
+  for (const char* seed : {"-1", "99999999999999999999", "x", "1 "}) {
+    const auto ended = run(folder, {"verify", "forward H1 K8 V8 @ B1 T8", "--variant", "chunk", "--seed", seed});
+    CHECK(ended.exit == 2);
+    CHECK(ended.err == fmt::format("glaive: --seed {}: it is 0 to 18446744073709551615\n", seed));
+  }
+}
+
+TEST_CASE("glaive: output that is lost is no success", "[tune][cli]") {
+  const Folder folder;
+  for (const char* words : {"doctor > /dev/full", "--help > /dev/full", "--version > /dev/full"}) {
+    INFO(words);
+    const auto command =
+        fmt::format("GLAIVE_CACHE={0}/cache {1} {2} 2> {0}/err", folder.path().string(), GLAIVE_BINARY, words);
+    const int state = std::system(command.c_str());
+    CHECK(WEXITSTATUS(state) == 1);
+    CHECK_THAT(read_text(folder / "err"), Catch::StartsWith("glaive: the output cannot be written"));
+  }
+}
+
+TEST_CASE("glaive tune: a pack that cannot be written is told before any work", "[tune][cli]") {
+  const Folder folder;
+  const auto ended = run(folder, {"tune", "--pack", "/proc/nope/x.pack"});
+  CHECK(ended.exit == 1);
+  CHECK_THAT(ended.err, Catch::StartsWith("glaive: --pack /proc/nope/x.pack: ") and Catch::Contains("No such file"));
+  CHECK(std::ranges::count(ended.err, '\n') == 1);
+  CHECK_FALSE(std::filesystem::exists(folder / "cache/journal.sqlite"));
+}
+
+TEST_CASE("glaive bench: an earlier --json file stays until there is a new one", "[tune][cli]") {
+  const Folder folder;
+  const auto file = (folder / "out.json").string();
+  write_text(file, "earlier");
+  CHECK(run(folder, {"bench", "forward H1 K8 V8 f32 @ B1 T8", "--variant", "nosuch", "--json", file}).exit != 0);
+  CHECK(read_text(file) == "earlier");
+  const auto nowhere = run(folder, {"bench", "forward H1 K8 V8 f32 @ B1 T8", "--json", "/proc/nope/out.json"});
+  CHECK(nowhere.exit == 1);
+  CHECK_THAT(nowhere.err,
+             Catch::StartsWith("glaive: cannot write /proc/nope/out.json: ") and Catch::Contains("No such file"));
+  const auto in_folder = run(folder, {"bench", "forward H1 K8 V8 f32 @ B1 T8", "--json", folder.path().string()});
+  CHECK(in_folder.exit == 1);
+  CHECK_THAT(in_folder.err, Catch::Contains("Is a directory"));
 }
 
 TEST_CASE("glaive: a cache folder that is a file is one sentence and exit 1", "[tune][cli]") {
@@ -141,6 +193,63 @@ TEST_CASE("glaive verify: a correct variant passes on every gate distribution", 
   CHECK(one.exit == 0);
   CHECK_THAT(one.out, Catch::Contains("gates mixed, seed 7"));
   CHECK(run(folder, {"verify", line, "--variant", "chunk", "--gates", "nosuch"}).exit == 2);
+}
+
+TEST_CASE("glaive: an unsupported problem is exit 1 for every command, with what was given", "[tune][cli]") {
+  const Folder folder;
+  const std::vector<std::string> commands[] = {{"tune", "step H1 K16 V16 @ B1 T1"},
+                                               {"list", "step H1 K16 V16 @ B1 T1"},
+                                               {"bench", "step H1 K16 V16 @ B1 T1", "--variant", "chunk"},
+                                               {"verify", "step H1 K16 V16 @ B1 T1", "--variant", "chunk"},
+                                               {"inspect", "chunk", "--problem", "step H1 K16 V16"}};
+  for (const auto& words : commands) {
+    INFO(words.front());
+    const auto ended = run(folder, words);
+    CHECK(ended.exit == 1);
+    CHECK_THAT(ended.out + ended.err, Catch::Contains("step H1 K16 V16 f32") and Catch::Contains("`forward` only"));
+  }
+}
+
+TEST_CASE("glaive verify: a case that does not fit in memory says what it needs", "[tune][cli]") {
+  const Folder folder;
+  const auto ended = run(folder, {"verify", "forward H1024 K256 V256 f32 @ B1 T100000000", "--variant", "chunk"});
+  CHECK(ended.exit == 1);
+  CHECK_THAT(ended.err, Catch::Contains("needs ") and Catch::Contains(" GB are available"));
+}
+
+TEST_CASE("glaive tune: a lack of descriptors is told, and forgotten once it is over", "[tune][cli]") {
+  const Folder folder;
+  const auto words = fmt::format("tune '{}' --effort quick --threads 1 --quiet", line);
+  for (int descriptors = 7; descriptors < 16; ++descriptors) {
+    INFO(descriptors);
+    const auto state = std::system(fmt::format("ulimit -n {0}; GLAIVE_CACHE={1}/cache {2} {3} > {1}/out 2> {1}/err",
+                                               descriptors, folder.path().string(), GLAIVE_BINARY, words)
+                                       .c_str());
+    if (WEXITSTATUS(state) == 0) break;
+    CHECK(WEXITSTATUS(state) == 1);
+    CHECK_FALSE(read_text(folder / "err").empty());
+    CHECK(query(folder / "cache/journal.sqlite", "SELECT content FROM code WHERE result<>0").empty());
+  }
+  CHECK(run(folder, {"tune", line, "--effort", "quick", "--threads", "1"}).exit == 0);
+}
+
+TEST_CASE("glaive tune: a full cache folder is one sentence and exit 1", "[tune][cli]") {
+  if (geteuid() != 0) {
+    WARN("skipped: mounting a small tmpfs needs root");
+    return;
+  }
+  const Folder folder;
+  const auto small = folder / "cache";
+  std::filesystem::create_directory(small);
+  if (mount("tmpfs", small.c_str(), "tmpfs", 0, "size=256k,mode=0700") != 0) {
+    WARN("skipped: no tmpfs can be mounted here");
+    return;
+  }
+  const auto ended = run(folder, {"tune", line, "--effort", "quick", "--threads", "1", "--quiet"});
+  umount2(small.c_str(), MNT_DETACH);
+  CHECK(ended.exit == 1);
+  CHECK(std::ranges::count(ended.err, '\n') == 1);
+  CHECK_THAT(ended.err, Catch::Contains("disk is full"));
 }
 
 TEST_CASE("glaive tune: from nothing to a pack; the second run finds everything tuned", "[tune][cli]") {
@@ -244,6 +353,7 @@ TEST_CASE("glaive tune: a file size limit is one sentence and exit 1; without it
   const std::vector<std::string> words{"tune", line, "--effort", "quick", "--threads", "1", "--quiet"};
   const auto ended = Program(folder, folder / "cache", words, 150'000).wait();
   CHECK(ended.exit == 1);
+  CHECK_THAT(ended.err, Catch::Contains("the limit on file sizes (ulimit -f, 150000 bytes)"));
   CHECK(std::ranges::count(ended.err, '\n') == 1);
   const auto before = code_rows(folder);
   CHECK(run(folder, words).exit == 0);
