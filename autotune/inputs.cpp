@@ -7,6 +7,8 @@
 #include <limits>
 #include <string>
 
+#include "autotune/dtypes.hpp"
+
 namespace glaive {
 namespace {
 
@@ -224,11 +226,11 @@ void CounterRng::normals(std::uint64_t first, std::span<float> out) const {
 
 namespace {
 
-std::uint32_t guard_bits(std::int64_t i) { return 0x7fa50000u | static_cast<std::uint32_t>(i & 0xffff); }
+std::uint32_t guard_bits(std::int64_t i) { return 0x7fa07fa0u | static_cast<std::uint32_t>(i & 0x1f) * 0x10001u; }
 
-void store(float* at, std::uint32_t bits) { std::memcpy(at, &bits, sizeof bits); }
+void store(void* at, std::uint32_t bits) { std::memcpy(at, &bits, sizeof bits); }
 
-std::uint32_t load(const float* at) {
+std::uint32_t load(const void* at) {
   std::uint32_t bits;
   std::memcpy(&bits, at, sizeof bits);
   return bits;
@@ -236,31 +238,65 @@ std::uint32_t load(const float* at) {
 
 }  // namespace
 
-Guarded::Guarded(std::int64_t elements)
-    : storage_(std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(elements + 2 * guard_elements + 16))),
-      elements_(elements) {
+Guarded::Guarded(std::int64_t elements, DType type)
+    : type_(type),
+      elements_(elements),
+      bytes_(elements * size_of(type)),
+      storage_(
+          std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(bytes_ + 8 * guard_elements + 64))) {
   const auto address = reinterpret_cast<std::uintptr_t>(storage_.get());
-  data_ = storage_.get() + ((64 - address % 64) % 64) / sizeof(float) + guard_elements;
+  memory_ = storage_.get() + (64 - address % 64) % 64 + 4 * guard_elements;
+  if (type == DType::f32) {
+    values_ = reinterpret_cast<float*>(memory_);
+  } else {
+    copy_ = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(elements));
+    values_ = copy_.get();
+  }
   for (std::int64_t i = 0; i < guard_elements; ++i) {
-    store(data_ - 1 - i, guard_bits(i));
-    store(data_ + elements_ + i, guard_bits(~i));
+    store(memory_ - 4 - 4 * i, guard_bits(i));
+    store(memory_ + bytes_ + 4 * i, guard_bits(~i));
   }
   poison();
 }
 
 void Guarded::poison() {
-  for (std::int64_t i = 0; i < elements_; ++i) store(data_ + i, poison_bits);
+  for (std::int64_t i = 0; i < elements_; ++i) store(values_ + i, poison_bits);
+  pack();
+}
+
+void Guarded::pack() {
+  if (type_ == DType::f32) return;
+  for (std::int64_t i = 0; i < elements_; ++i) {
+    const std::uint16_t bits = is_poison(values_[i]) ? short_poison : narrow(values_[i], type_);
+    std::memcpy(memory_ + 2 * i, &bits, sizeof bits);
+  }
+  unpack();
+}
+
+void Guarded::unpack() {
+  if (type_ == DType::f32) return;
+  for (std::int64_t i = 0; i < elements_; ++i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, memory_ + 2 * i, sizeof bits);
+    const float value = widen(bits, type_);
+    store(values_ + i, bits == short_poison ? poison_bits : std::bit_cast<std::uint32_t>(value));
+  }
 }
 
 bool Guarded::guards_intact() const {
   for (std::int64_t i = 0; i < guard_elements; ++i)
-    if (load(data_ - 1 - i) != guard_bits(i) or load(data_ + elements_ + i) != guard_bits(~i)) return false;
+    if (load(memory_ - 4 - 4 * i) != guard_bits(i) or load(memory_ + bytes_ + 4 * i) != guard_bits(~i)) return false;
   return true;
 }
 
 std::uint64_t Guarded::checksum() const {
+  const auto size = static_cast<std::size_t>(size_of(type_));
   std::uint64_t sum = 0;
-  for (std::int64_t i = 0; i < elements_; ++i) sum = (sum ^ load(data_ + i)) * 0x100000001b3u;
+  for (std::int64_t i = 0; i < elements_; ++i) {
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, memory_ + i * static_cast<std::int64_t>(size), size);
+    sum = (sum ^ bits) * 0x100000001b3u;
+  }
   return sum;
 }
 
@@ -270,6 +306,7 @@ Call::Call(const Case& what_, Gates gates, std::uint64_t seed, Passing passing_)
     : what(what_),
       passing(passing_),
       scale(static_cast<float>(1 / std::sqrt(static_cast<double>(what.problem.k.count())))),
+      gate_clamp(passing == Passing::strided ? -8 : -std::numeric_limits<float>::infinity()),
       q_strides(strides_of(what.problem.heads.count(), what.problem.k.count(), passing == Passing::strided)),
       k_strides(strides_of(what.problem.kv_heads.count(), what.problem.k.count(), passing == Passing::strided)),
       v_strides(strides_of(what.problem.kv_heads.count(), what.problem.v.count(), passing == Passing::strided)),
@@ -281,13 +318,13 @@ Call::Call(const Case& what_, Gates gates, std::uint64_t seed, Passing passing_)
             : passing == Passing::strided ? what.shape.sequences().count() + 2
                                           : what.shape.sequences().count()),
       cu_seqlens(cumulative_lengths(what.shape)),
-      q(what.shape.total().count() * q_strides.token),
-      k(what.shape.total().count() * k_strides.token),
-      v(what.shape.total().count() * v_strides.token),
-      g(what.shape.total().count() * g_strides.token),
-      o(what.shape.total().count() * o_strides.token),
-      state_in(slots * state_slot),
-      state_out(slots * state_slot) {
+      q(what.shape.total().count() * q_strides.token, what.problem.io),
+      k(what.shape.total().count() * k_strides.token, what.problem.io),
+      v(what.shape.total().count() * v_strides.token, what.problem.io),
+      g(what.shape.total().count() * g_strides.token, what.problem.gate),
+      o(what.shape.total().count() * o_strides.token, what.problem.io),
+      state_in(slots * state_slot, what.problem.state),
+      state_out(slots * state_slot, what.problem.state) {
   const std::int64_t sequences = what.shape.sequences().count(), total = what.shape.total().count();
   const std::int64_t heads = what.problem.heads.count(), kv_heads = what.problem.kv_heads.count();
   const std::int64_t dim_k = what.problem.k.count(), dim_v = what.problem.v.count();
@@ -326,6 +363,7 @@ Call::Call(const Case& what_, Gates gates, std::uint64_t seed, Passing passing_)
       if (at != nullptr)
         rng.normals(row_index(b * kv_heads + h, dim_k * dim_v), {at, static_cast<std::size_t>(dim_k * dim_v)});
     }
+  for (Guarded* const tensor : {&q, &k, &v, &g, &state_in}) tensor->pack();
   poison_outputs();
 }
 
@@ -341,14 +379,14 @@ float* Call::final_state(std::int64_t sequence, std::int64_t kv_head) {
 
 Words Call::words() const {
   Words words;
-  words.set_pointer(Arg::q, q.data().data());
-  words.set_pointer(Arg::k, k.data().data());
-  words.set_pointer(Arg::v, v.data().data());
-  words.set_pointer(Arg::g, g.data().data());
-  words.set_pointer(Arg::o, o.data().data());
+  words.set_pointer(Arg::q, q.memory());
+  words.set_pointer(Arg::k, k.memory());
+  words.set_pointer(Arg::v, v.memory());
+  words.set_pointer(Arg::g, g.memory());
+  words.set_pointer(Arg::o, o.memory());
   if (passing != Passing::stateless) {
-    words.set_pointer(Arg::state_in, (passing == Passing::in_place ? state_out : state_in).data().data());
-    words.set_pointer(Arg::state_out, state_out.data().data());
+    words.set_pointer(Arg::state_in, (passing == Passing::in_place ? state_out : state_in).memory());
+    words.set_pointer(Arg::state_out, state_out.memory());
   }
   if (passing == Passing::strided) {
     words.set_pointer(Arg::read_slots, read_slots.data());
@@ -369,18 +407,21 @@ Words Call::words() const {
   set(Arg::longest, what.shape.longest().count());
   set(Arg::heads, what.problem.heads.count());
   set(Arg::kv_heads, what.problem.kv_heads.count());
+  set(Arg::slots, slots);
   words.set_scalar(Arg::scale, scale);
   words.set_scalar(Arg::gate_tau, gate_tau);
-  words.set_scalar(Arg::gate_clamp, -std::numeric_limits<float>::infinity());
+  words.set_scalar(Arg::gate_clamp, gate_clamp);
   return words;
 }
 
 void Call::poison_outputs() {
   o.poison();
-  if (passing == Passing::in_place)
+  if (passing == Passing::in_place) {
     std::ranges::copy(state_in.data(), state_out.data().begin());
-  else
+    state_out.pack();
+  } else {
     state_out.poison();
+  }
 }
 
 }  // namespace glaive

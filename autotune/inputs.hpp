@@ -42,24 +42,34 @@ class CounterRng {
   std::uint64_t key_;
 };
 
-/// A buffer of 32-bit elements between two guard zones, 64-byte aligned. The guards hold NaN patterns: a kernel that
-/// reads past the end and uses what it finds gives NaN.
+/// A tensor of any dtype between two guard zones, 64-byte aligned. The guards hold NaN patterns of every dtype: a
+/// kernel that reads past the end and uses what it finds gives NaN. Values are read and set as fp32 through data();
+/// with a 16-bit dtype that is a copy, which pack() and unpack() move to and from the memory that a kernel sees.
 class Guarded {
  public:
-  static constexpr std::int64_t guard_elements = 128;  ///< on each side
+  static constexpr std::int64_t guard_elements = 128;  ///< 32-bit words on each side
   static constexpr std::uint32_t poison_bits = 0x7fa0dead;
 
-  explicit Guarded(std::int64_t elements);  ///< poisoned
-  std::span<float> data() { return {data_, static_cast<std::size_t>(elements_)}; }
-  std::span<const float> data() const { return {data_, static_cast<std::size_t>(elements_)}; }
-  void poison();  ///< fills the data with a signalling NaN pattern
+  explicit Guarded(std::int64_t elements, DType type = DType::f32);  ///< poisoned
+  std::span<float> data() { return {values_, static_cast<std::size_t>(elements_)}; }
+  std::span<const float> data() const { return {values_, static_cast<std::size_t>(elements_)}; }
+  void* memory() { return memory_; }
+  const void* memory() const { return memory_; }
+  void pack();    ///< rounds data() to the dtype and hands it to memory(), poison included
+  void unpack();  ///< data() becomes what is in memory()
+  void poison();  ///< fills the tensor with a signalling NaN pattern
   bool guards_intact() const;
-  std::uint64_t checksum() const;  ///< of the data's bits
+  std::uint64_t checksum() const;  ///< of the memory's bits
 
  private:
-  std::unique_ptr<float[]> storage_;
-  float* data_ = nullptr;
-  std::int64_t elements_ = 0;
+  static constexpr std::uint16_t short_poison = 0x7fad;  // a NaN as bf16 and as f16
+
+  DType type_;
+  std::int64_t elements_ = 0, bytes_ = 0;
+  std::unique_ptr<std::byte[]> storage_;
+  std::unique_ptr<float[]> copy_;  // of 16-bit elements
+  std::byte* memory_ = nullptr;
+  float* values_ = nullptr;
 };
 
 /// Whether the bits are those of poison, so that this element was never written.
@@ -79,16 +89,18 @@ struct Strides {
   std::int64_t token = 0, head = 0;  ///< in elements
 };
 
-/// Every tensor of one call in f32: q [T,H,K], k,g [T,Hkv,K], v [T,Hkv,V], o [T,H,V] with the sequences one after the
-/// other on T, states [slots,Hkv,K,V] (or [slots,Hkv,V,K]). Signed inputs; the same seed gives the same numbers on any
-/// machine and under any Passing. q, k, v and the states are N(0,1), so that o is of order one. With gate=logit, g
-/// holds the logits that the gate distribution comes from (tau 16, clamp -inf). Padding holds poison.
+/// Every tensor of one call in the problem's dtypes: q [T,H,K], k,g [T,Hkv,K], v [T,Hkv,V], o [T,H,V] with the
+/// sequences one after the other on T, states [slots,Hkv,K,V] (or [slots,Hkv,V,K]). Signed inputs; the same seed gives
+/// the same numbers on any machine and under any Passing. q, k, v and the states are N(0,1), so that o is of order one.
+/// With gate=logit, g holds the logits that the gate distribution comes from (tau 16; clamp -8 when strided, else
+/// none). Padding holds poison.
 struct Call {
   static constexpr float gate_tau = 16;
 
   Case what;
   Passing passing = Passing::contiguous;
   float scale = 1;  ///< K^-0.5
+  float gate_clamp = 0;
   Strides q_strides, k_strides, v_strides, g_strides, o_strides;
   std::int64_t state_head = 0, state_slot = 0, slots = 0;
   std::vector<std::int32_t> cu_seqlens;               ///< [B+1], also for uniform shapes
@@ -102,6 +114,11 @@ struct Call {
   Words words() const;
   /// Before each run: o and the final states become poison (with in_place, the final states become the initial ones).
   void poison_outputs();
+  /// After each run: o and the final states can be read through data().
+  void read_outputs() {
+    o.unpack();
+    state_out.unpack();
+  }
 
   std::int64_t first_token(std::int64_t sequence) const { return cu_seqlens[static_cast<std::size_t>(sequence)]; }
   std::int64_t tokens(std::int64_t sequence) const { return first_token(sequence + 1) - first_token(sequence); }

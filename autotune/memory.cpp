@@ -39,12 +39,15 @@ double full_size_bytes(const Case& what) {
   constexpr double padding = 1.25;
   const auto& problem = what.problem;
   const auto number = [](auto quantity) { return static_cast<double>(quantity.count()); };
+  // A tensor of 16 bits has a copy in f32.
+  const auto bytes = [](DType type) { return type == DType::f32 ? 4.0 : 6.0; };
   const double heads = number(problem.heads), kv_heads = number(problem.kv_heads);
   const double k = number(problem.k), v = number(problem.v), tokens = number(what.shape.total());
-  const double out = tokens * heads * v, state = (number(what.shape.sequences()) + 2) * kv_heads * k * v;
-  const double in = tokens * (heads * k + kv_heads * (2 * k + v)) + state;
-  // Outputs are there three times: the kernel's, those of an earlier run, and the expected ones in f64.
-  return padding * (4 * in + (4 + 4 + 8) * (out + state));
+  const double o = tokens * heads * v, state = (number(what.shape.sequences()) + 2) * kv_heads * k * v;
+  const double tensors = bytes(problem.io) * (tokens * (heads * k + kv_heads * (k + v)) + o) +
+                         bytes(problem.gate) * tokens * kv_heads * k + bytes(problem.state) * 2 * state;
+  // Outputs are there twice more: those of an earlier run, and the expected ones in f64.
+  return padding * (tensors + (4 + 8) * (o + state));
 }
 
 double available_bytes() {

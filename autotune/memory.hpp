@@ -3,7 +3,7 @@
 
 namespace glaive {
 
-/// Bytes that running `what` at its full size takes: its tensors in f32, and what they are compared with in f64.
+/// Bytes that running `what` at its full size takes: its tensors, and what they are compared with in f64.
 double full_size_bytes(const Case& what);
 
 /// Bytes that this process could still get: what the machine has to spare, within the limits of the control group and

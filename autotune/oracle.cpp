@@ -7,9 +7,12 @@
 namespace glaive {
 namespace {
 
-double decay_of(float g, GateForm form) {
-  double x = g;
-  if (form == GateForm::logit) x = (std::min(x, 0.0) - std::log1p(std::exp(-std::abs(x)))) / Call::gate_tau;
+double decay_of(float gate, const Call& call) {
+  double x = gate;
+  if (call.what.problem.gate_form == GateForm::logit) {
+    const double log_sigmoid = std::min(x, 0.0) - std::log1p(std::exp(-std::abs(x)));
+    x = std::max<double>(log_sigmoid / Call::gate_tau, call.gate_clamp);
+  }
   return std::exp(x);
 }
 
@@ -55,7 +58,7 @@ Expected oracle(const Call& call) {
         for (std::int64_t n = 0; n < group; ++n) std::fill_n(o + n * call.o_strides.head, dim_v, 0.0);
         for (std::int64_t i = 0; i < dim_k; ++i) {
           double* const row = state.data() + i * dim_v;
-          update(row, value.data(), decay_of(g[i], problem.gate_form), k[i], dim_v);
+          update(row, value.data(), decay_of(g[i], call), k[i], dim_v);
           for (std::int64_t n = 0; n < group; ++n)
             accumulate(o + n * call.o_strides.head, row,
                        call.scale * static_cast<double>(q[n * call.q_strides.head + i]), dim_v);

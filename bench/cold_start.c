@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
                       .g = memory + 2 * k,
                       .v = memory + 3 * k,
                       .o = memory + 3 * k + v};
-  check(glaive_forward(plan, &shape, &args, workspace, bytes));
+  check(glaive_run(plan, &shape, &args, workspace, bytes));
   const double end = now_ms();
 
   int foreign = 0;

@@ -8,10 +8,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cerrno>
 #include <csignal>
-#include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "runtime/files.hpp"
@@ -49,9 +48,6 @@ Result<void> enable_tiles(const Target& target) {
 void pause() { _mm_pause(); }
 
 }  // namespace
-
-void Words::set_pointer(Arg arg, const void* pointer) { (*this)[arg] = reinterpret_cast<std::uintptr_t>(pointer); }
-void Words::set_scalar(Arg arg, float value) { (*this)[arg] = std::bit_cast<std::uint32_t>(value); }
 
 Result<LoadedCode> LoadedCode::load(const CodeObject& code) {
   if (code.format != CodeObject::Format::shared_object)
@@ -95,7 +91,8 @@ Result<LoadedCode::Entry> LoadedCode::entry(std::string_view name) const {
 struct WorkerPool::Impl {
   static constexpr int spins = 4000;  // tens of microseconds: bridges the gap between the stages of a plan
 
-  std::mutex callers;
+  // Not a mutex: free, it costs one exchange, and no call leaves the library.
+  std::atomic<std::uint32_t> running = 0;
   void (*body)(void*, std::int64_t, int) = nullptr;
   void* context = nullptr;
   std::int64_t tasks = 0;
@@ -105,6 +102,14 @@ struct WorkerPool::Impl {
   std::atomic<bool> stopping = false;
   alignas(64) std::atomic<std::uint32_t> ended = 0;  // as `epoch`, for the caller
   std::vector<std::thread> threads;
+
+  void enter() {
+    while (running.exchange(1, std::memory_order_acquire) != 0) running.wait(1, std::memory_order_relaxed);
+  }
+  void leave() {
+    running.store(0, std::memory_order_release);
+    running.notify_one();
+  }
 
   void take_tasks(int worker) noexcept {
     std::int64_t r = remaining.load(std::memory_order_acquire);
@@ -173,10 +178,14 @@ int WorkerPool::workers() const { return static_cast<int>(impl_->threads.size())
 
 void WorkerPool::run(std::int64_t tasks, void (*body)(void* context, std::int64_t task, int worker), void* context) {
   if (tasks <= 0) return;
-  const std::lock_guard one_run(impl_->callers);
-  if (impl_->threads.empty() or tasks == 1) {
+  if (impl_->threads.empty()) {
     for (std::int64_t task = 0; task < tasks; ++task) body(context, task, 0);
     return;
+  }
+  impl_->enter();
+  if (tasks == 1) {
+    body(context, 0, 0);
+    return impl_->leave();
   }
   impl_->body = body;
   impl_->context = context;
@@ -187,6 +196,7 @@ void WorkerPool::run(std::int64_t tasks, void (*body)(void* context, std::int64_
   impl_->wake();
   impl_->take_tasks(0);
   impl_->wait_for_change(impl_->ended, seen);
+  impl_->leave();
 }
 
 Result<CpuKernel> CpuKernel::load(const Plan& plan, std::span<const CodeObject> code) {
@@ -214,31 +224,72 @@ Result<CpuKernel> CpuKernel::load(const Plan& plan, std::span<const CodeObject> 
 }
 
 void CpuKernel::run(const Words& words, const Extents& extents, void* workspace, WorkerPool& pool) const {
-  Words all = words;
-  all.set_pointer(Arg::workspace, workspace);
-  all[Arg::sequences] = static_cast<std::uint64_t>(extents[Axis::sequences]);
-  all[Arg::tokens] = static_cast<std::uint64_t>(extents[Axis::tokens]);
-  all[Arg::longest] = static_cast<std::uint64_t>(extents[Axis::longest]);
-  all[Arg::heads] = static_cast<std::uint64_t>(extents[Axis::heads]);
-  all[Arg::kv_heads] = static_cast<std::uint64_t>(extents[Axis::kv_heads]);
+  Launch launch = {words, extents, workspace};
+  launch.words.set_pointer(Arg::workspace, workspace);
+  launch.words.set_extents(extents);
+  run(launch, pool);
+}
 
-  struct Launch {
+void CpuKernel::run(const Launch& launch, WorkerPool& pool) const {
+  struct Running {
     LoadedCode::Entry entry;
     std::byte* scratch;
     std::int64_t scratch_bytes;
     std::uint64_t words[arg_count];
-  } launch;
-  launch.scratch = static_cast<std::byte*>(workspace) + shared_workspace_bytes(plan_, extents);
-  launch.scratch_bytes = scratch_bytes_per_worker(plan_);
+  } running;
+  running.scratch = static_cast<std::byte*>(launch.workspace) + shared_workspace_bytes(plan_, launch.extents);
+  running.scratch_bytes = scratch_bytes_per_worker(plan_);
   for (std::size_t i = 0; i < plan_.stages.size(); ++i) {
     const Stage& stage = plan_.stages[i];
-    launch.entry = entries_[i];
-    for (std::size_t a = 0; a < stage.args.size(); ++a) launch.words[a] = all[stage.args[a]];
+    running.entry = entries_[i];
+    for (std::size_t a = 0; a < stage.args.size(); ++a) running.words[a] = launch.words[stage.args[a]];
     const auto one_task = [](void* context, std::int64_t task, int worker) {
-      const auto& l = *static_cast<const Launch*>(context);
-      l.entry(l.words, task, l.scratch + worker * l.scratch_bytes);
+      const auto& r = *static_cast<const Running*>(context);
+      r.entry(r.words, task, r.scratch + worker * r.scratch_bytes);
     };
-    pool.run(stage.tasks.at(extents), one_task, &launch);
+    pool.run(stage.tasks.at(launch.extents), one_task, &running);
+  }
+}
+
+namespace {
+
+class CpuDevice final : public Device {
+ public:
+  explicit CpuDevice(int threads) : Device(host_cpu_device(), threads), pool_(threads) {}
+
+  bool runs(const Target& target) const override { return check_runs_here(target).has_value(); }
+
+  Result<std::unique_ptr<const Kernel>> load(const Plan& plan, std::span<const CodeObject> code) override {
+    auto kernel = CpuKernel::load(plan, code);
+    if (not kernel) return std::unexpected(std::move(kernel).error());
+    return std::make_unique<const Loaded>(std::move(*kernel), pool_);
+  }
+
+ private:
+  class Loaded final : public Kernel {
+   public:
+    Loaded(CpuKernel kernel, WorkerPool& pool) : kernel_(std::move(kernel)), pool_(pool) {}
+    const Plan& plan() const override { return kernel_.plan(); }
+    Result<void> launch(const Launch& launch) const override {
+      kernel_.run(launch, pool_);
+      return {};
+    }
+
+   private:
+    CpuKernel kernel_;
+    WorkerPool& pool_;
+  };
+
+  WorkerPool pool_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<Device>> open_cpu(int threads) {
+  try {
+    return std::make_shared<CpuDevice>(threads);
+  } catch (const std::system_error& error) {
+    return fail(Status::failed, "cannot start " + std::to_string(threads) + " threads: " + error.what());
   }
 }
 

@@ -1,25 +1,13 @@
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
-#include "runtime/pack.hpp"
+#include "runtime/kernel.hpp"
 
 namespace glaive {
-
-/// The words of a call, by argument. A kernel gets those that its stage names.
-class Words {
- public:
-  std::uint64_t& operator[](Arg arg) { return values_[static_cast<std::size_t>(arg)]; }
-  std::uint64_t operator[](Arg arg) const { return values_[static_cast<std::size_t>(arg)]; }
-  void set_pointer(Arg arg, const void* pointer);
-  void set_scalar(Arg arg, float value);
-
- private:
-  std::uint64_t values_[arg_count] = {};
-};
 
 /// A shared object loaded from memory (memfd + dlopen), unloaded with its last owner.
 class LoadedCode {
@@ -34,10 +22,10 @@ class LoadedCode {
   std::shared_ptr<void> handle_;
 };
 
-/// Threads that run tasks. The calling thread is worker 0; a pool of one starts no thread. `run` hands out task numbers
-/// 0..tasks-1 dynamically, calls body(task, worker) and returns when all are done; one run at a time, callers queue. A
-/// body must not throw, nor run anything on its own pool. The constructor throws std::system_error when no thread can
-/// be had.
+/// Threads that run tasks. The calling thread is worker 0. `run` hands out task numbers 0..tasks-1 dynamically, calls
+/// body(task, worker) and returns when all are done; one run at a time, callers queue. A pool of one starts no thread
+/// and has no queue: every caller runs its own tasks. A body must not throw, nor run anything on its own pool. The
+/// constructor throws std::system_error when no thread can be had.
 class WorkerPool {
  public:
   explicit WorkerPool(int workers);
@@ -59,11 +47,15 @@ class CpuKernel {
   /// Runs every stage in order; fills in the words of the extents and the workspace itself. `workspace` holds
   /// workspace_bytes(plan, extents), 64-byte aligned; extents[workers] must equal pool.workers(). Nothing is allocated.
   void run(const Words& words, const Extents& extents, void* workspace, WorkerPool& pool) const;
+  void run(const Launch& launch, WorkerPool& pool) const;
 
  private:
   Plan plan_;
   std::vector<LoadedCode> code_;
   std::vector<LoadedCode::Entry> entries_;  // one per stage
 };
+
+/// The processor with a pool of `threads` workers. Fails with failed when a thread cannot be had.
+Result<std::shared_ptr<Device>> open_cpu(int threads);
 
 }  // namespace glaive

@@ -16,11 +16,6 @@ bool fits_threads(std::string_view policy, int threads) {
   return rest.substr(0, rest.find(' ')) == std::to_string(threads);
 }
 
-bool runs_here(const std::string& target_text) {
-  const auto target = parse_target(target_text);
-  return target and check_runs_here(*target);
-}
-
 }  // namespace
 
 std::string_view to_string(Match match) {
@@ -35,38 +30,52 @@ std::string_view to_string(Match match) {
   return "?";
 }
 
-std::vector<Candidate> candidates(const Pack& pack, const DeviceInfo& device, int threads, const Problem& problem,
-                                  Bucket bucket) {
+template <class Runs>
+void Candidates::add(std::size_t number, const Pack& pack, const DeviceInfo& device, int threads,
+                     const Problem& problem, Runs runs) {
   const std::string device_text = identity(device), target_text = to_string(device.target);
   const std::string problem_text = to_string(problem);
-
-  struct Ranked {
-    Match match;
-    bool foreign_target, foreign_threads;
-    int steps;
-    std::size_t age, index;
-    auto key() const { return std::tuple(match, foreign_target, foreign_threads, steps, age); }
-  };
-  std::vector<Ranked> ranked;
   std::map<std::string, bool> runnable;
   for (std::size_t i = 0; i < pack.size(); ++i) {
     const WinnerKey& key = pack.key(i);
     if (key.problem != problem_text) continue;
     auto known = runnable.find(key.target);
-    if (known == runnable.end()) known = runnable.emplace(key.target, runs_here(key.target)).first;
+    if (known == runnable.end()) {
+      const auto target = parse_target(key.target);
+      known = runnable.emplace(key.target, target and runs(*target)).first;
+    }
     if (not known->second) continue;
-
-    const bool foreign_threads = not fits_threads(key.policy, threads);
-    const int steps = distance(key.bucket, bucket);
-    const Match match = key.device != device_text            ? Match::other_device
-                        : steps == 0 and not foreign_threads ? Match::exact
-                                                             : Match::nearest;
-    ranked.push_back({match, key.target != target_text, foreign_threads, steps, pack.size() - i, i});
+    entries_.push_back({number, i, pack.size() - i, key.bucket, key.device != device_text, key.target != target_text,
+                        not fits_threads(key.policy, threads)});
   }
-  std::ranges::sort(ranked, {}, &Ranked::key);
+}
+
+Candidates::Candidates(std::span<const Pack* const> packs, const Device& device, const Problem& problem) {
+  const auto runs = [&](const Target& target) { return device.runs(target); };
+  for (std::size_t i = 0; i < packs.size(); ++i) add(i, *packs[i], device.info(), device.workers(), problem, runs);
+}
+
+Candidates::Candidates(const Pack& pack, const DeviceInfo& device, int threads, const Problem& problem) {
+  add(0, pack, device, threads, problem, [](const Target& target) { return check_runs_here(target).has_value(); });
+}
+
+std::vector<Candidate> Candidates::for_bucket(Bucket bucket) const {
+  const auto match = [&](const Entry& e) {
+    if (e.foreign_device) return Match::other_device;
+    return e.bucket == bucket and not e.foreign_threads ? Match::exact : Match::nearest;
+  };
+  std::vector<Entry> ranked = entries_;
+  std::ranges::sort(ranked, {}, [&](const Entry& e) {
+    return std::tuple(match(e), e.foreign_target, e.foreign_threads, distance(e.bucket, bucket), e.pack, e.age);
+  });
   std::vector<Candidate> found;
-  for (const Ranked& entry : ranked) found.push_back({entry.index, entry.match});
+  for (const Entry& entry : ranked) found.push_back({entry.index, match(entry), entry.pack});
   return found;
+}
+
+std::vector<Candidate> candidates(const Pack& pack, const DeviceInfo& device, int threads, const Problem& problem,
+                                  Bucket bucket) {
+  return Candidates(pack, device, threads, problem).for_bucket(bucket);
 }
 
 }  // namespace glaive

@@ -1,7 +1,8 @@
 #pragma once
+#include <span>
 #include <vector>
 
-#include "runtime/pack.hpp"
+#include "runtime/kernel.hpp"
 
 namespace glaive {
 
@@ -16,11 +17,32 @@ std::string_view to_string(Match match);
 struct Candidate {
   std::size_t index = 0;  ///< into the pack
   Match match = Match::exact;
+  std::size_t pack = 0;
 };
 
-/// The entries that can serve a problem on a device, the best first: by match, then the device's own target, the number
-/// of threads, the distance of the buckets, and age (the newest). Empty when the pack has no kernel for the problem
-/// that runs here.
+/// The entries of some packs that can serve a problem on a device, to be ranked for one bucket of shapes after another.
+class Candidates {
+ public:
+  Candidates(std::span<const Pack* const> packs, const Device& device, const Problem& problem);
+  Candidates(const Pack& pack, const DeviceInfo& device, int threads, const Problem& problem);
+  /// The best first: by match, then the device's own target, the number of threads, the distance of the buckets, the
+  /// order of the packs, and age (the newest).
+  std::vector<Candidate> for_bucket(Bucket bucket) const;
+
+ private:
+  struct Entry {
+    std::size_t pack, index, age;
+    Bucket bucket;
+    bool foreign_device, foreign_target, foreign_threads;
+  };
+  template <class Runs>
+  void add(std::size_t number, const Pack& pack, const DeviceInfo& device, int threads, const Problem& problem,
+           Runs runs);
+  std::vector<Entry> entries_;
+};
+
+/// Those of one pack, on the processor of this machine, for one bucket. Empty when the pack has no kernel for the
+/// problem that runs here.
 std::vector<Candidate> candidates(const Pack& pack, const DeviceInfo& device, int threads, const Problem& problem,
                                   Bucket bucket);
 

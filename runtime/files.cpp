@@ -13,15 +13,6 @@
 namespace glaive {
 namespace {
 
-/// Removes a file unless told that it has found its place.
-struct Temporary {
-  std::filesystem::path path;
-  bool placed = false;
-  ~Temporary() {
-    if (not placed) unlink(path.c_str());
-  }
-};
-
 int write_all(int fd, std::span<const std::byte> bytes) {
   while (not bytes.empty()) {
     const ssize_t written = write(fd, bytes.data(), bytes.size());
@@ -31,10 +22,6 @@ int write_all(int fd, std::span<const std::byte> bytes) {
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
   return 0;
-}
-
-std::filesystem::path folder_of(const std::filesystem::path& path) {
-  return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
 }
 
 }  // namespace
@@ -76,29 +63,33 @@ MappedFile::~MappedFile() {
   if (not bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
-Result<MappedFile> MappedFile::open_trusted(const std::filesystem::path& path) {
-  // Not blocking: a pipe in the pack's place must be refused below, not waited for.
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+Result<TrustedFile> TrustedFile::open(const std::filesystem::path& path, const FileKind& kind) {
+  // Not blocking: a pipe in the file's place must be refused below, not waited for.
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (not file) return io_failure("cannot open", path, errno);
   struct stat facts = {};
   if (fstat(file.get(), &facts) != 0) return io_failure("cannot examine", path, errno);
-  if (not S_ISREG(facts.st_mode)) return fail(Status::bad_pack, path.string() + " is not a regular file");
+  if (not S_ISREG(facts.st_mode)) return fail(kind.bad, path.string() + " is not a regular file");
   if (facts.st_uid != geteuid() and facts.st_uid != 0)
-    return fail(Status::untrusted, path.string() + " belongs to user " + std::to_string(facts.st_uid) +
-                                       ": native code is loaded only from files of root or of the user who runs it");
+    return fail(Status::untrusted, path.string() + " belongs to user " + std::to_string(facts.st_uid) + ": " +
+                                       kind.rule + " of root or of the user who runs it");
   if (facts.st_mode & (S_IWGRP | S_IWOTH)) {
     char mode[8];
     std::snprintf(mode, sizeof mode, "%04o", static_cast<unsigned>(facts.st_mode & 07777));
-    return fail(Status::untrusted,
-                path.string() + " can be written by others (mode " + mode +
-                    "): native code is loaded only from files that its owner alone can write; chmod go-w");
+    return fail(Status::untrusted, path.string() + " can be written by others (mode " + mode + "): " + kind.rule +
+                                       " that its owner alone can write; chmod go-w");
   }
+  return TrustedFile{std::move(file), static_cast<std::size_t>(facts.st_size)};
+}
+
+Result<MappedFile> MappedFile::open_trusted(const std::filesystem::path& path) {
+  const auto trusted = TrustedFile::open(path, pack_file);
+  if (not trusted) return std::unexpected(trusted.error());
   MappedFile mapped;
-  if (facts.st_size == 0) return mapped;
-  const auto size = static_cast<std::size_t>(facts.st_size);
-  void* const base = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (trusted->size == 0) return mapped;
+  void* const base = mmap(nullptr, trusted->size, PROT_READ, MAP_PRIVATE, trusted->file.get(), 0);
   if (base == MAP_FAILED) return io_failure("cannot map", path, errno);
-  mapped.bytes_ = {static_cast<const std::byte*>(base), size};
+  mapped.bytes_ = {static_cast<const std::byte*>(base), trusted->size};
   return mapped;
 }
 
@@ -122,42 +113,61 @@ Result<std::filesystem::path> follow_links(const std::filesystem::path& path) {
   }
 }
 
-Result<void> check_replaceable(const std::filesystem::path& path) {
-  Temporary probe{path.string() + ".probe-" + std::to_string(getpid())};
-  unlink(probe.path.c_str());
-  const Descriptor file(::open(probe.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (file) return {};
-  const int error = errno;
-  probe.placed = true;  // nothing of ours to remove
-  return fail(Status::io_error, io_failure("cannot make a file in", folder_of(path), error).error().message);
-}
-
-Result<void> replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+Result<Replacement> Replacement::guarded(const std::filesystem::path& path) {
   struct stat old = {};
   const bool replaces = stat(path.c_str(), &old) == 0;
   const mode_t mode = replaces ? old.st_mode & 07777 & ~static_cast<mode_t>(S_IWGRP | S_IWOTH) : 0644;
-  // One name suffices, as the lock lets in one writer; what a killed one left is taken away.
-  Temporary temporary{path.string() + ".tmp"};
-  unlink(temporary.path.c_str());
-  Descriptor file(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
-  if (not file) {
-    const int error = errno;
-    temporary.placed = true;  // nothing of ours to remove
-    return fail(Status::io_error, io_failure("cannot make", temporary.path, error).error().message);
-  }
-  {
-    const FileSizeSignalHeld held;
-    if (const int error = write_all(file.get(), bytes)) return io_failure("cannot write", temporary.path, error);
-  }
-  if (replaces and fchmod(file.get(), mode) != 0) return io_failure("cannot set the mode of", temporary.path, errno);
-  if (fsync(file.get()) != 0) return io_failure("cannot flush to disk", temporary.path, errno);
-  if (file.close() != 0) return io_failure("cannot close", temporary.path, errno);
-  if (rename(temporary.path.c_str(), path.c_str()) != 0) return io_failure("cannot put in place", path, errno);
-  temporary.placed = true;
+  // What a killed writer left is taken away.
+  const std::string temporary = path.string() + ".tmp";
+  unlink(temporary.c_str());
+  Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
+  if (not file) return fail(Status::io_error, io_failure("cannot make", temporary, errno).error().message);
+  Replacement replacement(path, temporary, std::move(file));
+  if (replaces and fchmod(replacement.descriptor(), mode) != 0)
+    return io_failure("cannot set the mode of", temporary, errno);
+  return replacement;
+}
 
-  const Descriptor folder(::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder) static_cast<void>(fsync(folder.get()));
+Result<Replacement> Replacement::unguarded(const std::filesystem::path& path) {
+  std::string temporary = path.string() + ".XXXXXX";
+  Descriptor file(mkostemp(temporary.data(), O_CLOEXEC));  // for the owner alone
+  if (not file) return fail(Status::io_error, io_failure("cannot make", temporary, errno).error().message);
+  return Replacement(path, temporary, std::move(file));
+}
+
+Replacement::~Replacement() {
+  if (not temporary_.empty()) unlink(temporary_.c_str());
+}
+
+Result<void> Replacement::write(std::span<const std::byte> bytes) {
+  const FileSizeSignalHeld held;
+  if (const int error = write_all(file_.get(), bytes)) return io_failure("cannot write", temporary_, error);
   return {};
+}
+
+Result<void> Replacement::place() {
+  if (fsync(file_.get()) != 0) return io_failure("cannot flush to disk", temporary_, errno);
+  if (file_.close() != 0) return io_failure("cannot close", temporary_, errno);
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) return io_failure("cannot put in place", path_, errno);
+  temporary_.clear();
+
+  const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
+  const Descriptor folder_file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder_file) static_cast<void>(fsync(folder_file.get()));
+  return {};
+}
+
+Result<void> check_replaceable(const std::filesystem::path& path) {
+  const auto replacement = Replacement::unguarded(path);
+  if (not replacement) return std::unexpected(replacement.error());
+  return {};
+}
+
+Result<void> replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+  auto replacement = Replacement::guarded(path);
+  if (not replacement) return std::unexpected(std::move(replacement).error());
+  if (auto written = replacement->write(bytes); not written) return written;
+  return replacement->place();
 }
 
 }  // namespace glaive

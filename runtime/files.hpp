@@ -48,6 +48,24 @@ class Descriptor {
   int fd_;
 };
 
+/// What a file is to be, for the errors of one that is not.
+struct FileKind {
+  Status bad;        ///< not a regular file
+  const char* rule;  ///< why it must be trusted
+};
+inline constexpr FileKind pack_file = {Status::bad_pack, "native code is loaded only from files"};
+inline constexpr FileKind snapshot_file = {Status::bad_snapshot, "states are restored only from files"};
+
+/// A file open for reading, with its size.
+struct TrustedFile {
+  Descriptor file;
+  std::size_t size = 0;
+
+  /// Fails with not_found, with untrusted when the file is not the caller's or root's, or group or others may write to
+  /// it, and with io_error.
+  static Result<TrustedFile> open(const std::filesystem::path& path, const FileKind& kind);
+};
+
 /// A file mapped read-only.
 class MappedFile {
  public:
@@ -59,8 +77,7 @@ class MappedFile {
   }
   ~MappedFile();
 
-  /// Fails with not_found, with untrusted when the file is not the caller's or root's, or group or others may write to
-  /// it, and with io_error.
+  /// As TrustedFile::open, of a pack.
   static Result<MappedFile> open_trusted(const std::filesystem::path& path);
   std::span<const std::byte> bytes() const { return bytes_; }
 
@@ -81,13 +98,35 @@ class FileLock {
 /// The file that a chain of symbolic links leads to, which need not exist; `path` itself when it is no link.
 Result<std::filesystem::path> follow_links(const std::filesystem::path& path);
 
-/// Whether replace_file could make its temporary file beside `path`; leaves nothing behind.
+/// A file that takes the place of `path` in one step: temporary file, fsync, rename, fsync of the folder. Unless
+/// placed, it vanishes, and the old file is as it was. A file system that cannot flush the folder is no error, as the
+/// new file is in place by then.
+class Replacement {
+ public:
+  /// The one temporary file of `path`: the caller holds the lock that guards it. It has the old file's mode less the
+  /// right of others to write.
+  static Result<Replacement> guarded(const std::filesystem::path& path);
+  /// A temporary file of its own name, so that writers need no lock: the last to be placed stays.
+  static Result<Replacement> unguarded(const std::filesystem::path& path);
+  Replacement(Replacement&& other) noexcept
+      : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})), file_(std::move(other.file_)) {}
+  ~Replacement();
+
+  Result<void> write(std::span<const std::byte> bytes);
+  int descriptor() const { return file_.get(); }
+  Result<void> place();
+
+ private:
+  Replacement(std::filesystem::path path, std::filesystem::path temporary, Descriptor file)
+      : path_(std::move(path)), temporary_(std::move(temporary)), file_(std::move(file)) {}
+  std::filesystem::path path_, temporary_;  // temporary_ is empty once placed
+  Descriptor file_;
+};
+
+/// Whether a file could be put in the place of `path`; leaves nothing behind.
 Result<void> check_replaceable(const std::filesystem::path& path);
 
-/// Puts `bytes` in the place of `path` in one step (temporary file, fsync, rename, fsync of the folder). The new file
-/// has the old one's mode less the right of others to write. On any error the old file is as it was and no temporary
-/// file is left; a file system that cannot flush the folder is none, as the new file is in place by then. The caller
-/// holds the lock that guards `path`.
+/// Puts `bytes` in the place of `path` by a guarded Replacement.
 Result<void> replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
 }  // namespace glaive

@@ -30,12 +30,16 @@ constexpr std::uint32_t most_code_objects = 256;
 
 constexpr std::int64_t work_edges[] = {1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096};
 constexpr std::int64_t token_edges[] = {0, 2, 16, 64, 256, 1024, 4096, 16384, 65536};
+static_assert(std::size(work_edges) == work_buckets and std::size(token_edges) == token_buckets);
 
 std::uint64_t checksum(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
-std::uint8_t range_of(std::int64_t value, std::span<const std::int64_t> edges) {
-  const auto above = std::upper_bound(edges.begin() + 1, edges.end(), value);
-  return static_cast<std::uint8_t>(above - edges.begin() - 1);
+/// Without a branch: the edges are few, and this is on the path of a launch.
+template <std::size_t N>
+std::uint8_t range_of(std::int64_t value, const std::int64_t (&edges)[N]) {
+  std::size_t passed = 0;
+  for (std::size_t i = 1; i < N; ++i) passed += value >= edges[i];
+  return static_cast<std::uint8_t>(passed);
 }
 
 std::string range_text(std::uint8_t index, std::span<const std::int64_t> edges) {
@@ -211,10 +215,14 @@ Result<std::filesystem::path> make_place(const std::filesystem::path& path) {
 
 }  // namespace
 
+Bucket bucket_of(std::int64_t work, std::int64_t tokens) {
+  return {range_of(work, work_edges), range_of(tokens, token_edges)};
+}
+
 Bucket bucket_of(const Extents& extents) {
   std::int64_t work = 0;
   if (__builtin_mul_overflow(extents[Axis::sequences], extents[Axis::kv_heads], &work)) work = INT64_MAX;
-  return {range_of(work, work_edges), range_of(extents[Axis::longest], token_edges)};
+  return bucket_of(work, extents[Axis::longest]);
 }
 
 std::string to_string(Bucket bucket) {

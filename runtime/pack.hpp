@@ -30,6 +30,13 @@ struct Bucket {
   std::uint8_t tokens = 0;
   friend bool operator==(Bucket, Bucket) = default;
 };
+inline constexpr std::size_t work_buckets = 15, token_buckets = 9, bucket_count = work_buckets * token_buckets;
+constexpr std::size_t index_of(Bucket bucket) { return bucket.work * token_buckets + bucket.tokens; }
+constexpr Bucket bucket_at(std::size_t index) {
+  return {static_cast<std::uint8_t>(index / token_buckets), static_cast<std::uint8_t>(index % token_buckets)};
+}
+/// work = sequences x kv heads, tokens = those of the longest sequence.
+Bucket bucket_of(std::int64_t work, std::int64_t tokens);
 Bucket bucket_of(const Extents& extents);
 std::string to_string(Bucket bucket);  ///< `work 4..7, tokens 1024..4095`
 int distance(Bucket a, Bucket b);      ///< steps along both axes; 0 = same

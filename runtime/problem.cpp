@@ -52,8 +52,6 @@ std::optional<std::int64_t> number_of(std::string_view digits, std::int64_t low,
 
 constexpr std::int64_t most_heads = 65536;
 constexpr std::int64_t most_channels = 512;
-constexpr std::int64_t most_sequences = std::int64_t{1} << 24;
-constexpr std::int64_t most_tokens = 0x7fffffff;
 
 struct ExtentWord {
   std::string_view prefix, meaning;
@@ -63,8 +61,8 @@ constexpr ExtentWord heads_word = {"H", "query heads", 1, most_heads};
 constexpr ExtentWord kv_heads_word = {"Hkv", "kv heads", 1, most_heads};
 constexpr ExtentWord k_word = {"K", "key channels", 1, most_channels};
 constexpr ExtentWord v_word = {"V", "value channels", 1, most_channels};
-constexpr ExtentWord sequences_word = {"B", "sequences", 1, most_sequences};
-constexpr ExtentWord tokens_word = {"T", "tokens of each sequence", 0, most_tokens};
+constexpr ExtentWord sequences_word = {"B", "sequences", 1, most_call_sequences};
+constexpr ExtentWord tokens_word = {"T", "tokens of each sequence", 0, most_call_tokens};
 
 /// Whether the word is an extent: the prefix followed by something that starts like a number, or by nothing.
 bool is_extent(const Word& word, const ExtentWord& extent) {
@@ -188,16 +186,16 @@ std::expected<std::vector<Tokens>, ParseError> lengths_of(const Word& word) {
   for (std::size_t begin = prefix.size(); begin <= word.text.size();) {
     const std::size_t end = std::min(word.text.find(',', begin), word.text.size());
     const Word part = {word.text.substr(begin, end - begin), word.column + begin};
-    const auto length = number_of(part.text, 0, most_tokens);
+    const auto length = number_of(part.text, 0, most_call_tokens);
     if (not length)
       return std::unexpected(at(part, "lens= lists the tokens of each sequence, whole numbers from 0 to " +
-                                          std::to_string(most_tokens) + " parted by commas, not " +
+                                          std::to_string(most_call_tokens) + " parted by commas, not " +
                                           in_quotes(part.text)));
     total += *length;
-    if (total > most_tokens)
-      return std::unexpected(at(part, "the lengths add up to more than " + std::to_string(most_tokens) + " tokens"));
-    if (static_cast<std::int64_t>(lengths.size()) == most_sequences)
-      return std::unexpected(at(part, "a shape has at most " + std::to_string(most_sequences) + " sequences"));
+    if (total > most_call_tokens)
+      return std::unexpected(at(part, "the lengths add up to more than " + std::to_string(most_call_tokens) + " tokens"));
+    if (static_cast<std::int64_t>(lengths.size()) == most_call_sequences)
+      return std::unexpected(at(part, "a shape has at most " + std::to_string(most_call_sequences) + " sequences"));
     lengths.push_back(Tokens(*length));
     begin = end + 1;
   }
@@ -243,8 +241,8 @@ std::expected<Shape, ParseError> shape_of(std::string_view text, std::size_t col
     return std::unexpected(
         at(end_of(text, column), std::string("the shape lacks ") + (sequences.value ? "T<n>" : "B<n>") +
                                      ": write B<sequences> T<tokens of each>, or lens=<tokens>,..."));
-  if (*tokens.value > 0 and *sequences.value > most_tokens / *tokens.value)
-    return std::unexpected(at(tokens.word, "B x T is more than " + std::to_string(most_tokens) + " tokens"));
+  if (*tokens.value > 0 and *sequences.value > most_call_tokens / *tokens.value)
+    return std::unexpected(at(tokens.word, "B x T is more than " + std::to_string(most_call_tokens) + " tokens"));
   return Shape::uniform(Sequences(*sequences.value), Tokens(*tokens.value));
 }
 
@@ -323,8 +321,8 @@ Result<void> validate(const Shape& shape) {
     for (std::int64_t b = 0; b < shape.sequences().count(); ++b)
       if (auto r = check_range(tokens_word, shape.length(b).count()); not r) return r;
   }
-  if (shape.total().count() > most_tokens)
-    return fail(Status::invalid_argument, "a call has at most " + std::to_string(most_tokens) +
+  if (shape.total().count() > most_call_tokens)
+    return fail(Status::invalid_argument, "a call has at most " + std::to_string(most_call_tokens) +
                                               " tokens in all its sequences, not " +
                                               std::to_string(shape.total().count()));
   return {};

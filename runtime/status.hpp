@@ -17,6 +17,12 @@ enum class Status : int {
   out_of_memory = 7,
   wrong_device = 8,  ///< code made for another target than this machine
   failed = 9,        ///< a compiler, loader or kernel failed; the message says which
+  out_of_slots = 10,  ///< a pool has no slot, or no sequence, left; nothing has changed
+  stale = 11,         ///< a sequence that was released, or never was
+  foreign = 12,       ///< a sequence of another pool, or a snapshot of another shape
+  lost = 13,          ///< a sequence whose state was overwritten by a batch that was not committed
+  out_of_order = 14,  ///< a call that the state of the batch or of the sequence does not allow now
+  bad_snapshot = 15,  ///< truncated, altered or newer, or no snapshot at all
 };
 
 /// One clear sentence: what was wrong, what was given, what is allowed.

@@ -7,13 +7,14 @@
 #if GLAIVE_HAVE_MLIR
 #include "templates/chunk/chunk.hpp"
 #include "templates/recurrent/recurrent.hpp"
+#include "templates/step/step.hpp"
 #endif
 
 namespace glaive {
 
 std::span<const Family* const> families() {
 #if GLAIVE_HAVE_MLIR
-  static const std::array<const Family*, 2> table = {&chunk_family(), &recurrent_family()};
+  static const std::array<const Family*, 3> table = {&chunk_family(), &recurrent_family(), &step_family()};
   return table;
 #else
   return {};

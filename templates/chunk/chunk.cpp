@@ -40,13 +40,26 @@ class Chunk {
 
   void emit(mlir::ModuleOp module) {
     forward.emit(module, "gla_chunk", [&](const Block& block) {
-      leaves(block);
-      for (int size = knobs[leaf]; size < knobs[C]; size *= 2) level(size);
-      forward.pack_v(block, knobs[C]);
-      forward.each_panel([&](const Panel& panel) {
-        outputs(block, panel);
-        update(block, panel);
-      });
+      const auto scan = [&](const Block& head) {
+        leaves(head);
+        for (int size = knobs[leaf]; size < knobs[C]; size *= 2) level(size);
+      };
+      if (forward.group() == 1) {
+        scan(block);
+        forward.pack_v(block, knobs[C]);
+        forward.each_panel([&](const Panel& panel) {
+          outputs(block, panel);
+          update(block, panel);
+        });
+      } else {
+        // Query heads one after the other on the same state; the key's half of the scan is made anew for each.
+        forward.pack_v(block, knobs[C]);
+        forward.each_head(block, [&](const Block& head) {
+          scan(head);
+          forward.each_panel([&](const Panel& panel) { outputs(head, panel); });
+        });
+        forward.each_panel([&](const Panel& panel) { update(block, panel); });
+      }
     });
   }
 
@@ -67,12 +80,12 @@ class Chunk {
         Values q(n), k(n), e(n), kr(n), next = sums;
         for (int t = 0; t < n; ++t) {
           Value token = b.add(first, t);
-          const auto in = [&](Value base, Value stride) {
-            return b.load_first(b.at(base, b.add(b.mul(token, stride), channel)), lanes);
+          const auto in = [&](const Rows& rows) {
+            return b.load_first(b.at(rows.base, b.add(b.mul(token, rows.row), channel)), lanes);
           };
-          q[t] = b.fmul(in(block.q, block.q_row), forward.scale());
-          k[t] = kr[t] = in(block.k, block.k_row);
-          e[t] = b.exp(in(block.g, block.g_row));
+          q[t] = b.fmul(in(block.q), forward.scale());
+          k[t] = kr[t] = in(block.k);
+          e[t] = forward.decay(in(block.g));
         }
         const auto dot = [&](int t, int s, Value x, Value y) {
           auto& sum = next[t * (t + 1) / 2 + s];
@@ -225,15 +238,16 @@ class Chunk {
     const std::int64_t panels = at.panels.count(), share = ceil_div(knobs[C], panels);
     b.loop(b.i64(0), b.i64(share), 1, [&](Value i) {
       Value token = b.add(b.add(b.mul(panel.index, share), i), knobs[C]);
-      const auto lines = [&](Value base, Value stride, std::int64_t elements, bool write) {
-        for (std::int64_t e = 0; e < elements; e += 16)
-          b.prefetch(b.at(b.at(base, b.mul(token, stride)), e), write, Builder::Near::second_cache);
+      const auto lines = [&](const Rows& rows, std::int64_t elements, bool write) {
+        const Place place = b.at(rows.base, b.mul(token, rows.row));
+        for (std::int64_t e = 0; e < elements; e += 64 / size_of(place.type))
+          b.prefetch(b.at(place, e).pointer, write, Builder::Near::second_cache);
       };
-      lines(block.q, block.q_row, problem.k.count(), false);
-      lines(block.k, block.k_row, problem.k.count(), false);
-      lines(block.g, block.g_row, problem.k.count(), false);
-      lines(block.v, block.v_row, at.panels.columns, false);
-      lines(block.o, block.o_row, at.panels.columns, true);
+      lines(block.q, problem.k.count(), false);
+      lines(block.k, problem.k.count(), false);
+      lines(block.g, problem.k.count(), false);
+      lines(block.v, at.panels.columns, false);
+      lines(block.o, at.panels.columns, true);
     });
   }
 
@@ -251,7 +265,7 @@ class ChunkFamily final : public Family {
     return "multiplicative hierarchical scan: chunks of C tokens, matrix tiles in registers";
   }
   Result<void> applicable(const Instance& instance) const override {
-    return forward_applicable(instance.problem, instance.target);
+    return cpu_applicable(instance.problem, instance.target, Op::forward);
   }
   std::vector<Parameter> parameters(const Instance& instance) const override {
     return {
@@ -307,8 +321,8 @@ class ChunkFamily final : public Family {
             }};
   }
   Plan plan(const Instance& instance, const Config& config) const override {
-    return forward_plan(instance.problem, instance.target, to_string(Variant{this, config}, instance), "gla_chunk",
-                        config[splits], Shapes(instance, config).elements);
+    return cpu_plan(instance.target, to_string(Variant{this, config}, instance), "gla_chunk", config[splits],
+                    Shapes(instance, config).elements);
   }
 };
 

@@ -39,8 +39,12 @@ Value Builder::add(Value a, Value b) { return create<arith::AddIOp>(a, b, arith:
 Value Builder::sub(Value a, Value b) { return create<arith::SubIOp>(a, b, arith::IntegerOverflowFlags::nsw); }
 Value Builder::mul(Value a, Value b) { return create<arith::MulIOp>(a, b, arith::IntegerOverflowFlags::nsw); }
 Value Builder::div(Value a, std::int64_t b) { return b == 1 ? a : create<arith::DivUIOp>(a, i64(b)).getResult(); }
+Value Builder::div(Value a, Value b) { return create<arith::DivUIOp>(a, b); }
 Value Builder::rem(Value a, Value b) { return create<arith::RemUIOp>(a, b); }
 Value Builder::min(Value a, Value b) { return create<arith::MinSIOp>(a, b); }
+Value Builder::max_index(Value a, Value b) { return create<arith::MaxSIOp>(a, b); }
+Value Builder::differ(Value a, Value b) { return create<arith::CmpIOp>(arith::CmpIPredicate::ne, a, b); }
+Value Builder::either(Value a, Value b) { return create<arith::OrIOp>(a, b); }
 Value Builder::less(Value a, Value b) { return create<arith::CmpIOp>(arith::CmpIPredicate::slt, a, b); }
 Value Builder::equal(Value a, Value b) { return create<arith::CmpIOp>(arith::CmpIPredicate::eq, a, b); }
 Value Builder::select(Value condition, Value yes, Value no) { return create<arith::SelectOp>(condition, yes, no); }
@@ -88,8 +92,103 @@ void Builder::prefetch(Value pointer, bool for_write, Near near) {
   create<llvmd::Prefetch>(pointer, for_write ? 1 : 0, near == Near::first_cache ? 3 : 2, 1);
 }
 
+void Builder::raise(Value flags_pointer, std::uint32_t bits) {
+  Value value = create<arith::ConstantOp>(ops_.getI32IntegerAttr(static_cast<std::int32_t>(bits)));
+  create<llvmd::AtomicRMWOp>(llvmd::AtomicBinOp::_or, flags_pointer, value, llvmd::AtomicOrdering::monotonic);
+}
+Value Builder::null() { return create<llvmd::ZeroOp>(pointer_); }
+
+mlir::Type Builder::element(DType type) {
+  switch (type) {
+    case DType::f32:
+      return f32_;
+    case DType::f16:
+      return ops_.getF16Type();
+    case DType::bf16:
+      return ops_.getI16Type();  // by hand: without AVX512_BF16, LLVM 19 rounds to bf16 through a libcall per lane
+  }
+  return f32_;
+}
+Place Builder::at(Place place, Value elements) {
+  return {create<llvmd::GEPOp>(pointer_, element(place.type), place.pointer, llvm::ArrayRef<llvmd::GEPArg>{elements}),
+          place.type};
+}
+Place Builder::at(Place place, std::int64_t elements) { return elements == 0 ? place : at(place, i64(elements)); }
+
+Value Builder::widen(Value raw, DType type) {
+  if (type == DType::f32) return raw;
+  const auto like = [&](mlir::Type element) -> mlir::Type {
+    auto vector = llvm::dyn_cast<mlir::VectorType>(raw.getType());
+    return vector ? vector.clone(element) : element;
+  };
+  if (type == DType::f16) return create<arith::ExtFOp>(like(f32_), raw);
+  mlir::Type ints = like(ops_.getI32Type());
+  Value sixteen = create<arith::ConstantOp>(
+      llvm::isa<mlir::VectorType>(ints)
+          ? mlir::TypedAttr(mlir::DenseElementsAttr::get(llvm::cast<mlir::VectorType>(ints), int32_t{16}))
+          : mlir::TypedAttr(ops_.getI32IntegerAttr(16)));
+  return create<arith::BitcastOp>(like(f32_), create<arith::ShLIOp>(create<arith::ExtUIOp>(ints, raw), sixteen));
+}
+Value Builder::narrow(Value vector, DType type) {
+  if (type == DType::f32) return vector;
+  if (type == DType::f16) return create<arith::TruncFOp>(vector_.clone(ops_.getF16Type()), vector);
+  const auto ints = [&](std::int32_t value) {
+    return create<arith::ConstantOp>(mlir::DenseElementsAttr::get(ints_, value)).getResult();
+  };
+  Value bits = create<arith::BitcastOp>(ints_, vector);
+  Value odd = create<arith::AndIOp>(create<arith::ShRUIOp>(bits, ints(16)), ints(1));
+  Value rounded = create<arith::AddIOp>(create<arith::AddIOp>(bits, odd), ints(0x7fff));
+  Value nan = create<arith::CmpFOp>(arith::CmpFPredicate::UNO, vector, vector);
+  Value kept = create<arith::SelectOp>(nan, ints(0x7fc00000), rounded);
+  return create<arith::TruncIOp>(vector_.clone(ops_.getI16Type()), create<arith::ShRUIOp>(kept, ints(16)));
+}
+
+namespace {
+constexpr unsigned alignment_of(DType type) { return type == DType::f32 ? 4 : 2; }
+}  // namespace
+
+// Lane by lane at the edge of a 16-bit row: AVX2 has no masked load or store of 16 bits.
+Value Builder::load_first(Place place, int count) {
+  if (place.type == DType::f32) return load_first(place.pointer, count);
+  auto type = vector_.clone(element(place.type));
+  const unsigned alignment = alignment_of(place.type);
+  if (count == lanes_) return widen(create<llvmd::LoadOp>(type, place.pointer, alignment), place.type);
+  Value raw = create<arith::ConstantOp>(ops_.getZeroAttr(type));
+  for (int lane = 0; lane < count; ++lane)
+    raw = create<vec::InsertOp>(create<llvmd::LoadOp>(type.getElementType(), at(place, lane).pointer, alignment), raw,
+                                llvm::ArrayRef<int64_t>{lane});
+  return widen(raw, place.type);
+}
+void Builder::store_first(Value vector, Place place, int count) {
+  if (place.type == DType::f32) return store_first(vector, place.pointer, count);
+  const unsigned alignment = alignment_of(place.type);
+  Value raw = narrow(vector, place.type);
+  if (count == lanes_) {
+    create<llvmd::StoreOp>(raw, place.pointer, alignment);
+    return;
+  }
+  for (int lane = 0; lane < count; ++lane)
+    create<llvmd::StoreOp>(create<vec::ExtractOp>(raw, llvm::ArrayRef<int64_t>{lane}), at(place, lane).pointer,
+                           alignment);
+}
+void Builder::copy_first(Place from, Place to, int count) {
+  if (from.type == DType::f32) return store_first(load_first(from.pointer, count), to.pointer, count);
+  auto type = vector_.clone(ops_.getI16Type());
+  const auto move = [&](mlir::Type moved, std::int64_t lane) {
+    create<llvmd::StoreOp>(create<llvmd::LoadOp>(moved, at(from, lane).pointer, 2), at(to, lane).pointer, 2);
+  };
+  if (count == lanes_) return move(type, 0);
+  for (int lane = 0; lane < count; ++lane) move(type.getElementType(), lane);
+}
+void Builder::fill(Place place, float value) { store_first(constant(value), place, lanes_); }
+Value Builder::load_scalar(Place place) {
+  return widen(create<llvmd::LoadOp>(element(place.type), place.pointer, alignment_of(place.type)), place.type);
+}
+
 Value Builder::constant(float value) { return create<arith::ConstantOp>(mlir::DenseElementsAttr::get(vector_, value)); }
 Value Builder::fadd(Value a, Value b) { return create<arith::AddFOp>(a, b); }
+Value Builder::fsub(Value a, Value b) { return create<arith::SubFOp>(a, b); }
+Value Builder::negate(Value a) { return create<arith::NegFOp>(a); }
 Value Builder::fmul(Value a, Value b) { return create<arith::MulFOp>(a, b); }
 Value Builder::fma(Value a, Value b, Value c) { return create<vec::FMAOp>(a, b, c); }
 
@@ -108,6 +207,36 @@ Value Builder::exp(Value x) {
                                          create<arith::ConstantOp>(mlir::DenseElementsAttr::get(ints_, int32_t{23})));
   Value bits = create<arith::AddIOp>(create<arith::BitcastOp>(ints_, p), exponent);
   return create<arith::BitcastOp>(vector_, bits);
+}
+
+Value Builder::log1p(Value u) {
+  constexpr float c[] = {9.999999659e-01f,  -4.999944498e-01f, 3.331812171e-01f,  -2.483539899e-01f, 1.907688074e-01f,
+                         -1.360224762e-01f, 7.751608674e-02f,  -2.907406468e-02f, 5.126102141e-03f};
+  Value p = constant(c[8]);
+  for (int i = 7; i >= 0; --i) p = fma(p, u, constant(c[i]));
+  return fmul(p, u);
+}
+Value Builder::max(Value a, Value b) { return create<arith::MaximumFOp>(a, b); }
+Value Builder::min_float(Value a, Value b) { return create<arith::MinimumFOp>(a, b); }
+
+Values Builder::transpose(const Values& rows) {
+  // Blocks of `half` lanes trade places across the diagonal, from halves of the matrix down to single lanes.
+  Values out = rows;
+  for (int half = lanes_ / 2; half >= 1; half /= 2) {
+    llvm::SmallVector<int64_t> upper, lower;
+    for (int lane = 0; lane < lanes_; ++lane) {
+      const bool low = (lane & half) == 0;
+      upper.push_back(low ? lane : lanes_ + lane - half);
+      lower.push_back(low ? lane + half : lanes_ + lane);
+    }
+    for (int i = 0; i < lanes_; ++i) {
+      if (i & half) continue;
+      Value a = out[i], b = out[i + half];
+      out[i] = create<vec::ShuffleOp>(a, b, upper);
+      out[i + half] = create<vec::ShuffleOp>(a, b, lower);
+    }
+  }
+  return out;
 }
 
 Values Builder::sums(const Values& vectors) {
@@ -172,6 +301,18 @@ void Builder::strips(std::int64_t count, std::int64_t step, const std::function<
     body(start, size);
     return {};
   });
+}
+Values Builder::choose(Value condition, const std::function<Values()>& yes, const std::function<Values()>& no) {
+  const auto branch = [&](const std::function<Values()>& body) {
+    return [&](mlir::OpBuilder& inner, mlir::Location loc) {
+      mlir::OpBuilder::InsertionGuard guard(ops_);
+      ops_.setInsertionPoint(inner.getInsertionBlock(), inner.getInsertionPoint());
+      const Values values = body();
+      ops_.create<scf::YieldOp>(loc, mlir::ValueRange(values));
+    };
+  };
+  auto op = create<scf::IfOp>(condition, branch(yes), branch(no));
+  return Values(op.getResults().begin(), op.getResults().end());
 }
 void Builder::when(Value condition, const std::function<void()>& yes, const std::function<void()>& no) {
   auto op = create<scf::IfOp>(condition, static_cast<bool>(no));

@@ -26,60 +26,69 @@ struct Panels {
   std::int64_t panel_elements(const Problem& problem) const { return problem.k.count() * width(); }
 };
 
+inline std::int64_t group_of(const Problem& problem) { return problem.heads.count() / problem.kv_heads.count(); }
+
 /// Where things lie in a worker's scratch, in elements.
 struct Layout {
   std::int64_t tokens;    ///< of a block
+  std::int64_t group;     ///< query heads of a kv head
   std::int64_t k_padded;  ///< K rounded up to whole vectors
   std::int64_t state = 0, v = 0, tail = 0, own = 0;
   std::int64_t v_row, tail_elements;
 
   /// `own` starts the family's part.
   Layout(const Problem& problem, const Panels& panels, std::int64_t block_tokens)
-      : tokens(block_tokens), k_padded(round_up(problem.k.count(), panels.lanes)) {
+      : tokens(block_tokens), group(group_of(problem)), k_padded(round_up(problem.k.count(), panels.lanes)) {
     v_row = round_up(panels.columns, panels.lanes);
     v = round_up(panels.count() * panels.panel_elements(problem), 16);
     tail = v + round_up(panels.count() * tokens * panels.width(), 16);
-    tail_elements = tokens * (3 * k_padded + 2 * v_row);
+    tail_elements = tokens * ((2 + group) * k_padded + (1 + group) * v_row);
     own = tail + round_up(tail_elements, 16);
   }
 };
 
-/// The arguments of every CPU forward entry, in order.
-inline std::vector<Arg> forward_args() {
-  return {Arg::q,
-          Arg::k,
-          Arg::v,
-          Arg::g,
-          Arg::o,
-          Arg::state_in,
-          Arg::state_out,
-          Arg::read_slots,
-          Arg::write_slots,
-          Arg::cu_seqlens,
-          Arg::q_token,
-          Arg::q_head,
-          Arg::k_token,
-          Arg::k_head,
-          Arg::v_token,
-          Arg::v_head,
-          Arg::g_token,
-          Arg::g_head,
-          Arg::o_token,
-          Arg::o_head,
-          Arg::state_in_slot,
-          Arg::state_in_head,
-          Arg::state_out_slot,
-          Arg::state_out_head,
-          Arg::longest,
-          Arg::kv_heads,
-          Arg::scale};
+/// The arguments of every CPU entry, in order.
+inline const std::vector<Arg>& entry_args() {
+  static const std::vector<Arg> args = {Arg::q,
+                                        Arg::k,
+                                        Arg::v,
+                                        Arg::g,
+                                        Arg::o,
+                                        Arg::state_in,
+                                        Arg::state_out,
+                                        Arg::read_slots,
+                                        Arg::write_slots,
+                                        Arg::cu_seqlens,
+                                        Arg::device_status,
+                                        Arg::q_token,
+                                        Arg::q_head,
+                                        Arg::k_token,
+                                        Arg::k_head,
+                                        Arg::v_token,
+                                        Arg::v_head,
+                                        Arg::g_token,
+                                        Arg::g_head,
+                                        Arg::o_token,
+                                        Arg::o_head,
+                                        Arg::state_in_slot,
+                                        Arg::state_in_head,
+                                        Arg::state_out_slot,
+                                        Arg::state_out_head,
+                                        Arg::tokens,
+                                        Arg::longest,
+                                        Arg::kv_heads,
+                                        Arg::slots,
+                                        Arg::scale,
+                                        Arg::gate_tau,
+                                        Arg::gate_clamp};
+  return args;
 }
 
-/// What the CPU forward families cover.
-Result<void> forward_applicable(const Problem& problem, const Target& target);
+/// Whether the problem has this op, and the target is a CPU.
+Result<void> cpu_applicable(const Problem& problem, const Target& target, Op op);
 
 /// One stage: a task per sequence, head and V split.
-Plan forward_plan(const Problem& problem, const Target& target, std::string variant, std::string entry,
-                  std::int64_t splits, std::int64_t scratch_elements);
+Plan cpu_plan(const Target& target, std::string variant, std::string entry, std::int64_t splits,
+              std::int64_t scratch_elements);
 
 }  // namespace glaive::cpu

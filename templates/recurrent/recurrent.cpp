@@ -21,7 +21,7 @@ struct Shapes {
         layout(instance.problem, panels, config[tokens]) {
     const auto rows = layout.tokens * layout.k_padded;
     q = layout.own;
-    k = q + rows;
+    k = q + layout.group * rows;
     e = k + rows;
     elements = e + rows;
   }
@@ -34,6 +34,7 @@ class Recurrent {
         problem(instance.problem),
         knobs(config),
         at(instance, config),
+        registers(vector_registers(instance.target)),
         forward(builder, instance.problem, at.panels, at.layout) {}
 
   void emit(mlir::ModuleOp module) {
@@ -49,57 +50,86 @@ class Recurrent {
     return b.at(b.at(forward.scratch(), base), b.add(b.mul(token, at.layout.k_padded), channel));
   }
 
-  /// scale*q, k and exp(g) of the block, once for all panels.
+  /// scale*q of every query head, k and exp(g) of the block, once for all panels.
   void gates(const Block& block) {
     b.loop(b.i64(0), b.i64(knobs[tokens]), 1, [&](Value t) {
       forward.each_k([&](Value channel, int lanes) {
-        const auto in = [&](Value base, Value stride) {
-          return b.load_first(b.at(base, b.add(b.mul(t, stride), channel)), lanes);
+        const auto in = [&](const Rows& rows) {
+          return b.load_first(b.at(rows.base, b.add(b.mul(t, rows.row), channel)), lanes);
         };
-        b.store(b.fmul(in(block.q, block.q_row), forward.scale()), row(at.q, t, channel));
-        b.store(in(block.k, block.k_row), row(at.k, t, channel));
-        b.store(b.exp(in(block.g, block.g_row)), row(at.e, t, channel));
+        for (std::int64_t n = 0; n < forward.group(); ++n)
+          b.store(b.fmul(in(forward.of_head(block, b.i64(n)).q), forward.scale()), row(query(n), t, channel));
+        b.store(in(block.k), row(at.k, t, channel));
+        b.store(forward.decay(in(block.g)), row(at.e, t, channel));
       });
     });
   }
+  std::int64_t query(std::int64_t head) const { return at.q + head * at.layout.tokens * at.layout.k_padded; }
 
   void serial(const Block& block, const Panel& panel) {
+    if (forward.group() == 1)
+      return b.strips(knobs[tokens], knobs[pass],
+                      [&](Value t0, int count) { apply(block, panel, t0, count, 0, 1, true); });
+    // The first query heads of a token see the state as they update it, the others read it after.
+    const int together = std::max(1, (registers - 3 * panel.vectors - 3) / panel.vectors);
+    b.loop(b.i64(0), b.i64(knobs[tokens]), 1, [&](Value t) {
+      for (std::int64_t n = 0; n < forward.group(); n += together) {
+        const auto heads = static_cast<int>(std::min<std::int64_t>(together, forward.group() - n));
+        apply(block, panel, t, 1, n, heads, n == 0);
+      }
+    });
+  }
+
+  /// `count` tokens from t0 on, one row of the state after the other: the state is updated, or only read, and o made
+  /// for `heads` query heads. Either count or heads is 1.
+  void apply(const Block& block, const Panel& panel, Value t0, int count, std::int64_t first_head, int heads,
+             bool update) {
     const int width = panel.vectors, stride = width * b.lanes();
     Value state = forward.state_panel(panel.index), packed = forward.packed_v(panel.index);
-    b.strips(knobs[tokens], knobs[pass], [&](Value t0, int count) {
-      Values v(count * width);
+    Values v(count * width);
+    if (update)
       for (int t = 0; t < count; ++t)
         for (int i = 0; i < width; ++i)
           v[t * width + i] = b.load(b.at(packed, b.add(b.mul(b.add(t0, t), stride), i * b.lanes())));
-      Values o(count * width, b.constant(0));
-      o = b.strips(problem.k.count(), knobs[unroll], o, [&](Value k0, int channels, const Values& carried) {
-        Values next = carried;
-        Value base = b.at(state, b.mul(k0, stride));
-        Value q = row(at.q, t0, k0), k = row(at.k, t0, k0), e = row(at.e, t0, k0);
-        for (int c = 0; c < channels; ++c) {
-          Values s(width);
-          for (int i = 0; i < width; ++i) s[i] = b.load(b.at(base, c * stride + i * b.lanes()));
-          for (int t = 0; t < count; ++t) {
-            const auto scalar = [&](Value rows) { return b.load_splat(b.at(rows, t * at.layout.k_padded + c)); };
-            Value kt = scalar(k), et = scalar(e), qt = scalar(q);
+    Values o(count * heads * width, b.constant(0));
+    o = b.strips(problem.k.count(), knobs[unroll], o, [&](Value k0, int channels, const Values& carried) {
+      Values next = carried;
+      Value base = b.at(state, b.mul(k0, stride));
+      Value k = row(at.k, t0, k0), e = row(at.e, t0, k0);
+      for (int c = 0; c < channels; ++c) {
+        Values s(width);
+        for (int i = 0; i < width; ++i) s[i] = b.load(b.at(base, c * stride + i * b.lanes()));
+        for (int t = 0; t < count; ++t) {
+          const auto scalar = [&](Value rows) { return b.load_splat(b.at(rows, t * at.layout.k_padded + c)); };
+          if (update) {
+            Value kt = scalar(k), et = scalar(e);
+            for (int i = 0; i < width; ++i) s[i] = b.fma(et, s[i], b.fmul(kt, v[t * width + i]));
+          }
+          for (int n = 0; n < heads; ++n) {
+            Value qt = scalar(row(query(first_head + n), t0, k0));
             for (int i = 0; i < width; ++i) {
-              s[i] = b.fma(et, s[i], b.fmul(kt, v[t * width + i]));
-              next[t * width + i] = b.fma(qt, s[i], next[t * width + i]);
+              Value& sum = next[(t * heads + n) * width + i];
+              sum = b.fma(qt, s[i], sum);
             }
           }
-          for (int i = 0; i < width; ++i) b.store(s[i], b.at(base, c * stride + i * b.lanes()));
         }
-        return next;
-      });
-      for (int t = 0; t < count; ++t)
-        for (int i = 0; i < width; ++i) forward.store_o(block, b.add(t0, t), panel, i, o[t * width + i]);
+        if (update)
+          for (int i = 0; i < width; ++i) b.store(s[i], b.at(base, c * stride + i * b.lanes()));
+      }
+      return next;
     });
+    for (int t = 0; t < count; ++t)
+      for (int n = 0; n < heads; ++n) {
+        const Block mine = first_head + n == 0 ? block : forward.of_head(block, b.i64(first_head + n));
+        for (int i = 0; i < width; ++i) forward.store_o(mine, b.add(t0, t), panel, i, o[(t * heads + n) * width + i]);
+      }
   }
 
   Builder& b;
   Problem problem;
   Config knobs;
   Shapes at;
+  int registers;
   Forward forward;
 };
 
@@ -108,7 +138,7 @@ class RecurrentFamily final : public Family {
   std::string_view name() const override { return "recurrent"; }
   std::string_view summary() const override { return "token-serial, panels of V with their outputs in registers"; }
   Result<void> applicable(const Instance& instance) const override {
-    return forward_applicable(instance.problem, instance.target);
+    return cpu_applicable(instance.problem, instance.target, Op::forward);
   }
   std::vector<Parameter> parameters(const Instance& instance) const override {
     return {
@@ -122,11 +152,12 @@ class RecurrentFamily final : public Family {
   std::optional<std::string> constraint(const Instance& instance, const Config& config) const override {
     if ((2 * config[pass] + 1) * config[cols] + 3 > vector_registers(instance.target) + config[cols])
       return "pass x cols does not fit the registers";
+    if (config[pass] > 1 and group_of(instance.problem) > 1) return "several query heads take their tokens one by one";
     return split_constraint(instance, config[cols], config[splits]);
   }
   Config default_config(const Instance& instance) const override {
     const int wide = instance.problem.v.count() > vector_bits(instance.target) / 32 ? 2 : 1;
-    return {16, 2, wide, 1, 1};
+    return {16, group_of(instance.problem) > 1 ? 1 : 2, wide, 1, 1};
   }
   double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
                const Config& config) const override {
@@ -150,8 +181,8 @@ class RecurrentFamily final : public Family {
             }};
   }
   Plan plan(const Instance& instance, const Config& config) const override {
-    return forward_plan(instance.problem, instance.target, to_string(Variant{this, config}, instance), "gla_recurrent",
-                        config[splits], Shapes(instance, config).elements);
+    return cpu_plan(instance.target, to_string(Variant{this, config}, instance), "gla_recurrent", config[splits],
+                    Shapes(instance, config).elements);
   }
 };
 

@@ -197,16 +197,17 @@ TEST_CASE("glaive verify: a correct variant passes on every gate distribution", 
 
 TEST_CASE("glaive: an unsupported problem is exit 1 for every command, with what was given", "[tune][cli]") {
   const Folder folder;
-  const std::vector<std::string> commands[] = {{"tune", "step H1 K16 V16 @ B1 T1"},
-                                               {"list", "step H1 K16 V16 @ B1 T1"},
-                                               {"bench", "step H1 K16 V16 @ B1 T1", "--variant", "chunk"},
-                                               {"verify", "step H1 K16 V16 @ B1 T1", "--variant", "chunk"},
-                                               {"inspect", "chunk", "--problem", "step H1 K16 V16"}};
+  const std::vector<std::string> commands[] = {{"tune", "forward H1 K16 V16 state=f16 @ B1 T1"},
+                                               {"list", "forward H1 K16 V16 state=f16 @ B1 T1"},
+                                               {"bench", "forward H1 K16 V16 state=f16 @ B1 T1", "--variant", "chunk"},
+                                               {"verify", "forward H1 K16 V16 state=f16 @ B1 T1", "--variant", "chunk"},
+                                               {"inspect", "chunk", "--problem", "forward H1 K16 V16 state=f16"}};
   for (const auto& words : commands) {
     INFO(words.front());
     const auto ended = run(folder, words);
     CHECK(ended.exit == 1);
-    CHECK_THAT(ended.out + ended.err, Catch::Contains("step H1 K16 V16 f32") and Catch::Contains("`forward` only"));
+    CHECK_THAT(ended.out + ended.err,
+               Catch::Contains("forward H1 K16 V16 f32 state=f16") and Catch::Contains("f32 or bf16 only"));
   }
 }
 
@@ -310,11 +311,12 @@ TEST_CASE("glaive bench: without a winner it measures the default, or the varian
 
 TEST_CASE("glaive tune: an unsupported line is a sentence, and the rest goes on", "[tune][cli]") {
   const Folder folder;
-  const auto ended = run(folder, {"tune", "step H1 K16 V16 @ B1 T1", line, "--effort", "quick", "--threads", "1"});
+  const auto ended =
+      run(folder, {"tune", "forward H1 K16 V16 state=f16 @ B1 T1", line, "--effort", "quick", "--threads", "1"});
   CHECK(ended.exit == 0);
-  CHECK_THAT(ended.out,
-             Catch::Contains("step H1 K16 V16 f32 @ B1 T1: no kernel family") and Catch::Contains("1 new winner"));
-  CHECK(run(folder, {"tune", "step H1 K16 V16 @ B1 T1"}).exit == 1);
+  CHECK_THAT(ended.out, Catch::Contains("forward H1 K16 V16 f32 state=f16 @ B1 T1: no kernel family") and
+                            Catch::Contains("1 new winner"));
+  CHECK(run(folder, {"tune", "forward H1 K16 V16 state=f16 @ B1 T1"}).exit == 1);
 }
 
 TEST_CASE("glaive tune: killed at any phase, it resumes and repeats no finished step", "[tune][cli]") {

@@ -168,9 +168,14 @@ TEST_CASE("memory: tensors with their padding, a copy of the outputs and the exp
     const Trial trial(what, Gates::weak, 2);
     REQUIRE(trial.call.passing == Passing::strided);
     double bytes = 0;
-    for (const auto* in : {&trial.call.q, &trial.call.k, &trial.call.v, &trial.call.g, &trial.call.state_in})
-      bytes += 4.0 * static_cast<double>(in->data().size());
-    bytes += (4 + 4 + 8) * static_cast<double>(trial.expected.o.size() + trial.expected.state.size());
+    const auto size = [](DType type) { return type == DType::f32 ? 4.0 : 6.0; };  // 16 bits, and a copy in f32
+    const auto& call = trial.call;
+    for (const auto* tensor : {&call.q, &call.k, &call.v, &call.o})
+      bytes += size(what.problem.io) * static_cast<double>(tensor->data().size());
+    for (const auto* tensor : {&call.state_in, &call.state_out})
+      bytes += size(what.problem.state) * static_cast<double>(tensor->data().size());
+    bytes += size(what.problem.gate) * static_cast<double>(call.g.data().size());
+    bytes += (4 + 8) * static_cast<double>(trial.expected.o.size() + trial.expected.state.size());
     CHECK(full_size_bytes(what) > bytes);
     CHECK(full_size_bytes(what) < 2 * bytes);
   }

@@ -1,6 +1,7 @@
 // One misuse of the extents per CASE; CASE 0 is the same code used rightly, and must compile.
 #include "runtime/extents.hpp"
 
+#include "runtime/batch.hpp"
 #include "runtime/problem.hpp"
 
 using namespace glaive;
@@ -18,6 +19,7 @@ void use() {
   (void)Shape::uniform(Sequences(1), Tokens(2));
   const std::int64_t count = tokens.count();
   (void)count;
+  (void)Batch::Entry{Sequence(), Tokens(16)};
 #elif CASE == 1
   append(Heads(16));  // the bug this project was born from: heads passed as the number of new tokens
 #elif CASE == 2
@@ -47,5 +49,7 @@ void use() {
 #elif CASE == 13
   Problem problem;
   problem.k = ValueDim(64);
+#elif CASE == 14
+  (void)Batch::Entry{Sequence(), Heads(16)};
 #endif
 }

@@ -17,7 +17,11 @@ static_assert(GLAIVE_OK == int(Status::ok) and GLAIVE_INVALID_ARGUMENT == int(St
               GLAIVE_UNSUPPORTED == int(Status::unsupported) and GLAIVE_NOT_FOUND == int(Status::not_found) and
               GLAIVE_BAD_PACK == int(Status::bad_pack) and GLAIVE_UNTRUSTED == int(Status::untrusted) and
               GLAIVE_IO_ERROR == int(Status::io_error) and GLAIVE_OUT_OF_MEMORY == int(Status::out_of_memory) and
-              GLAIVE_WRONG_DEVICE == int(Status::wrong_device) and GLAIVE_FAILED == int(Status::failed));
+              GLAIVE_WRONG_DEVICE == int(Status::wrong_device) and GLAIVE_FAILED == int(Status::failed) and
+              GLAIVE_OUT_OF_SLOTS == int(Status::out_of_slots) and GLAIVE_STALE == int(Status::stale) and
+              GLAIVE_FOREIGN == int(Status::foreign) and GLAIVE_LOST == int(Status::lost) and
+              GLAIVE_OUT_OF_ORDER == int(Status::out_of_order) and
+              GLAIVE_BAD_SNAPSHOT == int(Status::bad_snapshot));
 
 constexpr std::int64_t B = 2, T = 3, H = 4, Hkv = 2, K = 8, V = 8;
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
@@ -74,7 +78,7 @@ struct Bench {
     REQUIRE(glaive_plan_workspace(plan, &shape, &bytes) == GLAIVE_OK);
     REQUIRE(bytes <= sizeof workspace);
   }
-  glaive_status call() { return glaive_forward(plan, &shape, &args, workspace, bytes); }
+  glaive_status call() { return glaive_run(plan, &shape, &args, workspace, bytes); }
   bool nothing_written() const {
     const auto is_nan = [](float x) { return std::isnan(x); };
     return std::all_of(o.begin(), o.end(), is_nan) and std::all_of(out.begin(), out.end(), is_nan);
@@ -356,7 +360,7 @@ TEST_CASE("C ABI: a plan cannot be found for bad or uncovered problems and shape
     glaive_status status;
     const char* part;
   };
-  static const std::int32_t down[] = {0, 4, 3}, late[] = {1, 2, 3}, good[] = {0, 1, 3};
+  static const std::int32_t good[] = {0, 1, 3};
   const Row rows[] = {
       {"heads 0", [](auto& p, auto&) { p.heads = p.kv_heads = 0; }, GLAIVE_INVALID_ARGUMENT, "H is the number"},
       {"heads -1", [](auto& p, auto&) { p.heads = -1; }, GLAIVE_INVALID_ARGUMENT, "not -1"},
@@ -378,12 +382,10 @@ TEST_CASE("C ABI: a plan cannot be found for bad or uncovered problems and shape
       {"T -1", [](auto&, auto& s) { s.tokens = -1; }, GLAIVE_INVALID_ARGUMENT, "not -1"},
       {"too many", [](auto&, auto& s) { s.tokens = 2000000000; }, GLAIVE_INVALID_ARGUMENT, "at most 2147483647"},
       {"longest alone", [](auto&, auto& s) { s.longest = 5; }, GLAIVE_INVALID_ARGUMENT, "longest is 5 without"},
-      {"cu down", [](auto&, auto& s) { s.cu_seqlens = down; }, GLAIVE_INVALID_ARGUMENT, "cu_seqlens[2] is less"},
-      {"cu late", [](auto&, auto& s) { s.cu_seqlens = late; }, GLAIVE_INVALID_ARGUMENT, "cu_seqlens[0] is 1"},
-      {"cu total", [](auto&, auto& s) { s.cu_seqlens = good, s.tokens = 4, s.longest = 2; }, GLAIVE_INVALID_ARGUMENT,
-       "shape->tokens is 4"},
-      {"cu longest", [](auto&, auto& s) { s.cu_seqlens = good, s.longest = 1; }, GLAIVE_INVALID_ARGUMENT,
-       "longest sequence of cu_seqlens has 2"},
+      {"cu longest 4", [](auto&, auto& s) { s.cu_seqlens = good, s.longest = 4; }, GLAIVE_INVALID_ARGUMENT,
+       "longest is 4; it must be from 0 to the 3 tokens"},
+      {"cu longest -1", [](auto&, auto& s) { s.cu_seqlens = good, s.longest = -1; }, GLAIVE_INVALID_ARGUMENT,
+       "longest is -1"},
       {"cu odd",
        [](auto&, auto& s) { s.cu_seqlens = reinterpret_cast<const int32_t*>(reinterpret_cast<const char*>(good) + 1); },
        GLAIVE_INVALID_ARGUMENT, "aligned"},
@@ -436,7 +438,7 @@ TEST_CASE("C ABI: every bad call names the argument and writes nothing") {
       {[](auto& a) { a.g_token_stride = 1; }, "args->g's outer stride is 1"},
       {[](auto& a) { a.q_token_stride = INT64_MAX; }, "args->q has a stride above 2^40"},
       {[](auto& a) { a.o_token_stride = 16; }, "args->o has strides under which its own elements overlap"},
-      {[](auto& a) { a.final_state_sequence_stride = 64; }, "args->final_state has strides under which"},
+      {[](auto& a) { a.final_state_slot_stride = 64; }, "args->final_state has strides under which"},
       {[](auto& a) { a.initial_state_head_stride = 63; }, "args->initial_state_head_stride is 63"},
       {[](auto& a) { a.o = const_cast<void*>(a.q); }, "args->o overlaps args->q"},
       {[](auto& a) { a.o = const_cast<void*>(a.initial_state); }, "args->o overlaps args->initial_state"},
@@ -444,7 +446,7 @@ TEST_CASE("C ABI: every bad call names the argument and writes nothing") {
       {[](auto& a) { a.final_state = a.o; }, "overlaps args->"},
       {[](auto& a) { a.final_state = const_cast<float*>(static_cast<const float*>(a.initial_state)) + 64; },
        "in place only at the same address"},
-      {[](auto& a) { a.final_state = const_cast<void*>(a.initial_state), a.final_state_sequence_stride = 256; },
+      {[](auto& a) { a.final_state = const_cast<void*>(a.initial_state), a.final_state_slot_stride = 256; },
        "in place only at the same address with the same strides"},
       {[](auto& a) { a.scale = infinite; }, "args->scale is inf"},
       {[](auto& a) { a.gate_tau = -1; }, "args->gate_tau is -1"},
@@ -470,15 +472,25 @@ TEST_CASE("C ABI: every bad call names the argument and writes nothing") {
     CHECK(contains(glaive_last_error(), part));
     CHECK(b.nothing_written());
   };
-  refused(glaive_forward(nullptr, &b.shape, &b.args, b.workspace, b.bytes), "plan is NULL");
-  refused(glaive_forward(b.plan, nullptr, &b.args, b.workspace, b.bytes), "shape is NULL");
-  refused(glaive_forward(b.plan, &b.shape, nullptr, b.workspace, b.bytes), "args is NULL");
-  refused(glaive_forward(b.plan, &b.shape, &b.args, nullptr, b.bytes), "workspace is NULL");
-  refused(glaive_forward(b.plan, &b.shape, &b.args, b.workspace, b.bytes - 1),
+  refused(glaive_run(nullptr, &b.shape, &b.args, b.workspace, b.bytes), "plan is NULL");
+  refused(glaive_run(b.plan, nullptr, &b.args, b.workspace, b.bytes), "shape is NULL");
+  refused(glaive_run(b.plan, &b.shape, nullptr, b.workspace, b.bytes), "args is NULL");
+  refused(glaive_run(b.plan, &b.shape, &b.args, nullptr, b.bytes), "workspace is NULL");
+  refused(glaive_run(b.plan, &b.shape, &b.args, b.workspace, b.bytes - 1),
           "workspace_bytes is 511; this call needs 512");
-  refused(glaive_forward(b.plan, &b.shape, &b.args, b.workspace + 32, b.bytes), "aligned to 64");
+  refused(glaive_run(b.plan, &b.shape, &b.args, b.workspace + 32, b.bytes), "aligned to 64");
   b.shape.tokens = -1;
   refused(b.call(), "shape: T is");
+
+  const std::int32_t down[] = {0, 4, 3}, late[] = {1, 2, 3}, right[] = {0, 1, 3};
+  const auto ragged = [&](const std::int32_t* cu, std::int64_t tokens, std::int64_t longest, const char* part) {
+    b.shape.cu_seqlens = cu, b.shape.tokens = tokens, b.shape.longest = longest;
+    refused(b.call(), part);
+  };
+  ragged(down, 3, 3, "cu_seqlens[2] is less");
+  ragged(late, 3, 1, "cu_seqlens[0] is 1");
+  ragged(right, 4, 2, "shape->tokens is 4");
+  ragged(right, 3, 1, "longest sequence of cu_seqlens has 2");
 }
 
 TEST_CASE("C ABI: structs of other versions of the header") {
@@ -489,11 +501,11 @@ TEST_CASE("C ABI: structs of other versions of the header") {
     std::uint64_t field = 0;
   } newer = {b.args};
   newer.args.size = sizeof newer;
-  CHECK(glaive_forward(b.plan, &b.shape, &newer.args, b.workspace, b.bytes) == GLAIVE_OK);
+  CHECK(glaive_run(b.plan, &b.shape, &newer.args, b.workspace, b.bytes) == GLAIVE_OK);
   newer.field = 1;
   b.o.assign(b.o.size(), not_a_number);
   b.out.assign(b.out.size(), not_a_number);
-  CHECK(glaive_forward(b.plan, &b.shape, &newer.args, b.workspace, b.bytes) == GLAIVE_UNSUPPORTED);
+  CHECK(glaive_run(b.plan, &b.shape, &newer.args, b.workspace, b.bytes) == GLAIVE_UNSUPPORTED);
   CHECK(contains(glaive_last_error(), "does not know"));
   CHECK(b.nothing_written());
 }
@@ -501,7 +513,7 @@ TEST_CASE("C ABI: structs of other versions of the header") {
 TEST_CASE("C ABI: the sizes of version 0.1's structs are fixed") {
   CHECK(sizeof(glaive_problem) == 64);
   CHECK(sizeof(glaive_shape) == 40);
-  CHECK(sizeof(glaive_args) == 192);
+  CHECK(sizeof(glaive_args) == 232);
 }
 
 TEST_CASE("C ABI: messages belong to their thread") {
@@ -535,7 +547,7 @@ TEST_CASE("C ABI: one plan may be called from several threads") {
       args.o = o.data();
       args.final_state = out.data();
       for (int i = 0; i < 200; ++i)
-        if (glaive_forward(b.plan, &b.shape, &args, memory, b.bytes) != GLAIVE_OK or not near(o, want.o)) ++wrong;
+        if (glaive_run(b.plan, &b.shape, &args, memory, b.bytes) != GLAIVE_OK or not near(o, want.o)) ++wrong;
       std::free(memory);
     });
   for (std::thread& thread : threads) thread.join();

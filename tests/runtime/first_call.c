@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
   args.g = g;
   args.o = o;
   args.scale = 1;
-  check(glaive_forward(plan, &shape, &args, workspace, bytes));
+  check(glaive_run(plan, &shape, &args, workspace, bytes));
   for (i = 0; i < 3 * 4 * 8; ++i) sum += o[i];
   printf("sum %.1f\n", sum); /* tokens 1, 2, 3 give 8, 16, 24 in each of 32 places */
   maps = fopen("/proc/self/maps", "r");

@@ -8,18 +8,38 @@
 enum { K = 8, V = 8 };
 
 /* The order of kernel_args in support.hpp. */
-enum { Q, K_, V_, G, O, IN, OUT, CU, QT, QH, KT, KH, VT, VH, GT, GH, OT, OH, INS, INH, OUTS, OUTH, LONGEST, HEADS, KV, SCALE };
+enum {
+  Q, K_, V_, G, O, IN, OUT, CU, QT, QH, KT, KH, VT, VH, GT, GH, OT, OH, INS, INH, OUTS, OUTH, LONGEST, HEADS, KV, SCALE,
+  READS, WRITES, SLOTS, STATUS, TOKENS
+};
+
+static void report(const uint64_t* w, uint32_t fault) {
+  if (w[STATUS]) __atomic_fetch_or((uint32_t*)w[STATUS], fault, __ATOMIC_RELAXED);
+}
+
+/* The slot of a sequence, -1 where there is none to be touched. */
+static int64_t slot_of(const uint64_t* w, int array, int64_t b) {
+  const int64_t slot = w[array] ? ((const int32_t*)w[array])[b] : b;
+  if (slot >= -1 && slot < (int64_t)w[SLOTS]) return slot;
+  report(w, 1);
+  return -1;
+}
 
 void forward(const uint64_t* w, int64_t task, void* scratch) {
   const int64_t kv_heads = (int64_t)w[KV], group = (int64_t)w[HEADS] / kv_heads;
   const int64_t b = task / kv_heads, head = task % kv_heads;
   const int32_t* cu = (const int32_t*)w[CU];
-  const int64_t begin = cu ? cu[b] : b * (int64_t)w[LONGEST], end = cu ? cu[b + 1] : begin + (int64_t)w[LONGEST];
+  int64_t begin = cu ? cu[b] : b * (int64_t)w[LONGEST], end = cu ? cu[b + 1] : begin + (int64_t)w[LONGEST];
+  if (begin < 0 || end < begin || end > (int64_t)w[TOKENS]) {
+    report(w, 2);
+    begin = end = 0;
+  }
   float* s = scratch;
   float scale;
   memcpy(&scale, &w[SCALE], sizeof scale);
-  if (w[IN])
-    memcpy(s, (const float*)w[IN] + b * (int64_t)w[INS] + head * (int64_t)w[INH], K * V * sizeof *s);
+  const int64_t read = w[IN] ? slot_of(w, READS, b) : -1, write = w[OUT] ? slot_of(w, WRITES, b) : -1;
+  if (read >= 0)
+    memcpy(s, (const float*)w[IN] + read * (int64_t)w[INS] + head * (int64_t)w[INH], K * V * sizeof *s);
   else
     memset(s, 0, K * V * sizeof *s);
   for (int64_t t = begin; t < end; ++t) {
@@ -38,7 +58,7 @@ void forward(const uint64_t* w, int64_t task, void* scratch) {
       }
     }
   }
-  if (w[OUT]) memcpy((float*)w[OUT] + b * (int64_t)w[OUTS] + head * (int64_t)w[OUTH], s, K * V * sizeof *s);
+  if (write >= 0) memcpy((float*)w[OUT] + write * (int64_t)w[OUTS] + head * (int64_t)w[OUTH], s, K * V * sizeof *s);
 }
 
 /* For the order of stages: the first writes task numbers into the workspace, the second sums all of them into o. */

@@ -179,7 +179,7 @@ TEST_CASE("a plan prints one line a stage") {
         "  forward[0] tasks=sequences*kv_heads scratch=256 "
         "(q,k,v,g,o,state_in,state_out,cu_seqlens,q_token,q_head,k_token,"
         "k_head,v_token,v_head,g_token,g_head,o_token,o_head,state_in_slot,state_in_head,state_out_slot,state_out_head,"
-        "longest,heads,kv_heads,scale)\n"
+        "longest,heads,kv_heads,scale,read_slots,write_slots,slots,device_status,tokens)\n"
         "  second[1] tasks=3*ceil(tokens/16) scratch=1000 (workspace,scale)\n"
         "  workspace=16*sequences*ceil(longest/64) + 128");
 }

@@ -155,7 +155,12 @@ inline Plan kernel_plan() {
                 Arg::longest,
                 Arg::heads,
                 Arg::kv_heads,
-                Arg::scale};
+                Arg::scale,
+                Arg::read_slots,
+                Arg::write_slots,
+                Arg::slots,
+                Arg::device_status,
+                Arg::tokens};
   stage.scratch_bytes = 8 * 8 * 4;
   plan.stages = {stage};
   return plan;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <set>
 
 #include "autotune/verify.hpp"
@@ -56,10 +57,73 @@ TEST_CASE("defaults are right for every awkward K and V, ragged tokens and empty
   check_default(family, line);
 }
 
+TEST_CASE("defaults are right for every dtype, gate form, group and layout") {
+  const char* family = GENERATE("chunk", "recurrent");
+  const char* line =
+      GENERATE("forward H2 K40 V24 bf16 @ B2 T37", "forward H2 K37 V21 f16 @ B2 T37",
+               "forward H2 K16 V40 bf16 gate=f32 @ B1 T33", "forward H1 K24 V24 f32 gate=bf16 logit @ B2 T40",
+               "forward H1 K19 V24 f16 gate=f32 logit @ lens=5,0,33", "forward H4 Hkv2 K24 V40 f32 @ B2 T35",
+               "forward H9 Hkv1 K19 V11 bf16 logit @ lens=17,0,1", "forward H2 K24 V40 f32 vk @ B2 T20",
+               "forward H6 Hkv2 K21 V13 f32 vk state=bf16 @ B2 T20",
+               "forward H1 K33 V24 bf16 state=bf16 gate=f16 @ B2 T20", "forward H1 K3 V5 bf16 vk logit @ lens=1,1,18");
+  check_default(family, line);
+}
+
+TEST_CASE("step is right for one to eight tokens, every dtype, gate form, group and layout") {
+  const char* line =
+      GENERATE("step H2 K40 V24 f32 @ B3 T1", "step H2 K40 V24 f32 @ B2 T8", "step H1 K1 V1 f32 @ B2 T3",
+               "step H3 K100 V60 bf16 @ B2 T5", "step H1 K512 V9 f16 @ B1 T1", "step H1 K9 V512 bf16 gate=f32 @ B1 T2",
+               "step H4 Hkv2 K24 V40 f32 @ B2 T7", "step H9 Hkv1 K19 V11 bf16 logit @ lens=7,0,1",
+               "step H2 K24 V40 f32 vk @ B2 T4", "step H6 Hkv1 K21 V13 f32 vk state=bf16 @ B2 T3",
+               "step H2 K33 V24 bf16 state=bf16 @ lens=8,0,1,2", "step H1 K3 V5 bf16 vk logit gate=f16 @ B2 T1");
+  check_default("step", line);
+}
+
+TEST_CASE("slots and lengths out of range are skipped and reported") {
+  const char* family = GENERATE("chunk", "recurrent", "step");
+  const std::string op = std::string_view(family) == "step" ? "step" : "forward";
+  const auto what = parse_case(op + " H2 K8 V16 f32 @ lens=3,2,4").value();
+  const auto kernel =
+      build({what.problem, host_cpu_target()},
+            {find_family(family), find_family(family)->default_config({what.problem, host_cpu_target()})});
+  WorkerPool pool(2);
+  const Extents extents = extents_of(what.problem, what.shape, 2);
+  std::vector<std::byte> room(static_cast<std::size_t>(workspace_bytes(kernel.plan(), extents)) + 64);
+  void* const workspace = room.data() + (64 - reinterpret_cast<std::uintptr_t>(room.data()) % 64);
+
+  const auto run = [&](Call& call) {
+    std::uint32_t status = 0;
+    Words words = call.words();
+    words.set_pointer(Arg::device_status, &status);
+    kernel.run(words, extents, workspace, pool);
+    CHECK(call.o.guards_intact());
+    CHECK(call.state_out.guards_intact());
+    return status;
+  };
+  Call good(what, Gates::weak, 1, Passing::strided);
+  CHECK(run(good) == 0);
+
+  Call bad(what, Gates::weak, 1, Passing::strided);
+  bad.write_slots[1] = static_cast<std::int32_t>(bad.slots);
+  bad.read_slots[1] = -2;
+  CHECK(run(bad) == static_cast<std::uint32_t>(DeviceFault::slot));
+  const auto slot = good.write_slots[1];
+  CHECK(std::all_of(bad.state_out.data().begin() + slot * bad.state_slot,
+                    bad.state_out.data().begin() + slot * bad.state_slot + 8 * 16, is_poison));
+  CHECK(std::equal(bad.final_state(2, 1), bad.final_state(2, 1) + 8 * 16, good.final_state(2, 1)));
+
+  Call long_one(what, Gates::weak, 1, Passing::strided);
+  long_one.cu_seqlens[3] = 1000;
+  CHECK(run(long_one) == static_cast<std::uint32_t>(DeviceFault::lengths));
+  CHECK(std::ranges::equal(long_one.o.data(), good.o.data(), [](float a, float b) {
+    return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
+  }));
+}
+
 TEST_CASE("every value of every parameter gives a right kernel and code of its own") {
-  const char* line = "forward H2 K40 V72 f32 @ B2 T70";
-  const auto instance = instance_of("forward H2 K40 V72 f32");
   for (const Family* family : families()) {
+    const char* line = family->name() == "step" ? "step H2 K40 V80 f32 @ B2 T7" : "forward H2 K40 V72 f32 @ B2 T70";
+    const Instance instance{parse_case(line).value().problem, host_cpu_target()};
     const Config base = family->default_config(instance);
     const auto parameters = family->parameters(instance);
     const CompileOptions options{instance.target, "", CompileOptions::Effort::light};
@@ -118,7 +182,7 @@ TEST_CASE("a bad variant is refused by name, with what is allowed") {
     const auto parsed = parse_variant(text, instance);
     return parsed ? std::string("accepted") : parsed.error().message;
   };
-  CHECK_THAT(message("chonk"), Catch::Contains("chonk") and Catch::Contains("chunk, recurrent"));
+  CHECK_THAT(message("chonk"), Catch::Contains("chonk") and Catch::Contains("chunk, recurrent, step"));
   CHECK_THAT(message("chunk(D=3)"), Catch::Contains("`D`") and Catch::Contains("C, leaf"));
   CHECK_THAT(message("chunk(C=12)"), Catch::Contains("C=12") and Catch::Contains("8, 16, 32, 64"));
   CHECK_THAT(message("chunk(C=16"), Catch::Contains("`)`"));
@@ -126,9 +190,10 @@ TEST_CASE("a bad variant is refused by name, with what is allowed") {
 }
 
 TEST_CASE("families say what they do not cover") {
-  const auto bf16 = instance_of("forward H4 K128 V128 bf16");
-  CHECK(enumerate(bf16).empty());
-  CHECK(parse_variant("chunk", bf16).error().status == Status::unsupported);
+  const auto half = instance_of("forward H4 K128 V128 bf16 state=f16");
+  CHECK(enumerate(half).empty());
+  CHECK(parse_variant("chunk", half).error().status == Status::unsupported);
+  CHECK_THAT(parse_variant("step", instance_of("forward H4 K128 V128 f32")).error().message, Catch::Contains("step"));
 }
 
 TEST_CASE("the space hash follows the space") {

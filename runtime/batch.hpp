@@ -1,0 +1,77 @@
+#pragma once
+#include "runtime/states.hpp"
+
+namespace glaive {
+
+/// The most that a batch holds. Its arrays are made for this once, and stay where they are.
+struct BatchConfig {
+  Sequences max_sequences;
+  Tokens max_tokens;   ///< of all sequences together
+  Tokens max_longest;  ///< of one sequence; 0 = max_tokens
+};
+
+/// A step of several sequences: begin -> launch layer by layer, or replay -> commit, or abort at any point.
+///
+/// Positions move in `commit` alone. The arrays that kernels read have fixed addresses and always describe
+/// max_sequences rows: those past the batch are empty sequences without slots, so that one captured graph serves
+/// changing batches. A batch belongs to one thread at a time; several batches of a pool may be open at once.
+class Batch {
+ public:
+  static Result<std::unique_ptr<Batch>> create(std::shared_ptr<StatePool> pool, const BatchConfig& config);
+  Batch(const Batch&) = delete;
+  ~Batch();  // aborts
+
+  enum Flags : std::uint32_t {
+    keep = 1,    ///< updates nothing in place, so that an abort loses nothing
+    padded = 2,  ///< launches cover max_sequences, max_tokens and max_longest, as a graph wants that is captured once
+  };
+  /// One entry of the scheduler's; tokens may be 0.
+  struct Entry {
+    Sequence sequence;
+    Tokens tokens;
+  };
+  Result<void> begin(std::span<const Entry> entries, std::uint32_t flags = 0);
+
+  /// The call that is about to be made for one layer. `launched` follows when the kernel was given to the device.
+  Result<void> may_launch(std::int64_t layer) const;
+  void launched(std::int64_t layer);
+  /// The device did not do what it was told: only an abort remains.
+  void failed() { failed_ = true; }
+  /// Every layer is now enqueued by the caller: a captured graph, or kernels of his own.
+  Result<void> replay();
+  Result<void> commit();
+  Result<void> abort();
+
+  // What kernels are given; valid from begin to commit.
+  bool open() const { return open_; }
+  Sequences sequences() const { return sequences_; }
+  Tokens tokens() const { return tokens_; }
+  Tokens longest() const { return longest_; }
+  const std::int32_t* cu_seqlens() const { return cu_seqlens_.data(); }  ///< max_sequences + 1
+  const std::int32_t* read_slots() const { return read_slots_.data(); }
+  const std::int32_t* write_slots() const { return write_slots_.data(); }
+  std::uint32_t* device_status() { return &device_status_; }  ///< bits of DeviceFault
+  const StatePool& pool() const { return *pool_; }
+
+ private:
+  Batch() = default;
+  Result<void> need_open() const;
+  void close();
+
+  std::shared_ptr<StatePool> pool_;
+  BatchConfig config_;
+  std::vector<Row> rows_;
+  std::vector<std::int32_t> cu_seqlens_, read_slots_, write_slots_;
+  std::vector<bool> launched_;  // by layer
+  std::int64_t launches_ = 0;
+  Sequences sequences_;
+  Tokens tokens_, longest_;
+  std::size_t count_ = 0;
+  bool open_ = false, failed_ = false;
+  alignas(64) std::uint32_t device_status_ = 0;
+};
+
+/// "slot out of range, ..." for people.
+std::string to_string_of_faults(std::uint32_t device_status);
+
+}  // namespace glaive

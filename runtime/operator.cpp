@@ -1,0 +1,72 @@
+#include "runtime/operator.hpp"
+
+#include <cmath>
+
+namespace glaive::c_abi {
+namespace {
+
+std::uint64_t args_taken(const Plan& plan) {
+  static_assert(arg_count <= 64);
+  std::uint64_t taken = 0;
+  for (const Stage& stage : plan.stages)
+    for (const Arg arg : stage.args) taken |= std::uint64_t{1} << static_cast<unsigned>(arg);
+  return taken;
+}
+
+}  // namespace
+
+PlanMaker::PlanMaker(std::shared_ptr<Device> device, std::vector<const Pack*> packs, const Problem& problem)
+    : device_(std::move(device)), packs_(std::move(packs)), problem_(problem), candidates_(packs_, *device_, problem) {}
+
+const PlanMaker::Loaded& PlanMaker::load(const Candidate& candidate) {
+  const std::pair place(candidate.pack, candidate.index);
+  if (const auto known = loaded_.find(place); known != loaded_.end()) return known->second;
+  const auto entry = packs_[candidate.pack]->load(candidate.index);
+  Loaded loaded = entry ? Loaded(device_->load(entry->plan, entry->code)) : Loaded(std::unexpected(entry.error()));
+  return loaded_.emplace(place, std::move(loaded)).first->second;
+}
+
+Result<std::unique_ptr<glaive_plan>> PlanMaker::make(Bucket bucket) {
+  std::string skipped;
+  const Error* first = nullptr;
+  for (const Candidate& candidate : candidates_.for_bucket(bucket)) {
+    const Loaded& kernel = load(candidate);
+    if (not kernel) {
+      skipped += "\n  skipped: " + kernel.error().message;
+      if (first == nullptr) first = &kernel.error();
+      continue;
+    }
+    auto plan = std::make_unique<glaive_plan>(device_, *kernel, problem_);
+    plan->match = skipped.empty() ? candidate.match : std::max(candidate.match, Match::nearest);
+    const WinnerKey& key = packs_[candidate.pack]->key(candidate.index);
+    plan->description = to_string(problem_) + ": match=" + std::string(to_string(plan->match)) + "\n  tuned for " +
+                        to_string(key.bucket) + " on " + key.device + ", " + key.policy + skipped + "\n  " +
+                        to_string((*kernel)->plan());
+    plan->takes = args_taken((*kernel)->plan());
+    plan->default_scale = 1.0f / std::sqrt(static_cast<float>(problem_.k.count()));
+    return plan;
+  }
+  if (first != nullptr) return std::unexpected(*first);
+  return fail(Status::unsupported, std::string(packs_.size() == 1 ? "the pack has" : "the packs have") +
+                                       " no kernel for `" + to_string(problem_) + "` that runs on " +
+                                       device_->target() + "; tune it with: glaive tune");
+}
+
+}  // namespace glaive::c_abi
+
+glaive::Result<std::unique_ptr<glaive_operator>> glaive_operator::create(glaive::c_abi::PlanMaker maker,
+                                                                         const glaive::Problem& problem) {
+  auto made = std::make_unique<glaive_operator>();
+  made->problem = problem;
+  for (std::size_t i = 0; i < glaive::bucket_count; ++i) {
+    auto plan = maker.make(glaive::bucket_at(i));
+    if (not plan) return std::unexpected(std::move(plan).error());
+    const auto is_same = [&](const auto& other) {
+      return other->kernel == (*plan)->kernel and other->description == (*plan)->description;
+    };
+    auto place = std::ranges::find_if(made->plans, is_same);
+    if (place == made->plans.end()) place = made->plans.insert(place, std::move(*plan));
+    made->by_bucket[i] = place->get();
+  }
+  return made;
+}

@@ -1,0 +1,41 @@
+#pragma once
+// From packs to plans. Internal to the runtime.
+#include <array>
+#include <atomic>
+#include <map>
+#include <span>
+
+#include "runtime/c_abi.hpp"
+
+namespace glaive::c_abi {
+
+/// Makes plans of what some packs hold for one problem. An entry is loaded once, whatever buckets it serves.
+class PlanMaker {
+ public:
+  PlanMaker(std::shared_ptr<Device> device, std::vector<const Pack*> packs, const Problem& problem);
+  /// The best entry that can be loaded. One that cannot is a miss: the next best serves, and the description says so.
+  Result<std::unique_ptr<glaive_plan>> make(Bucket bucket);
+
+ private:
+  using Loaded = Result<std::shared_ptr<const Kernel>>;
+  const Loaded& load(const Candidate& candidate);
+
+  std::shared_ptr<Device> device_;
+  std::vector<const Pack*> packs_;
+  Problem problem_;
+  Candidates candidates_;
+  std::map<std::pair<std::size_t, std::size_t>, Loaded> loaded_;
+};
+
+}  // namespace glaive::c_abi
+
+/// A problem on a device. The problem is bound, so what is left of a dispatch key is the bucket, an index.
+struct glaive_operator {
+  glaive::Problem problem;
+  std::vector<std::unique_ptr<glaive_plan>> plans;
+  std::array<const glaive_plan*, glaive::bucket_count> by_bucket = {};
+  mutable std::atomic<std::uint64_t> untuned = 0;
+
+  static glaive::Result<std::unique_ptr<glaive_operator>> create(glaive::c_abi::PlanMaker maker,
+                                                                 const glaive::Problem& problem);
+};

@@ -1,0 +1,322 @@
+#include "runtime/snapshot.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "runtime/bytes.hpp"
+#include "runtime/files.hpp"
+#include "runtime/text.hpp"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace glaive {
+namespace {
+
+constexpr std::string_view magic = "GLAIVEST";
+constexpr std::uint32_t version = 1;
+constexpr std::size_t most_header = 512, checksum_size = sizeof(std::uint64_t);
+constexpr std::size_t chunk = std::size_t{1} << 20;  // stays in a second-level cache between its copy and its checksum
+constexpr std::int64_t most_planes = 17, most_bytes = std::int64_t{1} << 46;
+
+std::unexpected<Error> bad(std::string message) { return fail(Status::bad_snapshot, std::move(message)); }
+
+class Checksum {
+ public:
+  explicit Checksum(std::uint64_t seed) {
+    XXH3_INITSTATE(&state_);
+    XXH3_64bits_reset_withSeed(&state_, seed);
+  }
+  void add(std::span<const std::byte> bytes) { XXH3_64bits_update(&state_, bytes.data(), bytes.size()); }
+  std::uint64_t value() const { return XXH3_64bits_digest(&state_); }
+
+ private:
+  XXH3_state_t state_;
+};
+
+template <class Body>
+Result<void> in_chunks(std::span<std::byte> bytes, Body&& body) {
+  for (; not bytes.empty(); bytes = bytes.subspan(std::min(chunk, bytes.size())))
+    if (auto done = body(bytes.first(std::min(chunk, bytes.size()))); not done) return done;
+  return {};
+}
+
+SnapshotHeader header_of(const StatePool& pool, const StatePool::Pinned& pinned) {
+  const PoolConfig& config = pool.config();
+  SnapshotHeader h;
+  h.layers = config.layers;
+  h.kv_heads = config.kv_heads;
+  h.k = config.k;
+  h.v = config.v;
+  h.dtype = config.dtype;
+  h.layout = config.layout;
+  for (const Plane& plane : pool.layout().planes) h.planes.push_back(plane.bytes);
+  h.position = pinned.position;
+  h.zero_state = pinned.slot < 0;
+  return h;
+}
+
+/// Fills in the header's size and checksum.
+std::vector<std::byte> encode(SnapshotHeader& h) {
+  ByteWriter out;
+  out.raw(std::as_bytes(std::span(magic)));
+  out.number(version);
+  out.number(static_cast<std::uint8_t>(h.dtype));
+  out.number(static_cast<std::uint8_t>(h.layout));
+  out.number(static_cast<std::uint8_t>(h.zero_state));
+  out.number(static_cast<std::uint8_t>(h.planes.size()));
+  for (const std::int64_t n : {h.layers, h.kv_heads.count(), h.k.count(), h.v.count(), h.position.count()})
+    out.number(n);
+  for (const std::int64_t bytes : h.planes) out.number(bytes);
+  std::vector<std::byte> bytes = out.take();
+  h.checksum = XXH3_64bits(bytes.data(), bytes.size());
+  const auto checksum = std::as_bytes(std::span(&h.checksum, 1));
+  bytes.insert(bytes.end(), checksum.begin(), checksum.end());
+  h.bytes = bytes.size();
+  return bytes;
+}
+
+std::string to_string(const SnapshotHeader& h) {
+  std::string text = std::to_string(h.layers) + " layers of Hkv" + std::to_string(h.kv_heads.count()) + " K" +
+                     std::to_string(h.k.count()) + " V" + std::to_string(h.v.count()) + " " +
+                     std::string(to_string(h.dtype)) + " " + std::string(to_string(h.layout)) + " with planes of";
+  for (const std::int64_t bytes : h.planes) text += " " + std::to_string(bytes);
+  return text + " bytes";
+}
+
+Result<void> check_geometry(const SnapshotHeader& given, const StatePool& pool) {
+  const SnapshotHeader ours = header_of(pool, {});
+  if (given.layers == ours.layers and given.kv_heads == ours.kv_heads and given.k == ours.k and given.v == ours.v and
+      given.dtype == ours.dtype and given.layout == ours.layout and given.planes == ours.planes)
+    return {};
+  return fail(Status::foreign, "the snapshot is of " + to_string(given) + ", and the pool holds " + to_string(ours));
+}
+
+Result<void> check_size(const SnapshotHeader& header, std::size_t size) {
+  if (size == header.total_bytes()) return {};
+  return bad("the snapshot has " + std::to_string(size) + " bytes; by its header it should have " +
+             std::to_string(header.total_bytes()));
+}
+
+constexpr const char* altered = "the snapshot is altered: its states do not match their checksum";
+
+/// A slot held against reuse, for as long as it is being copied.
+class Pin {
+ public:
+  static Result<Pin> take(StatePool& pool, Sequence sequence) {
+    auto pinned = pool.pin(sequence);
+    if (not pinned) return std::unexpected(std::move(pinned).error());
+    return Pin(pool, *pinned);
+  }
+  Pin(Pin&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), pinned_(other.pinned_) {}
+  ~Pin() {
+    if (pool_ != nullptr) pool_->unpin(pinned_);
+  }
+  const StatePool::Pinned* operator->() const { return &pinned_; }
+  const StatePool::Pinned& operator*() const { return pinned_; }
+
+ private:
+  Pin(StatePool& pool, const StatePool::Pinned& pinned) : pool_(&pool), pinned_(pinned) {}
+  StatePool* pool_;
+  StatePool::Pinned pinned_;
+};
+
+/// The slot's bytes of one plane.
+std::span<std::byte> bytes_of(const StatePool& pool, std::size_t plane, std::int32_t slot) {
+  return {pool.at(plane, slot), static_cast<std::size_t>(pool.layout().planes[plane].bytes)};
+}
+
+/// put(bytes) takes the snapshot piece by piece.
+template <class Put>
+Result<void> emit(const StatePool& pool, const StatePool::Pinned& pinned, Put&& put) {
+  SnapshotHeader header = header_of(pool, pinned);
+  const std::vector<std::byte> bytes = encode(header);
+  if (auto done = put(std::span(bytes)); not done) return done;
+  Checksum checksum(header.checksum);
+  for (std::size_t plane = 0; plane < header.planes.size() and not header.zero_state; ++plane) {
+    const auto piece = [&](std::span<const std::byte> part) {
+      checksum.add(part);
+      return put(part);
+    };
+    if (auto done = in_chunks(bytes_of(pool, plane, pinned.slot), piece); not done) return done;
+  }
+  const std::uint64_t value = checksum.value();
+  return put(std::as_bytes(std::span(&value, 1)));
+}
+
+/// get(bytes) fills them with what follows the header.
+template <class Get>
+Result<Sequence> absorb(StatePool& pool, const SnapshotHeader& header, Get&& get) {
+  if (auto fits = check_geometry(header, pool); not fits) return std::unexpected(std::move(fits).error());
+  const auto reserved = pool.reserve();
+  if (not reserved) return std::unexpected(reserved.error());
+  const auto fill = [&]() -> Result<void> {
+    Checksum checksum(header.checksum);
+    for (std::size_t plane = 0; plane < header.planes.size() and not header.zero_state; ++plane) {
+      const auto piece = [&](std::span<std::byte> part) -> Result<void> {
+        if (auto done = get(part); not done) return done;
+        checksum.add(part);
+        return {};
+      };
+      if (auto done = in_chunks(bytes_of(pool, plane, reserved->slot), piece); not done) return done;
+    }
+    std::uint64_t value = 0;
+    if (auto done = get(std::as_writable_bytes(std::span(&value, 1))); not done) return done;
+    return value == checksum.value() ? Result<void>() : bad(altered);
+  };
+  if (auto filled = fill(); not filled) {
+    (void)pool.release(reserved->sequence);
+    return std::unexpected(std::move(filled).error());
+  }
+  pool.settle(*reserved, header.position, header.zero_state);
+  return reserved->sequence;
+}
+
+}  // namespace
+
+std::size_t SnapshotHeader::payload_bytes() const {
+  std::size_t sum = 0;
+  for (const std::int64_t plane : planes) sum += zero_state ? 0 : static_cast<std::size_t>(plane);
+  return sum;
+}
+std::size_t SnapshotHeader::total_bytes() const { return bytes + payload_bytes() + checksum_size; }
+
+Result<SnapshotHeader> decode_snapshot_header(std::span<const std::byte> bytes) {
+  ByteReader in(bytes);
+  const auto mark = in.raw(magic.size());
+  if (not std::ranges::equal(mark, std::as_bytes(std::span(magic)))) return bad("this is no snapshot");
+  if (const auto given = in.number<std::uint32_t>(); in.good() and given != version)
+    return bad("the snapshot is of version " + std::to_string(given) + ", where this build reads version " +
+               std::to_string(version));
+  SnapshotHeader h;
+  h.dtype = static_cast<DType>(in.number_in<std::uint8_t>(0, 2));
+  h.layout = static_cast<StateLayout>(in.number_in<std::uint8_t>(0, 1));
+  h.zero_state = in.number_in<std::uint8_t>(0, 1) == 1;
+  const auto planes = in.number_in<std::uint8_t>(1, most_planes);
+  h.layers = in.number_in<std::int64_t>(1, INT32_MAX);
+  h.kv_heads = KvHeads(in.number_in<std::int64_t>(1, INT32_MAX));
+  h.k = KeyDim(in.number_in<std::int64_t>(1, INT32_MAX));
+  h.v = ValueDim(in.number_in<std::int64_t>(1, INT32_MAX));
+  h.position = Tokens(in.number_in<std::int64_t>(0, INT64_MAX));
+  for (int i = 0; i < planes and in.good(); ++i) h.planes.push_back(in.number_in<std::int64_t>(1, most_bytes));
+  if (not in.good()) return bad("the snapshot's header is cut short or has a number out of range");
+  h.bytes = magic.size() + sizeof version + 4 + (5 + h.planes.size()) * sizeof(std::int64_t);
+  h.checksum = in.number<std::uint64_t>();
+  if (not in.good() or h.checksum != XXH3_64bits(bytes.data(), h.bytes))
+    return bad("the snapshot is altered: its header does not match its checksum");
+  h.bytes += checksum_size;
+  return h;
+}
+
+Result<SnapshotHeader> check_snapshot(std::span<const std::byte> bytes) {
+  auto header = decode_snapshot_header(bytes);
+  if (not header) return header;
+  if (auto whole = check_size(*header, bytes.size()); not whole) return std::unexpected(std::move(whole).error());
+  Checksum checksum(header->checksum);
+  checksum.add(bytes.subspan(header->bytes, header->payload_bytes()));
+  ByteReader trailer(bytes.last(checksum_size));
+  if (trailer.number<std::uint64_t>() != checksum.value()) return bad(altered);
+  return header;
+}
+
+Result<std::size_t> snapshot_bytes(StatePool& pool, Sequence sequence) {
+  const auto pin = Pin::take(pool, sequence);
+  if (not pin) return std::unexpected(pin.error());
+  SnapshotHeader header = header_of(pool, **pin);
+  (void)encode(header);
+  return header.total_bytes();
+}
+
+Result<std::size_t> save_snapshot(StatePool& pool, Sequence sequence, std::span<std::byte> buffer) {
+  const auto pin = Pin::take(pool, sequence);
+  if (not pin) return std::unexpected(pin.error());
+  SnapshotHeader header = header_of(pool, **pin);
+  (void)encode(header);
+  if (buffer.size() < header.total_bytes())
+    return fail(Status::invalid_argument, "the buffer has " + std::to_string(buffer.size()) +
+                                              " bytes; the snapshot takes " + std::to_string(header.total_bytes()));
+  std::byte* to = buffer.data();
+  (void)emit(pool, **pin, [&](std::span<const std::byte> part) -> Result<void> {
+    to = std::ranges::copy(part, to).out;
+    return {};
+  });
+  return header.total_bytes();
+}
+
+Result<Sequence> restore_snapshot(StatePool& pool, std::span<const std::byte> bytes) {
+  const auto header = decode_snapshot_header(bytes);
+  if (not header) return std::unexpected(header.error());
+  if (auto whole = check_size(*header, bytes.size()); not whole) return std::unexpected(std::move(whole).error());
+  auto rest = bytes.subspan(header->bytes);
+  return absorb(pool, *header, [&](std::span<std::byte> part) -> Result<void> {
+    std::ranges::copy(rest.first(part.size()), part.begin());
+    rest = rest.subspan(part.size());
+    return {};
+  });
+}
+
+Result<void> write_snapshot(StatePool& pool, Sequence sequence, const std::filesystem::path& path) {
+  const auto pin = Pin::take(pool, sequence);
+  if (not pin) return std::unexpected(pin.error());
+  auto file = Replacement::unguarded(path);
+  if (not file) return std::unexpected(std::move(file).error());
+  std::size_t end = 0, flushing = 0;
+  const auto put = [&](std::span<const std::byte> part) -> Result<void> {
+    if (auto written = file->write(part); not written) return written;
+    end += part.size();
+    // The disk starts at once, so that the flush at the end finds most of it done.
+    constexpr std::size_t most_behind = 16 * chunk;
+    if (end - flushing >= most_behind) {
+      sync_file_range(file->descriptor(), static_cast<off_t>(flushing), static_cast<off_t>(end - flushing),
+                      SYNC_FILE_RANGE_WRITE);
+      flushing = end;
+    }
+    return {};
+  };
+  if (auto done = emit(pool, **pin, put); not done) return done;
+  return file->place();
+}
+
+Result<Sequence> read_snapshot(StatePool& pool, const std::filesystem::path& path) {
+  const auto trusted = TrustedFile::open(path, snapshot_file);
+  if (not trusted) return std::unexpected(trusted.error());
+  // Read, not mapped: a file that another process cuts short is an error here, where a mapping would raise SIGBUS.
+  const auto get = [&](std::span<std::byte> part, off_t at) -> Result<std::size_t> {
+    std::size_t done = 0;
+    while (done < part.size()) {
+      const ssize_t n =
+          pread(trusted->file.get(), part.data() + done, part.size() - done, at + static_cast<off_t>(done));
+      if (n < 0 and errno == EINTR) continue;
+      if (n < 0) return io_failure("cannot read", path, errno);
+      if (n == 0) break;
+      done += static_cast<std::size_t>(n);
+    }
+    return done;
+  };
+  const auto named = [&](Error error) -> std::unexpected<Error> {
+    return fail(error.status, path.string() + ": " + error.message);
+  };
+
+  std::byte head[most_header];
+  const auto got = get(head, 0);
+  if (not got) return std::unexpected(got.error());
+  const auto header = decode_snapshot_header(std::span(head).first(*got));
+  if (not header) return named(header.error());
+  if (auto whole = check_size(*header, trusted->size); not whole) return named(std::move(whole).error());
+  posix_fadvise(trusted->file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+  auto at = static_cast<off_t>(header->bytes);
+  auto sequence = absorb(pool, *header, [&](std::span<std::byte> part) -> Result<void> {
+    const auto n = get(part, at);
+    if (not n) return std::unexpected(n.error());
+    if (*n < part.size()) return bad("the snapshot was cut short while it was read");
+    at += static_cast<off_t>(part.size());
+    return {};
+  });
+  if (not sequence and sequence.error().status != Status::io_error) return named(sequence.error());
+  return sequence;
+}
+
+}  // namespace glaive

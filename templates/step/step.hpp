@@ -1,0 +1,11 @@
+#pragma once
+#include "templates/family.hpp"
+
+namespace glaive {
+
+/// Decode, one to eight tokens of every sequence: S = Diag(exp(g_t)) S + k_t v_t^T, o_t = scale * S^T q_t with the
+/// state streamed from memory once per `pass` tokens, row by row in either layout, in place or from slot to slot. All
+/// that costs time is the traffic of the state.
+const Family& step_family();
+
+}  // namespace glaive
