@@ -58,8 +58,8 @@ double available_bytes() {
 Result<void> check_memory(const Case& what, double available) {
   const double need = full_size_bytes(what);
   if (need <= 0.9 * available) return {};
-  return fail(Status::out_of_memory, fmt::format("`{}` needs {:.1f} GB of memory, and {:.1f} GB are available",
-                                                 to_string(what), need / 1e9, available / 1e9));
+  return fail(Status::out_of_memory,
+              fmt::format("needs {:.1f} GB of memory, and {:.1f} GB are available", need / 1e9, available / 1e9));
 }
 
 }  // namespace glaive

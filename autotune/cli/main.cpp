@@ -17,7 +17,6 @@ using namespace glaive::cli;
 
 /// What is printed may wait in a buffer until the end: output that is lost must not look like success.
 int with_output_written(int exit) {
-  std::cout.flush();
   const bool flushed = std::fflush(stdout) == 0;
   if (flushed and std::ferror(stdout) == 0 and std::cout.good()) return exit;
   fmt::print(stderr, "glaive: the output cannot be written{}{}\n", flushed ? "" : ": ",

@@ -35,7 +35,8 @@ int run(const Options& asked) {
   for (const auto& what : *cases) {
     const auto variant = parse_variant(asked.variant, {what.problem, device.target});
     if (not variant) return report_for(what.problem, variant.error());
-    if (const auto fits = check_memory(what); not fits) return report(fits.error());
+    if (const auto fits = check_memory(what); not fits)
+      return report({fits.error().status, fmt::format("`{}` {}", to_string(what), fits.error().message)});
     variants.push_back(*variant);
   }
   auto evaluator = make_local_evaluator(*threads);

