@@ -38,19 +38,22 @@ Result<Chosen> choose_variant(Evaluator& evaluator, const Case& what, const Benc
   }
   auto pack = open_pack_if_any(options.pack);
   if (not pack) return std::unexpected(pack.error());
+  std::string skipped;  // what the runtime would pass over, too
   if (*pack) {
     const auto bucket = bucket_of(extents_of(what.problem, what.shape, options.threads));
     for (const auto& served : candidates(**pack, device, options.threads, what.problem, bucket)) {
       auto entry = (*pack)->load(served.index);
-      if (not entry) return std::unexpected(entry.error());
-      if (entry->code.size() == 1)
+      if (entry and entry->code.size() == 1)
         return Chosen{{std::move(entry->plan), std::move(entry->code.front())},
-                      fmt::format("pack, {}", to_string(served.match))};
+                      fmt::format("pack, {}{}", to_string(served.match), skipped)};
+      skipped +=
+          "; skipped " + (entry ? fmt::format("entry {}: it has {} code objects", served.index, entry->code.size())
+                                : entry.error().message);
     }
   }
   auto space = make_space(what, device);
   if (not space) return std::unexpected(space.error());
-  return compile_variant(evaluator, instance, default_candidate(*space).variant, "default");
+  return compile_variant(evaluator, instance, default_candidate(*space).variant, "default" + skipped);
 }
 
 nlohmann::ordered_json to_json(const BenchRecord& record) {
@@ -92,6 +95,7 @@ double BenchRecord::roof_seconds() const {
 }
 
 Result<BenchRecord> bench(Evaluator& evaluator, const Case& what, const BenchOptions& options) {
+  if (auto fits = evaluator.check_memory(what); not fits) return std::unexpected(fits.error());
   auto chosen = choose_variant(evaluator, what, options);
   if (not chosen) return std::unexpected(chosen.error());
   BenchRecord record{.what = what,
@@ -105,10 +109,11 @@ Result<BenchRecord> bench(Evaluator& evaluator, const Case& what, const BenchOpt
                      .rates = evaluator.rates(),
                      .error = 0};
   const auto verdict = evaluator.verify(what, chosen->built, Scrutiny::full);
-  if (verdict.drop != Drop::none)
+  if (not verdict) return std::unexpected(verdict.error());
+  if (verdict->drop != Drop::none)
     return fail(Status::failed, fmt::format("{} on `{}` is not correct ({}): {}", record.variant, to_string(what),
-                                            to_string(verdict.drop), verdict.message));
-  record.error = verdict.error_o;
+                                            to_string(verdict->drop), verdict->message));
+  record.error = verdict->error_o;
   const Contender contenders[] = {
       {Contender::Kind::kernel, &chosen->built}, {Contender::Kind::rows, nullptr}, {Contender::Kind::tiles, nullptr}};
   const std::size_t keep[] = {0, 1, 2};

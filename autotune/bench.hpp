@@ -17,7 +17,7 @@ struct BenchOptions {
 struct BenchRecord {
   Case what;
   std::string device, variant;
-  std::string source;  ///< `pack, exact`, `pack, nearest`, `default` or `asked`
+  std::string source;  ///< `pack, exact`, `pack, nearest`, `default` or `asked`, then what of the pack was skipped
   int threads = 1;
   Timing timing, rows, tiles;
   Rates rates;

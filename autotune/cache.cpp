@@ -24,6 +24,19 @@ std::uint64_t fnv1a(std::string_view text) {
   return hash;
 }
 
+/// A descriptor, or -1 and errno. In a folder that everybody may write to, the system may refuse to open another user's
+/// file with O_CREAT, so a file that exists is opened without.
+int open_lock_file(const char* file) {
+  constexpr int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  for (;;) {
+    int descriptor = open(file, flags);
+    if (descriptor >= 0 or errno != ENOENT) return descriptor;
+    descriptor = open(file, flags | O_CREAT | O_EXCL, 0444);
+    if (descriptor >= 0) fchmod(descriptor, 0444);  // whatever the umask
+    if (descriptor >= 0 or errno != EEXIST) return descriptor;
+  }
+}
+
 }  // namespace
 
 Result<std::filesystem::path> cache_location() {
@@ -34,7 +47,7 @@ Result<std::filesystem::path> cache_location() {
 }
 
 Result<void> check_trusted(const std::filesystem::path& file) {
-  struct stat facts{};
+  struct stat facts {};
   if (stat(file.c_str(), &facts) != 0)
     return fail(Status::io_error, fmt::format("{}: {}", file.string(), std::strerror(errno)));
   if (facts.st_uid != geteuid() and facts.st_uid != 0)
@@ -66,18 +79,23 @@ Result<std::filesystem::path> open_cache() {
   return *folder;
 }
 
-Result<DeviceLock> DeviceLock::acquire(const std::filesystem::path& folder, std::string_view device,
+Result<DeviceLock> DeviceLock::acquire(For purpose, const std::filesystem::path& folder, std::string_view device,
                                        void (*on_wait)(void* context), void* context) {
-  const auto file = folder / fmt::format("device-{:016x}.lock", fnv1a(device));
-  const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (descriptor < 0)
-    return fail(Status::io_error, fmt::format("lock file {}: {}", file.string(), std::strerror(errno)));
+  const auto file = folder / fmt::format("glaive-device-{:016x}.lock", fnv1a(device));
+  const auto refused = [&](const char* why) {
+    return fail(Status::io_error, fmt::format("lock file {}: {}", file.string(), why));
+  };
+  const int descriptor = open_lock_file(file.c_str());
+  if (descriptor < 0) return refused(std::strerror(errno));
   DeviceLock lock(descriptor);
-  if (flock(descriptor, LOCK_EX | LOCK_NB) == 0) return lock;
+  struct stat facts {};
+  if (fstat(descriptor, &facts) != 0 or not S_ISREG(facts.st_mode)) return refused("it is no regular file");
+
+  const int kind = purpose == For::timing ? LOCK_EX : LOCK_SH;
+  if (flock(descriptor, kind | LOCK_NB) == 0) return lock;
   if (errno == EWOULDBLOCK and on_wait != nullptr) on_wait(context);
-  while (flock(descriptor, LOCK_EX) != 0)
-    if (errno != EINTR)
-      return fail(Status::io_error, fmt::format("lock file {}: {}", file.string(), std::strerror(errno)));
+  while (flock(descriptor, kind) != 0)
+    if (errno != EINTR) return refused(std::strerror(errno));
   return lock;
 }
 

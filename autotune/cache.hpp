@@ -7,7 +7,7 @@
 
 namespace glaive {
 
-/// Where the tuner keeps its journal, its default pack and its locks: $GLAIVE_CACHE, else $XDG_CACHE_HOME/glaive, else
+/// Where the tuner keeps its journal and its default pack: $GLAIVE_CACHE, else $XDG_CACHE_HOME/glaive, else
 /// $HOME/.cache/glaive. Nothing is created; fails with io_error when none of the three is set.
 Result<std::filesystem::path> cache_location();
 
@@ -21,11 +21,18 @@ inline constexpr std::string_view pack_name = "winners.pack";
 /// Fails with untrusted when `file` is not owned by this user or root, or is writable by others.
 Result<void> check_trusted(const std::filesystem::path& file);
 
-/// An advisory lock on a file, held until destroyed. At most one process on a machine times kernels on one device.
+/// Where the processes of all users of a machine find its locks.
+inline constexpr const char* lock_folder = "/tmp";
+
+/// An advisory lock on a file, held until destroyed. While a process times kernels on a device, no other one times,
+/// compiles or verifies.
 class DeviceLock {
  public:
-  /// Waits for the lock; `on_wait` is called once if another process holds it.
-  static Result<DeviceLock> acquire(const std::filesystem::path& folder, std::string_view device,
+  enum class For { work, timing };  ///< compiling and verifying, by any number at once; timing, by one alone
+
+  /// Waits for the lock; `on_wait` is called once if other processes hold it. The file is made readable for everybody
+  /// if absent; it is never written, and a link in its place is refused.
+  static Result<DeviceLock> acquire(For purpose, const std::filesystem::path& folder, std::string_view device,
                                     void (*on_wait)(void* context) = nullptr, void* context = nullptr);
   DeviceLock(DeviceLock&& other) noexcept : descriptor_(other.descriptor_) { other.descriptor_ = -1; }
   DeviceLock& operator=(DeviceLock&&) = delete;

@@ -53,8 +53,13 @@ class Evaluator {
                                           int lane) = 0;
   virtual Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int lane) = 0;
 
-  /// Correctness on verification_cases(what); with full scrutiny also against a plain loop on `what` itself.
-  virtual Verdict verify(const Case& what, const Built& built, Scrutiny scrutiny) = 0;
+  /// Fails with out_of_memory when `what` at its full size does not fit.
+  virtual Result<void> check_memory(const Case& what) = 0;
+
+  /// Correctness on verification_cases(what); with full scrutiny also against a plain loop on `what` itself. Where the
+  /// loop does not cover `what`, the message of a verdict without fault says so. An error does not lie in the code and
+  /// may pass: memory or descriptors run short.
+  virtual Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) = 0;
 
   /// Times the contenders interleaved on `what` at its full size; `keep` as in glaive::race.
   virtual Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,

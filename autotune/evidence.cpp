@@ -35,6 +35,8 @@ std::string to_json(const Evidence& evidence) {
   json["defaults"] = std::move(defaults);
   json["baselines"] = {{"rows", times(evidence.rows)}, {"tiles", times(evidence.tiles)}};
   json["errors"] = {{"o", evidence.verdict.error_o}, {"state", evidence.verdict.error_state}};
+  // The message of a verdict without fault is why the comparison was left out.
+  json["full_size"] = evidence.verdict.message.empty() ? "compared" : evidence.verdict.message;
   json["code"] = {{"text_bytes", evidence.text_bytes}, {"stack_bytes", evidence.stack_bytes}};
   Json drops = Json::object();
   for (const auto& [drop, count] : evidence.drops) drops[std::string(to_string(drop))] = count;
@@ -51,6 +53,14 @@ std::string to_json(const Evidence& evidence) {
   json["glaive"] = {{"version", glaive_version()}, {"commit", glaive_commit()}};
   // A denormal or infinite number must not make the evidence unreadable.
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string measured_shape(const std::string& evidence, const Case& what) {
+  const auto json = Json::parse(evidence, nullptr, false);
+  if (not json.is_object() or not json.contains("case") or not json["case"].is_string()) return {};
+  const auto line = json["case"].get<std::string>();
+  const auto at = line.find("@ ");
+  return at == line.npos or line == to_string(what) ? std::string() : line.substr(at + 2);
 }
 
 }  // namespace glaive

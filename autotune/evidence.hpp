@@ -25,6 +25,10 @@ struct Evidence {
 /// Times in ms with the ends of their 95 % interval.
 std::string to_json(const Evidence& evidence);
 
+/// The shape that evidence was measured with, e.g. `B1 T512`, when it is another than that of `what`: shapes of one
+/// bucket share a winner. Empty when it is the same, or the evidence does not say.
+std::string measured_shape(const std::string& evidence, const Case& what);
+
 /// Version, commit and so on of this build.
 std::string_view glaive_version();
 std::string_view glaive_commit();  ///< empty when unknown

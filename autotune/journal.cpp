@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sqlite3.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -50,11 +51,29 @@ struct Journal::Impl {
 
   ~Impl() { sqlite3_close(db); }
 
+  /// The limit on file sizes, once a file of the journal has come so close that it cannot grow. SQLite does not say.
+  std::optional<rlim_t> limit_reached() const {
+    constexpr rlim_t growth = 32768;  // of the largest step, that of the shared memory file
+    rlimit limit{};
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 or limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
+    for (const char* suffix : {"", "-wal", "-shm"}) {
+      std::error_code error;
+      const auto size = std::filesystem::file_size(file.string() + suffix, error);
+      if (not error and size + growth > limit.rlim_cur) return limit.rlim_cur;
+    }
+    return std::nullopt;
+  }
+
   std::unexpected<Error> refused(int code) const {
     const auto because = [&]() -> std::string {
-      switch (code & 0xff) {
+      const int kind = code & 0xff;
+      if (kind == SQLITE_FULL or kind == SQLITE_IOERR)
+        if (const auto limit = limit_reached())
+          return fmt::format("the limit on file sizes (ulimit -f, {} bytes) is reached; steps finished so far are kept",
+                             *limit);
+      switch (kind) {
         case SQLITE_FULL:
-          return "the disk is full or a file size limit is reached; steps finished so far are kept";
+          return "the disk is full; steps finished so far are kept";
         case SQLITE_BUSY:
         case SQLITE_LOCKED:
           return "another process holds it locked; try again when that one is done";

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -8,6 +7,7 @@
 
 #include "autotune/baselines.hpp"
 #include "autotune/evaluator.hpp"
+#include "autotune/memory.hpp"
 #include "autotune/roofline.hpp"
 
 namespace glaive {
@@ -39,12 +39,16 @@ class LocalEvaluator final : public Evaluator {
     return compiler_of(lane).compile(variant.family->instantiate(instance, variant.config), options(optimise));
   }
 
-  Verdict verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+  Result<void> check_memory(const Case& what) override { return glaive::check_memory(what); }
+
+  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
     auto& trials = trials_of(what, scrutiny);
     const auto kernel = CpuKernel::load(built.plan, std::span(&built.code, 1));
-    if (not kernel) return {Drop::load_error, 0, 0, kernel.error().message};
+    if (not kernel and kernel.error().status == Status::io_error) return std::unexpected(kernel.error());
+    if (not kernel) return Verdict{Drop::load_error, 0, 0, kernel.error().message};
     auto verdict = glaive::verify(*kernel, trials, pool_);
-    if (verdict.drop == Drop::none and scrutiny == Scrutiny::full) compare_at_full_size(what, *kernel, verdict);
+    if (verdict.drop == Drop::none and scrutiny == Scrutiny::full)
+      if (auto done = compare_at_full_size(what, *kernel, verdict); not done) return std::unexpected(done.error());
     return verdict;
   }
 
@@ -63,8 +67,7 @@ class LocalEvaluator final : public Evaluator {
       kernels.push_back(std::move(*kernel));
     }
     const auto workspace = make_workspace(bytes);
-    if (workspace == nullptr)
-      return fail(Status::out_of_memory, fmt::format("no memory for a workspace of {} bytes", bytes));
+    if (workspace == nullptr) return no_workspace(bytes);
 
     const auto words = call_->words();
     std::vector<std::function<void()>> runs;
@@ -106,29 +109,38 @@ class LocalEvaluator final : public Evaluator {
     return {std::aligned_alloc(workspace_alignment, static_cast<std::size_t>(rounded)), &std::free};
   }
 
+  static std::unexpected<Error> no_workspace(std::int64_t bytes) {
+    return fail(Status::out_of_memory, fmt::format("no memory for a workspace of {} bytes", bytes));
+  }
+
   /// The verification cases are small; at its full size a kernel is held against a plain loop, which shares no code
   /// with it.
-  void compare_at_full_size(const Case& what, const CpuKernel& kernel, Verdict& verdict) {
-    if (not make_call(what)) return;
+  Result<void> compare_at_full_size(const Case& what, const CpuKernel& kernel, Verdict& verdict) {
+    if (auto made = make_call(what); not made) return made;
     if (plain_o_.empty()) {
-      if (not baseline_tiles(*call_, pool_)) return;
+      if (const auto ran = baseline_tiles(*call_, pool_); not ran) {
+        verdict.message = "not compared: " + ran.error().message;
+        return {};
+      }
       plain_o_.assign(call_->o.data().begin(), call_->o.data().end());
       plain_state_.assign(call_->state_out.data().begin(), call_->state_out.data().end());
     }
     const auto extents = extents_of(what.problem, what.shape, pool_.workers());
-    const auto workspace = make_workspace(workspace_bytes(kernel.plan(), extents));
-    if (workspace == nullptr) return;
+    const auto bytes = workspace_bytes(kernel.plan(), extents);
+    const auto workspace = make_workspace(bytes);
+    if (workspace == nullptr) return no_workspace(bytes);
     call_->poison_outputs();
     kernel.run(call_->words(), extents, workspace.get(), pool_);
     call_->read_outputs();
     const double o = relative_error(call_->o.data(), plain_o_),
                  state = relative_error(call_->state_out.data(), plain_state_);
     const auto allowed = tolerance(what.problem);
-    if (o <= full_size_tolerance + allowed.o and state <= full_size_tolerance + allowed.state) return;
+    if (o <= full_size_tolerance + allowed.o and state <= full_size_tolerance + allowed.state) return {};
     verdict.drop = Drop::wrong_result;
     verdict.message =
         fmt::format("at full size o is {:.2e} and the state {:.2e} from a plain loop ({:.0e} allowed)\n  {}", o, state,
                     full_size_tolerance, reproducer(what, kernel.plan().variant, Gates::weak, 1));
+    return {};
   }
 
   CompileOptions options(Optimise optimise) const {
@@ -155,11 +167,7 @@ class LocalEvaluator final : public Evaluator {
     if (call_ and call_->what == what) return {};
     call_.reset();
     plain_o_.clear(), plain_state_.clear();
-    const double need = minimal_bytes(what.problem, what.shape) * 1.5;
-    const double have = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-    if (need > 0.8 * have)
-      return fail(Status::out_of_memory, fmt::format("`{}` needs {:.1f} GB of memory, and this machine has {:.1f} GB",
-                                                     to_string(what), need / 1e9, have / 1e9));
+    if (auto fits = check_memory(what); not fits) return fits;
     try {
       call_.emplace(what, Gates::weak, 1);
     } catch (const std::bad_alloc&) {

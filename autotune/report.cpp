@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "autotune/evidence.hpp"
+
 namespace glaive {
 namespace {
 
@@ -55,7 +57,9 @@ std::string tune_table(std::span<const TuneOutcome> outcomes) {
         const auto& time = entry.at("median_ms");
         return time.is_null() ? "-" : fmt::format("{:.2f}x", time.get<double>() / median);
       };
-      rows.push_back({to_string(outcome.what), fmt::format("{:.3f}", median),
+      const auto shape = measured_shape(outcome.evidence, outcome.what);
+      rows.push_back({to_string(outcome.what) + (shape.empty() ? "" : fmt::format(" (tuned as {})", shape)),
+                      fmt::format("{:.3f}", median),
                       spread(json.at("interval_ms").at(0), median, json.at("interval_ms").at(1)),
                       fmt::format("{:.1f}", json.at("gflops").get<double>()),
                       fmt::format("{:.0f} %", json.at("peak_share").get<double>() * 100),

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
 
@@ -18,12 +19,19 @@ struct Tuner::Attempt {
   std::string content;
   Built built;
   Drop drop = Drop::none;
+  std::string message;  ///< why it is out
   Verdict verdict;
 };
 
 namespace {
 
-/// The journal, the disk or a lock failed: no other case would fare better.
+/// Whether what a compiler says would be said again. Anything else, such as a lack of descriptors, may pass.
+bool lies_in_code(const Error& error) {
+  return error.status == Status::failed or error.status == Status::invalid_argument or
+         error.status == Status::unsupported;
+}
+
+/// The journal, the disk, a lock or the system failed: no other case would fare better.
 bool ends_run(const Error& error) { return error.status == Status::io_error or error.status == Status::untrusted; }
 
 constexpr std::size_t bases = 4;      ///< best so far whose neighbours are tried
@@ -60,12 +68,12 @@ struct Tuner::Search {
   std::vector<Attempt*> entered;
 
   void add(const RankedVariant& candidate) {
-    if (seen.insert(candidate.name).second) attempts.push_back({candidate, {}, {}, Drop::none, {}});
+    if (seen.insert(candidate.name).second) attempts.push_back({candidate, {}, {}, Drop::none, {}, {}});
   }
 };
 
 std::string verification_rules(Scrutiny scrutiny, const Shape& shape) {
-  return scrutiny == Scrutiny::brief ? "v1 brief" : fmt::format("v1 full @ {}", to_string(shape));
+  return scrutiny == Scrutiny::brief ? "v1 brief" : fmt::format("v2 full @ {}", to_string(shape));
 }
 
 std::string policy_text(Effort effort, int threads) {
@@ -90,12 +98,18 @@ std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const 
   return std::nullopt;
 }
 
+TuneOutcome already_tuned(const Case& what, PackEntry entry) {
+  const auto shape = measured_shape(entry.evidence, what);
+  return {TuneOutcome::State::already, what,
+          fmt::format("tuned already{}: {}", shape.empty() ? "" : " as " + shape, entry.plan.variant),
+          std::move(entry.evidence)};
+}
+
 Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file) {
-  std::error_code error;
-  if (not std::filesystem::exists(file, error)) return std::nullopt;
   auto pack = Pack::open(file);
-  if (not pack) return std::unexpected(pack.error());
-  return std::move(*pack);
+  if (pack) return std::move(*pack);
+  if (pack.error().status == Status::not_found) return std::nullopt;
+  return std::unexpected(pack.error());
 }
 
 Tuner::Tuner(Evaluator& evaluator, Journal& journal, Progress& progress, TuneOptions options)
@@ -120,13 +134,14 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
     const bool again = options_.force and std::ranges::find(published_, search.winner) == published_.end();
     if (const auto found = find_tuned(**pack, what, device, options_.effort, options_.threads); found and not again) {
       auto entry = (*pack)->load(*found);
-      if (entry) return TuneOutcome{already, what, "tuned already: " + entry->plan.variant, std::move(entry->evidence)};
+      if (entry) return already_tuned(what, std::move(*entry));
       progress_.note(fmt::format("{}; tuning it again", entry.error().message));
     }
     const auto served = candidates(**pack, device, options_.threads, what.problem, search.winner.bucket);
     if (not served.empty() and served.front().match == Match::exact)
       if (auto entry = (*pack)->load(served.front().index)) search.incumbent = entry->plan.variant;
   }
+  if (auto fits = evaluator_.check_memory(what); not fits) return TuneOutcome{failed, what, fits.error().message, {}};
   if (options_.force) {
     if (auto forgotten = journal_.forget(search.key); not forgotten) return std::unexpected(forgotten.error());
   } else {
@@ -146,7 +161,7 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
 Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   auto known = journal_.find_winner(search.key);
   if (not known) return std::unexpected(known.error());
-  if (not*known) return std::nullopt;
+  if (not *known) return std::nullopt;
   const auto candidate = std::ranges::find(search.space.candidates, (*known)->variant, &RankedVariant::name);
   if (candidate == search.space.candidates.end()) return std::nullopt;
   // The generator may have changed since: only the same code is the same winner.
@@ -154,7 +169,7 @@ Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   if (not content or *content != (*known)->content) return std::nullopt;
   auto code = journal_.find_code(*content);
   if (not code) return std::unexpected(code.error());
-  if (not*code or (*code)->drop != Drop::none) return std::nullopt;
+  if (not *code or (*code)->drop != Drop::none) return std::nullopt;
   auto outcome = publish(search, *candidate, std::move((*code)->code), std::move((*known)->evidence));
   if (not outcome) return std::unexpected(outcome.error());
   return std::move(*outcome);
@@ -177,12 +192,14 @@ Result<void> Tuner::compile(std::span<Attempt* const> attempts, const Search& se
       if (*known) {
         attempt.built.code = std::move((*known)->code);
         attempt.drop = (*known)->drop;
+        attempt.message = std::move((*known)->message);
         return {};
       }
       const auto begin = std::chrono::steady_clock::now();
       auto code = evaluator_.compile(instance, variant, optimise, lane);
       record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       if (not code) {
+        if (not lies_in_code(code.error())) return std::unexpected(code.error());
         record.drop = Drop::compile_error;
         record.message = code.error().message;
       } else if (record.code = std::move(*code);
@@ -191,6 +208,7 @@ Result<void> Tuner::compile(std::span<Attempt* const> attempts, const Search& se
         record.message = fmt::format("{} bytes of code, {} of stack", record.code.text_bytes, record.code.stack_bytes);
       }
     } else {
+      if (not lies_in_code(content.error())) return std::unexpected(content.error());
       // Not even a module: filed under the variant's name, so that the journal tells why it is missing.
       attempt.content = fmt::format("none {} {}", search.key.problem, attempt.candidate.name);
       record.drop = Drop::compile_error;
@@ -199,11 +217,19 @@ Result<void> Tuner::compile(std::span<Attempt* const> attempts, const Search& se
     if (auto kept = journal_.put_code(attempt.content, record); not kept) return kept;
     attempt.built.code = std::move(record.code);
     attempt.drop = record.drop;
+    attempt.message = std::move(record.message);
     return {};
+  };
+  const auto compile_or_tell = [&](Attempt& attempt, int lane) -> Result<void> {
+    try {
+      return compile_one(attempt, lane);
+    } catch (const std::bad_alloc&) {
+      return fail(Status::out_of_memory, fmt::format("no memory to compile {}", attempt.candidate.name));
+    }
   };
   const auto work = [&](int lane) {
     for (std::size_t i; (i = next++) < attempts.size();) {
-      if (auto done = compile_one(*attempts[i], lane); not done) {
+      if (auto done = compile_or_tell(*attempts[i], lane); not done) {
         const std::lock_guard lock(mutex);
         if (not broken) broken = done.error();
         next = attempts.size();
@@ -236,7 +262,9 @@ Result<void> Tuner::verify(Attempt& attempt, Search& search, Scrutiny scrutiny) 
   if (*known) {
     attempt.verdict = std::move(**known);
   } else {
-    attempt.verdict = evaluator_.verify(search.what, attempt.built, scrutiny);
+    auto verdict = evaluator_.verify(search.what, attempt.built, scrutiny);
+    if (not verdict) return std::unexpected(verdict.error());
+    attempt.verdict = std::move(*verdict);
     if (auto kept = journal_.put_verdict(key.device, key.problem, name, attempt.content, rules, attempt.verdict);
         not kept)
       return kept;
@@ -245,6 +273,7 @@ Result<void> Tuner::verify(Attempt& attempt, Search& search, Scrutiny scrutiny) 
       progress_.note(fmt::format("{}: {}", name, attempt.verdict.message));
   }
   attempt.drop = attempt.verdict.drop;
+  attempt.message = attempt.verdict.message;
   if (attempt.drop != Drop::none) {
     ++search.broken;
     progress_.dropped(attempt.drop);
@@ -254,6 +283,8 @@ Result<void> Tuner::verify(Attempt& attempt, Search& search, Scrutiny scrutiny) 
 }
 
 Result<void> Tuner::enter(Search& search, std::size_t first) {
+  const auto lock = lock_device(search, DeviceLock::For::work);
+  if (not lock) return std::unexpected(lock.error());
   std::vector<Attempt*> attempts;
   for (auto& attempt : std::span(search.attempts).subspan(first)) attempts.push_back(&attempt);
   progress_.begin_phase("compile", attempts.size());
@@ -275,6 +306,8 @@ Result<void> Tuner::enter(Search& search, std::size_t first) {
 /// All that can win is compiled in full and passes full scrutiny: the semifinalists, whoever moves up when one of them
 /// falls, the defaults and the incumbent.
 Result<void> Tuner::prove_best(Search& search, Tournament& tournament) {
+  const auto lock = lock_device(search, DeviceLock::For::work);
+  if (not lock) return std::unexpected(lock.error());
   std::set<std::size_t> known;
   for (;;) {
     std::vector<std::size_t> fresh;
@@ -330,20 +363,25 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
     std::string reasons;
     for (const auto& [drop, count] : progress_.drops())
       reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", to_string(drop), count);
-    return TuneOutcome{
-        failed, search.what, fmt::format("none of {} variants is usable ({})", search.attempts.size(), reasons), {}};
+    const auto first =
+        std::ranges::find_if(search.attempts, [](const auto& attempt) { return attempt.drop != Drop::none; });
+    return TuneOutcome{failed,
+                       search.what,
+                       fmt::format("none of {} variants is usable ({}); {}: {}", search.attempts.size(), reasons,
+                                   first->candidate.name, first->message),
+                       {}};
   };
 
   std::size_t first = 0, reference = 0;
   for (;;) {
-    if (auto done = enter(search, first); not done) return std::unexpected(done.error());
+    if (auto done = enter(search, first); not done) return failure(done.error());
     if (search.entrants.empty()) return nothing_usable();
     if (first == 0)
       if (const auto preset = std::ranges::find_if(search.entrants, &Entrant::is_default);
           preset != search.entrants.end())
         reference = static_cast<std::size_t>(preset - search.entrants.begin());
     {
-      const auto lock = lock_device(search);
+      const auto lock = lock_device(search, DeviceLock::For::timing);
       if (not lock) return std::unexpected(lock.error());
       if (auto done = tournament.screen(search.entrants, reference); not done) return failure(done.error());
     }
@@ -356,14 +394,14 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
     if (search.attempts.size() == first) break;
   }
 
-  if (auto done = prove_best(search, tournament); not done) return std::unexpected(done.error());
+  if (auto done = prove_best(search, tournament); not done) return failure(done.error());
   if (search.correct == 0) return nothing_usable();
   if (search.entrants[reference].out) reference = tournament.best(1).front();
   const auto served = std::ranges::find(search.entrants, search.incumbent, &Entrant::variant);
   const std::size_t incumbent = served == search.entrants.end() or served->out
                                     ? reference
                                     : static_cast<std::size_t>(served - search.entrants.begin());
-  auto lock = lock_device(search);
+  const auto lock = lock_device(search, DeviceLock::For::timing);
   if (not lock) return std::unexpected(lock.error());
   auto result = tournament.decide(search.entrants, reference, incumbent);
   if (not result) return failure(result.error());
@@ -400,11 +438,11 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
   return outcome;
 }
 
-Result<DeviceLock> Tuner::lock_device(const Search& search) {
+Result<DeviceLock> Tuner::lock_device(const Search& search, DeviceLock::For purpose) {
   const auto waiting = [](void* progress) {
-    static_cast<Progress*>(progress)->note("waiting for another glaive process that is timing on this device");
+    static_cast<Progress*>(progress)->note("waiting for another glaive process on this device");
   };
-  return DeviceLock::acquire(options_.cache, search.key.device, waiting, &progress_);
+  return DeviceLock::acquire(purpose, options_.locks, search.key.device, waiting, &progress_);
 }
 
 Result<TuneOutcome> Tuner::publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence) {

@@ -15,10 +15,10 @@ namespace glaive {
 
 struct TuneOptions {
   Effort effort = Effort::normal;
-  int threads = 1;              ///< compilers at work, and workers of a kernel
-  std::filesystem::path pack;   ///< winners go here
-  std::filesystem::path cache;  ///< folder of the device lock
-  bool force = false;           ///< tune again even if a winner is known
+  int threads = 1;                            ///< compilers at work, and workers of a kernel
+  std::filesystem::path pack;                 ///< winners go here
+  std::filesystem::path locks = lock_folder;  ///< folder of the device lock
+  bool force = false;                         ///< tune again even if a winner is known
   std::span<const Family* const> families = glaive::families();
 };
 
@@ -39,6 +39,9 @@ WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, 
 std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const DeviceInfo& device, Effort effort,
                                       int threads);
 
+/// The outcome of a case whose winner is `entry`; says with what shape it was tuned when that is another.
+TuneOutcome already_tuned(const Case& what, PackEntry entry);
+
 /// The pack at `file`; nothing when there is no such file.
 Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file);
 
@@ -47,13 +50,15 @@ inline constexpr std::int64_t max_text_bytes = std::int64_t{1} << 20;
 inline constexpr std::int64_t max_stack_bytes = std::int64_t{1} << 18;
 
 /// Tunes one case after the other: enumerate, compile in threads, verify, race, publish. The best by prior come first,
-/// then neighbours of the fastest so far, until the budget is spent. Nothing compiles while something is timed. Each
-/// finished step is in the journal, each winner in the pack, before the next begins.
+/// then neighbours of the fastest so far, until the budget is spent. Nothing compiles while something is timed. A
+/// failure that does not lie in the code, such as a lack of memory, is told and not remembered. Each finished step is
+/// in the journal, each winner in the pack, before the next begins.
 class Tuner {
  public:
   Tuner(Evaluator& evaluator, Journal& journal, Progress& progress, TuneOptions options);
 
-  /// An error means that the run cannot go on (journal, pack or lock); a case that cannot be tuned is an outcome.
+  /// An error means that the run cannot go on (journal, pack, lock or a lack of descriptors); a case that cannot be
+  /// tuned is an outcome.
   Result<TuneOutcome> tune(const Case& what);
 
  private:
@@ -63,7 +68,7 @@ class Tuner {
   Result<void> verify(Attempt& attempt, Search& search, Scrutiny scrutiny);
   Result<void> enter(Search& search, std::size_t first);  ///< compiles and verifies the attempts from `first` on
   Result<void> prove_best(Search& search, Tournament& tournament);
-  Result<DeviceLock> lock_device(const Search& search);
+  Result<DeviceLock> lock_device(const Search& search, DeviceLock::For purpose);
   Result<TuneOutcome> race_and_publish(Search& search);
   Result<TuneOutcome> publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence);
   Result<std::optional<TuneOutcome>> publish_known(Search& search);

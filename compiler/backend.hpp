@@ -56,7 +56,8 @@ struct ObjectFacts {
 };
 Result<ObjectFacts> object_facts(std::span<const std::byte> object);
 
-/// Links one object into a shared object that exports its global symbols. One link at a time in a process.
+/// Links one object into a shared object that exports its global symbols. One link at a time in a process. Fails with
+/// `failed` when lld refuses the object, with io_error when descriptors, memory or threads do not suffice now.
 Result<std::vector<std::byte>> link_shared(std::span<const std::byte> object);
 
 /// 128-bit digest of a sequence of parts; where a part ends counts.

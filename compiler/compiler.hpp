@@ -84,6 +84,7 @@ class MlirCompiler {
   /// MLIR -> LLVM -> object -> shared object (in-process lld). The shared object needs nothing but memcpy, memmove and
   /// memset from whoever loads it, and only where the recipe asks for them. Errors begin with the stage (`target:`,
   /// `recipe:`, `verify:`, `lower:`, `translate:`, `codegen:`, `link:`) and carry its diagnostics; nothing is printed.
+  /// An io_error (descriptors, memory or threads run short) may pass; the others lie in the source or the options.
   ///
   /// What no process survives: a recipe that dereferences a null Value or builds an operation of a wrong kind, and
   /// LLVM's own fatal errors (an operation that instruction selection cannot do). Compile untrusted recipes in a worker

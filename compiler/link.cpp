@@ -8,9 +8,11 @@
 #include <cerrno>
 #include <cstring>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "compiler/backend.hpp"
+#include "runtime/files.hpp"
 
 LLD_HAS_DRIVER(elf)
 
@@ -99,7 +101,7 @@ Result<std::vector<std::byte>> link_shared(std::span<const std::byte> object) {
   static std::mutex one_at_a_time;  // lld keeps its state in globals
   static bool usable = true;
   const std::lock_guard lock(one_at_a_time);
-  if (not usable) return fail(Status::failed, "link: an earlier crash of lld left it unusable in this process");
+  if (not usable) return fail(Status::io_error, "link: an earlier crash of lld left it unusable in this process");
 
   // No file on any disk. The output is a pipe, because lld replaces a regular file by a new one that it makes beside
   // it, which /proc does not allow; into a pipe it writes.
@@ -114,7 +116,12 @@ Result<std::vector<std::byte>> link_shared(std::span<const std::byte> object) {
 
   std::vector<std::byte> bytes;
   bool complete = false;
-  std::thread reader([&] { complete = read_all(from_lld.get(), bytes); });
+  std::thread reader;
+  try {
+    reader = std::thread([&] { complete = read_all(from_lld.get(), bytes); });
+  } catch (const std::system_error& error) {
+    return fail(Status::io_error, std::string("link: no thread can be started: ") + error.what());
+  }
 
   const auto input_path = input.path(), output_path = to_reader.path();
   const char* arguments[] = {"ld.lld", "-shared",     "--threads=1", "--build-id=none",   "--hash-style=gnu", "-z",
@@ -125,7 +132,10 @@ Result<std::vector<std::byte>> link_shared(std::span<const std::byte> object) {
   usable = result.canRunAgain;
   to_reader.reset();
   reader.join();
-  if (result.retCode != 0) return fail(Status::failed, "link: " + trimmed(err_stream.str()));
+  if (result.retCode != 0) {
+    const auto said = trimmed(err_stream.str());
+    return fail(names_shortage(said) ? Status::io_error : Status::failed, "link: " + said);
+  }
   if (not complete or bytes.empty()) return fail(Status::io_error, "link: lld wrote no output");
   return bytes;
 }

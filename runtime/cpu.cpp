@@ -57,17 +57,21 @@ Result<LoadedCode> LoadedCode::load(const CodeObject& code) {
 
   const Descriptor file(memory_file());
   if (not file) return io_failure("cannot make", "a file in memory", errno);
-  for (std::span<const std::byte> rest = code.bytes; not rest.empty();) {
-    const ssize_t written = write(file.get(), rest.data(), rest.size());
-    if (written < 0 and errno == EINTR) continue;
-    if (written <= 0) return io_failure("cannot write", "a file in memory", written < 0 ? errno : ENOSPC);
-    rest = rest.subspan(static_cast<std::size_t>(written));
+  {
+    const FileSizeSignalHeld held;  // the limit on file sizes holds for memory, too
+    for (std::span<const std::byte> rest = code.bytes; not rest.empty();) {
+      const ssize_t written = write(file.get(), rest.data(), rest.size());
+      if (written < 0 and errno == EINTR) continue;
+      if (written <= 0) return io_failure("cannot write", "a file in memory", written < 0 ? errno : ENOSPC);
+      rest = rest.subspan(static_cast<std::size_t>(written));
+    }
   }
   void* const handle = dlopen(unseen_path(file.get()).c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
-    const char* const why = dlerror();
-    return fail(Status::failed, "the loader refuses a code object of " + std::to_string(code.bytes.size()) +
-                                    " bytes: " + (why != nullptr ? why : "no reason given"));
+    const char* const said = dlerror();
+    const std::string why = said != nullptr ? said : "no reason given";
+    return fail(names_shortage(why) ? Status::io_error : Status::failed,
+                "the loader refuses a code object of " + std::to_string(code.bytes.size()) + " bytes: " + why);
   }
   LoadedCode loaded;
   loaded.handle_ = std::shared_ptr<void>(handle, dlclose);

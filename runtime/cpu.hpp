@@ -13,7 +13,8 @@ namespace glaive {
 class LoadedCode {
  public:
   using Entry = void (*)(const std::uint64_t* words, std::int64_t task, void* scratch);
-  /// Fails with wrong_device when the processor lacks the target's features, failed when the loader refuses.
+  /// Fails with wrong_device when the processor lacks the target's features, failed when the loader refuses,
+  /// io_error when memory, descriptors or a limit on file sizes do not allow it now.
   static Result<LoadedCode> load(const CodeObject& code);
   Result<Entry> entry(std::string_view name) const;
 

@@ -1,7 +1,6 @@
 #include "runtime/files.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,32 +12,6 @@
 
 namespace glaive {
 namespace {
-
-/// A write past the limit on file sizes raises SIGXFSZ, which by default ends the process: held back here, so that the
-/// write fails with EFBIG like any other.
-class FileSizeSignalHeld {
- public:
-  FileSizeSignalHeld() {
-    sigset_t pending;
-    sigemptyset(&pending);
-    sigpending(&pending);
-    was_pending_ = sigismember(&pending, SIGXFSZ) == 1;
-    sigemptyset(&set_);
-    sigaddset(&set_, SIGXFSZ);
-    pthread_sigmask(SIG_BLOCK, &set_, &before_);
-  }
-  FileSizeSignalHeld(const FileSizeSignalHeld&) = delete;
-  ~FileSizeSignalHeld() {
-    const timespec now = {};
-    while (not was_pending_ and sigtimedwait(&set_, nullptr, &now) < 0 and errno == EINTR) {
-    }
-    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-
- private:
-  sigset_t set_, before_;
-  bool was_pending_ = false;
-};
 
 int write_all(int fd, std::span<const std::byte> bytes) {
   while (not bytes.empty()) {
@@ -56,6 +29,29 @@ int write_all(int fd, std::span<const std::byte> bytes) {
 std::unexpected<Error> io_failure(std::string_view doing, const std::filesystem::path& path, int error) {
   const Status status = error == ENOENT ? Status::not_found : Status::io_error;
   return fail(status, std::string(doing) + " " + path.string() + ": " + std::generic_category().message(error));
+}
+
+bool names_shortage(std::string_view message) {
+  for (const int error : {EMFILE, ENFILE, ENOMEM, EAGAIN, ENOSPC, EDQUOT, EFBIG, EIO, EACCES, EPERM})
+    if (message.ends_with(std::generic_category().message(error))) return true;
+  return false;
+}
+
+FileSizeSignalHeld::FileSizeSignalHeld() {
+  sigset_t pending;
+  sigemptyset(&pending);
+  sigpending(&pending);
+  was_pending_ = sigismember(&pending, SIGXFSZ) == 1;
+  sigemptyset(&set_);
+  sigaddset(&set_, SIGXFSZ);
+  pthread_sigmask(SIG_BLOCK, &set_, &before_);
+}
+
+FileSizeSignalHeld::~FileSizeSignalHeld() {
+  const timespec now = {};
+  while (not was_pending_ and sigtimedwait(&set_, nullptr, &now) < 0 and errno == EINTR) {
+  }
+  pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 }
 
 int Descriptor::close() {
@@ -105,13 +101,31 @@ Result<FileLock> FileLock::take(const std::filesystem::path& path) {
   return FileLock(std::move(file));
 }
 
+Result<std::filesystem::path> follow_links(const std::filesystem::path& path) {
+  constexpr int most_links = 40;  // as the kernel
+  auto file = path;
+  for (int links = 0;; ++links) {
+    std::error_code error;
+    if (not std::filesystem::is_symlink(file, error)) return file;
+    const auto target = std::filesystem::read_symlink(file, error);
+    if (error or links == most_links) return io_failure("cannot follow", path, error ? error.value() : ELOOP);
+    file = file.parent_path() / target;
+  }
+}
+
 Result<Replacement> Replacement::guarded(const std::filesystem::path& path) {
+  struct stat old = {};
+  const bool replaces = stat(path.c_str(), &old) == 0;
+  const mode_t mode = replaces ? old.st_mode & 07777 & ~static_cast<mode_t>(S_IWGRP | S_IWOTH) : 0644;
   // What a killed writer left is taken away.
   const std::string temporary = path.string() + ".tmp";
   unlink(temporary.c_str());
-  Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
+  Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
   if (not file) return fail(Status::io_error, io_failure("cannot make", temporary, errno).error().message);
-  return Replacement(path, temporary, std::move(file));
+  Replacement replacement(path, temporary, std::move(file));
+  if (replaces and fchmod(replacement.descriptor(), mode) != 0)
+    return io_failure("cannot set the mode of", temporary, errno);
+  return replacement;
 }
 
 Result<Replacement> Replacement::unguarded(const std::filesystem::path& path) {
@@ -139,11 +153,13 @@ Result<void> Replacement::place() {
 
   const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
   const Descriptor folder_file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (not folder_file or fsync(folder_file.get()) != 0) {
-    // Some file systems cannot flush a folder; the new file is in place all the same.
-    if (errno != EINVAL and errno != ENOSYS and errno != EACCES)
-      return io_failure("cannot flush to disk", folder, errno);
-  }
+  if (folder_file) static_cast<void>(fsync(folder_file.get()));
+  return {};
+}
+
+Result<void> check_replaceable(const std::filesystem::path& path) {
+  const auto replacement = Replacement::unguarded(path);
+  if (not replacement) return std::unexpected(replacement.error());
   return {};
 }
 

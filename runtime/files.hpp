@@ -1,5 +1,7 @@
 #pragma once
 // Files as packs need them: trusted and mapped for reading, replaced whole for writing. Internal to the runtime.
+#include <signal.h>
+
 #include <cstddef>
 #include <filesystem>
 #include <span>
@@ -11,6 +13,23 @@ namespace glaive {
 
 /// `<doing> <path>: <what the system says>`, as io_error.
 std::unexpected<Error> io_failure(std::string_view doing, const std::filesystem::path& path, int error);
+
+/// Whether another library's message ends in what the system says when it is short of something or forbids it: a
+/// failure that may pass, unlike one that lies in what the library was given.
+bool names_shortage(std::string_view message);
+
+/// A write past the limit on file sizes raises SIGXFSZ, which by default ends the process. While this lives, the signal
+/// is held back from the calling thread, so that the write fails with EFBIG like any other.
+class FileSizeSignalHeld {
+ public:
+  FileSizeSignalHeld();
+  FileSizeSignalHeld(const FileSizeSignalHeld&) = delete;
+  ~FileSizeSignalHeld();
+
+ private:
+  sigset_t set_, before_;
+  bool was_pending_ = false;
+};
 
 class Descriptor {
  public:
@@ -76,11 +95,16 @@ class FileLock {
   Descriptor file_;
 };
 
+/// The file that a chain of symbolic links leads to, which need not exist; `path` itself when it is no link.
+Result<std::filesystem::path> follow_links(const std::filesystem::path& path);
+
 /// A file that takes the place of `path` in one step: temporary file, fsync, rename, fsync of the folder. Unless
-/// placed, it vanishes, and the old file is as it was.
+/// placed, it vanishes, and the old file is as it was. A file system that cannot flush the folder is no error, as the
+/// new file is in place by then.
 class Replacement {
  public:
-  /// The one temporary file of `path`: the caller holds the lock that guards it.
+  /// The one temporary file of `path`: the caller holds the lock that guards it. It has the old file's mode less the
+  /// right of others to write.
   static Result<Replacement> guarded(const std::filesystem::path& path);
   /// A temporary file of its own name, so that writers need no lock: the last to be placed stays.
   static Result<Replacement> unguarded(const std::filesystem::path& path);
@@ -99,8 +123,10 @@ class Replacement {
   Descriptor file_;
 };
 
-/// Puts `bytes` in the place of `path` in one step (temporary file, fsync, rename, fsync of the folder). On any error
-/// the old file is as it was and no temporary file is left. The caller holds the lock that guards `path`.
+/// Whether a file could be put in the place of `path`; leaves nothing behind.
+Result<void> check_replaceable(const std::filesystem::path& path);
+
+/// Puts `bytes` in the place of `path` by a guarded Replacement.
 Result<void> replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
 }  // namespace glaive

@@ -201,6 +201,19 @@ Result<std::vector<Record>> read_index(std::span<const std::byte> file) {
   return records;
 }
 
+/// Where the pack at `path` lies, its folder made. Through a link, the pack it names is replaced, not the link.
+Result<std::filesystem::path> make_place(const std::filesystem::path& path) {
+  auto file = follow_links(path);
+  if (file and file->has_parent_path()) {
+    std::error_code error;
+    std::filesystem::create_directories(file->parent_path(), error);
+    if (error)
+      return fail(Status::io_error,
+                  io_failure("cannot make the folder", file->parent_path(), error.value()).error().message);
+  }
+  return file;
+}
+
 }  // namespace
 
 Bucket bucket_of(std::int64_t work, std::int64_t tokens) {
@@ -295,6 +308,12 @@ std::vector<std::byte> encode_pack(std::span<const PackEntry> entries) {
   return encode_file(records);
 }
 
+Result<void> check_addable(const std::filesystem::path& path) {
+  const auto place = make_place(path);
+  if (not place) return std::unexpected(place.error());
+  return check_replaceable(*place);
+}
+
 Result<void> add_to_pack(const std::filesystem::path& path, std::span<const PackEntry> entries) {
   std::vector<std::vector<std::byte>> blobs;
   for (const PackEntry& entry : entries) {
@@ -304,18 +323,9 @@ Result<void> add_to_pack(const std::filesystem::path& path, std::span<const Pack
                   "the entry for " + to_string(entry.key) + " cannot be packed: " + readable.error().message);
   }
 
-  std::error_code ignored;
-  auto file = path;
-  // Through a link, the pack it names is replaced, not the link.
-  if (std::filesystem::is_symlink(file, ignored)) {
-    const auto target = std::filesystem::canonical(file, ignored);
-    if (not target.empty()) file = target;
-  }
-  if (file.has_parent_path()) {
-    std::error_code error;
-    std::filesystem::create_directories(file.parent_path(), error);
-    if (error) return io_failure("cannot make the folder", file.parent_path(), error.value());
-  }
+  const auto place = make_place(path);
+  if (not place) return std::unexpected(place.error());
+  const auto& file = *place;
   auto lock = FileLock::take(file.string() + ".lock");
   if (not lock) return std::unexpected(std::move(lock).error());
 

@@ -95,7 +95,10 @@ std::vector<std::byte> encode_pack(std::span<const PackEntry> entries);
 /// Safe against concurrent writers (a lock file beside it) and crashes (temporary file, fsync, rename). On any error
 /// the old pack is untouched. An existing file that is not a readable pack is an error, not overwritten. New entries
 /// come after those that are kept, in the order given; an entry that no runtime could load is refused as
-/// invalid_argument.
+/// invalid_argument. Through a symbolic link, even to a file that is yet to be, the pack it names is written.
 Result<void> add_to_pack(const std::filesystem::path& file, std::span<const PackEntry> entries);
+
+/// Makes the folder of the pack at `file` and finds out whether a pack can be put there, before the work of making one.
+Result<void> check_addable(const std::filesystem::path& file);
 
 }  // namespace glaive

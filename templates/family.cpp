@@ -70,6 +70,7 @@ Result<Variant> parse_variant(std::string_view text, const Instance& instance) {
   if (open != text.npos) {
     if (text.back() != ')') return bad("variant `" + std::string(text) + "`: the closing `)` is missing");
     const auto parameters = variant.family->parameters(instance);
+    std::vector<bool> given(parameters.size(), false);
     auto rest = text.substr(open + 1, text.size() - open - 2);
     while (not trim(rest).empty()) {
       const auto comma = rest.find(',');
@@ -87,7 +88,10 @@ Result<Variant> parse_variant(std::string_view text, const Instance& instance) {
       if (error != std::errc() or end != digits.data() + digits.size() or not std::ranges::count(found->values, value))
         return bad("family `" + name + "`: " + std::string(key) + "=" + std::string(digits) + " is not one of " +
                    join(found->values, [](int v) { return std::to_string(v); }));
-      variant.config[static_cast<std::size_t>(found - parameters.begin())] = value;
+      const auto index = static_cast<std::size_t>(found - parameters.begin());
+      if (given[index]) return bad("variant `" + std::string(text) + "`: " + std::string(key) + " is given twice");
+      given[index] = true;
+      variant.config[index] = value;
     }
   }
   if (auto why = variant.family->constraint(instance, variant.config))

@@ -1,23 +1,67 @@
 #include "autotune/bench.hpp"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#include <fstream>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <memory>
 
 #include "autotune/cache.hpp"
 #include "autotune/cli/command.hpp"
 #include "autotune/report.hpp"
+#include "runtime/files.hpp"
 
 namespace glaive::cli {
 namespace {
 
 struct Options {
   std::vector<std::string> lines, sets;
-  std::string json, variant, pack;
-  int threads = 0;
+  std::string json, variant, pack, threads = "0";
   bool peak = false;
 };
+
+/// A place for text: a file, which is replaced in one step, or something that is written to as it is, such as a pipe or
+/// the output of this program.
+struct Place {
+  std::filesystem::path path;
+  bool replaced;
+};
+
+std::unexpected<Error> cannot_write(const std::string& asked, const std::string& why) {
+  return fail(Status::io_error, fmt::format("cannot write {}: {}", asked, why));
+}
+
+/// Finds out whether `asked` can be written, and leaves it as it is.
+Result<Place> find_place(const std::string& asked) {
+  struct stat facts {
+  }, output{};
+  if (stat(asked.c_str(), &facts) == 0) {
+    const bool is_output =
+        fstat(STDOUT_FILENO, &output) == 0 and facts.st_dev == output.st_dev and facts.st_ino == output.st_ino;
+    if (S_ISDIR(facts.st_mode)) return cannot_write(asked, std::strerror(EISDIR));
+    if (access(asked.c_str(), W_OK) != 0) return cannot_write(asked, std::strerror(errno));
+    if (is_output or not S_ISREG(facts.st_mode)) return Place{asked, false};
+  }
+  const auto path = follow_links(asked);
+  if (not path) return cannot_write(asked, path.error().message);
+  if (const auto replaceable = check_replaceable(*path); not replaceable)
+    return cannot_write(asked, replaceable.error().message);
+  return Place{*path, true};
+}
+
+Result<void> write(const Place& place, const std::string& text) {
+  if (place.replaced) return replace_file(place.path, std::as_bytes(std::span(text)));
+  std::fflush(stdout);  // which may be the same file
+  std::FILE* const file = std::fopen(place.path.c_str(), "a");
+  if (file == nullptr) return cannot_write(place.path, std::strerror(errno));
+  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+  const bool closed = std::fclose(file) == 0;
+  if (not written or not closed) return cannot_write(place.path, std::strerror(errno));
+  return {};
+}
 
 int run(const Options& asked) {
   const auto threads = read_threads(asked.threads);
@@ -27,20 +71,18 @@ int run(const Options& asked) {
   if (cases->empty() and not asked.peak)
     return report_usage(
         "bench needs a problem line, a --set, or --peak; e.g. glaive bench 'forward H4 K128 V128 @ B1 T2048'");
-  const auto cache = open_cache();
-  if (not cache) return report(cache.error());
   const auto pack = read_pack(asked.pack);
   if (not pack) return report(pack.error());
-  std::ofstream json;
+  std::optional<Place> json;
   if (not asked.json.empty()) {
-    json.open(asked.json);
-    if (not json) return report({Status::io_error, fmt::format("cannot write {}", asked.json)});
+    auto place = find_place(asked.json);
+    if (not place) return report(place.error());
+    json = std::move(*place);
   }
   auto evaluator = make_local_evaluator(*threads);
   if (not evaluator) return report(evaluator.error());
-  const auto lock = DeviceLock::acquire(*cache, identity((*evaluator)->device()), [](void*) {
-    fmt::print(stderr, "waiting for another glaive process that is timing on this device\n");
-  });
+  const auto lock =
+      DeviceLock::acquire(DeviceLock::For::timing, lock_folder, identity((*evaluator)->device()), tell_waiting);
   if (not lock) return report(lock.error());
 
   BenchOptions options{.threads = *threads, .pack = *pack, .variant = {}};
@@ -64,11 +106,9 @@ int run(const Options& asked) {
     records.push_back(std::move(*record));
   }
   fmt::print("{}", bench_table(records));
-  if (not asked.json.empty()) {
-    json << to_json(records, command_line());
-    json.close();
-    if (not json) return report({Status::io_error, fmt::format("cannot write {}", asked.json)});
-  }
+  if (json)
+    if (const auto written = write(*json, to_json(records, command_line())); not written)
+      return report(written.error());
   return exit;
 }
 
@@ -83,7 +123,7 @@ void add_bench(CLI::App& program, int& exit) {
   command->add_option("--variant", options->variant,
                       "measure this variant, e.g. 'chunk(C=16)', instead of the pack's winner");
   command->add_option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
-  command->add_option("--threads", options->threads, "threads that run a kernel (default: all CPUs)");
+  command->add_option("--threads", options->threads, "threads that run a kernel (default: all CPUs)")->type_name("INT");
   command->add_flag("--peak", options->peak, "also print the machine's FMA and copy rates");
   command->callback([options, &exit] { exit = run(*options); });
 }

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <limits>
+#include <optional>
 
 #include "autotune/cache.hpp"
 #include "autotune/sets.hpp"
@@ -23,6 +26,14 @@ std::string quoted(std::string_view word) {
   return text + "'";
 }
 
+template <class Number>
+std::optional<Number> read_number(std::string_view text) {
+  Number number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() or end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
 }  // namespace
 
 const std::string& command_line() { return typed; }
@@ -35,6 +46,11 @@ void set_command_line(int argc, char** argv) {
 int report(const Error& error) {
   fmt::print(stderr, "glaive: {}\n", error.message);
   return error.status == Status::invalid_argument ? usage : failure;
+}
+
+int report_for(const Problem& problem, const Error& error) {
+  if (error.status != Status::unsupported) return report(error);
+  return report({error.status, fmt::format("`{}`: {}", to_string(problem), error.message)});
 }
 
 int report_usage(const std::string& sentence) { return report({Status::invalid_argument, sentence}); }
@@ -71,11 +87,19 @@ Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, cons
   return cases;
 }
 
-Result<int> read_threads(int asked) {
-  if (asked == 0) return host_cpu_device().units;
-  if (asked < 0 or asked > most_threads)
-    return fail(Status::invalid_argument, fmt::format("--threads {}: it is 1 to {}", asked, most_threads));
-  return asked;
+Result<int> read_threads(const std::string& asked) {
+  const auto threads = read_number<int>(asked);
+  if (not threads or *threads < 0 or *threads > most_threads)
+    return fail(Status::invalid_argument, fmt::format("--threads {}: it is 0 (all) or 1 to {}", asked, most_threads));
+  return *threads == 0 ? host_cpu_device().units : *threads;
+}
+
+Result<std::uint64_t> read_seed(const std::string& asked) {
+  const auto seed = read_number<std::uint64_t>(asked);
+  if (not seed)
+    return fail(Status::invalid_argument,
+                fmt::format("--seed {}: it is 0 to {}", asked, std::numeric_limits<std::uint64_t>::max()));
+  return *seed;
 }
 
 Result<std::filesystem::path> read_pack(const std::string& asked) {
@@ -84,5 +108,7 @@ Result<std::filesystem::path> read_pack(const std::string& asked) {
   if (not folder) return folder;
   return *folder / pack_name;
 }
+
+void tell_waiting(void*) { fmt::print(stderr, "waiting for another glaive process on this device\n"); }
 
 }  // namespace glaive::cli

@@ -1,5 +1,6 @@
 #pragma once
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -27,16 +28,23 @@ void set_command_line(int argc, char** argv);
 /// Prints `glaive: sentence` and returns the code for an error of that status.
 int report(const Error& error);
 int report_usage(const std::string& sentence);
+/// The same for an error that lies in a problem which nothing covers; names the problem.
+int report_for(const Problem& problem, const Error& error);
 
 /// Cases of the lines and sets together, each once. A line may also come as separate words. Fails with invalid_argument
 /// and a message ready for report_usage.
 Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, const std::vector<std::string>& sets);
 Result<Case> read_case(const std::string& line);
 
+// Numbers as typed, so that a sentence can say what was given and what is allowed.
 /// Number of threads asked for (0 = one per CPU that this process may run on).
-Result<int> read_threads(int asked);
+Result<int> read_threads(const std::string& asked);
+Result<std::uint64_t> read_seed(const std::string& asked);
 
 /// The pack asked for, or the default one in the cache folder, which is created.
 Result<std::filesystem::path> read_pack(const std::string& asked);
+
+/// Prints what a lock is waiting for.
+void tell_waiting(void*);
 
 }  // namespace glaive::cli

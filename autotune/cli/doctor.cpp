@@ -30,9 +30,8 @@ std::string size_text(std::int64_t bytes) {
 }
 
 std::string pack_state(const std::filesystem::path& file) {
-  std::error_code error;
-  if (not std::filesystem::exists(file, error)) return "no winners yet";
   const auto pack = Pack::open(file);
+  if (not pack and pack.error().status == Status::not_found) return "no winners yet";
   return pack ? fmt::format("{} winners in {}", pack->size(), file.string()) : pack.error().message;
 }
 

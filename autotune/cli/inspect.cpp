@@ -43,8 +43,7 @@ int run(const Options& asked) {
   if (not problem) return report(problem.error());
   const Instance instance{*problem, host_cpu_target()};
   const auto variant = parse_variant(asked.variant, instance);
-  if (not variant) return report_usage(variant.error().message);
-  if (auto applies = variant->family->applicable(instance); not applies) return report(applies.error());
+  if (not variant) return report_for(*problem, variant.error());
   if (asked.parameters) {
     print_parameters(*variant, instance);
     return success;

@@ -1,13 +1,30 @@
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <csignal>
+#include <cstdio>
+#include <cstring>
 #include <exception>
+#include <iostream>
+#include <new>
 
 #include "autotune/cli/command.hpp"
 #include "autotune/evidence.hpp"
 
-int main(int argc, char** argv) {
-  using namespace glaive::cli;
+namespace {
+
+using namespace glaive::cli;
+
+/// What is printed may wait in a buffer until the end: output that is lost must not look like success.
+int with_output_written(int exit) {
+  const bool flushed = std::fflush(stdout) == 0;
+  if (flushed and std::ferror(stdout) == 0 and std::cout.good()) return exit;
+  fmt::print(stderr, "glaive: the output cannot be written{}{}\n", flushed ? "" : ": ",
+             flushed ? "" : std::strerror(errno));
+  return failure;
+}
+
+int run(int argc, char** argv) {
   // A file size limit is an error of the write that meets it, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
   set_command_line(argc, argv);
@@ -42,3 +59,7 @@ int main(int argc, char** argv) {
   }
   return exit;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return with_output_written(run(argc, argv)); }

@@ -14,8 +14,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines, sets;
-  std::string effort = "normal", pack;
-  int threads = 0;
+  std::string effort = "normal", pack, threads = "0";
   bool force = false, quiet = false;
 };
 
@@ -32,8 +31,7 @@ Result<std::optional<std::vector<TuneOutcome>>> all_known(std::span<const Case> 
     if (found) {
       auto entry = (*pack)->load(*found);
       if (not entry) return std::nullopt;
-      outcomes.push_back(
-          {TuneOutcome::State::already, what, "tuned already: " + entry->plan.variant, std::move(entry->evidence)});
+      outcomes.push_back(already_tuned(what, std::move(*entry)));
       any = true;
     } else if (const auto space = make_space(what, device); not space) {
       outcomes.push_back({TuneOutcome::State::unsupported, what, space.error().message, {}});
@@ -71,13 +69,15 @@ int run(const Options& asked) {
   if (not cache) return report(cache.error());
   const auto pack = read_pack(asked.pack);
   if (not pack) return report(pack.error());
-  const TuneOptions options{
-      .effort = *effort, .threads = *threads, .pack = *pack, .cache = *cache, .force = asked.force};
+  const TuneOptions options{.effort = *effort, .threads = *threads, .pack = *pack, .force = asked.force};
 
   auto known = all_known(*cases, options);
   if (not known) return report(known.error());
   if (*known) return finish(**known, options);
 
+  if (const auto addable = check_addable(*pack); not addable)
+    return report(
+        {addable.error().status, (asked.pack.empty() ? "" : "--pack " + asked.pack + ": ") + addable.error().message});
   auto evaluator = make_local_evaluator(*threads);
   if (not evaluator) return report(evaluator.error());
   auto journal = Journal::open(*cache / journal_name, command_line());
@@ -109,9 +109,11 @@ void add_tune(CLI::App& program, int& exit) {
   command->add_option("LINE", options->lines, "problem lines, e.g. 'forward H4 K128 V128 @ B1 T2048'");
   command->add_option("--set", options->sets, "built-in problem set or file of problem lines (default: smoke)");
   command->add_option("--effort", options->effort, "quick (24 variants a case), normal (64) or full (all)");
-  command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)");
+  command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)")
+      ->type_name("INT");
   command->add_option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
-  command->add_flag("--force", options->force, "tune again what is tuned; compiled code and verdicts are kept");
+  command->add_flag("--force", options->force,
+                    "tune again what is tuned; compiled code and verdicts are kept, times are not");
   command->add_flag("--quiet", options->quiet, "no progress");
   command->callback([options, &exit] { exit = run(*options); });
 }

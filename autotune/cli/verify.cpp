@@ -4,17 +4,17 @@
 
 #include <memory>
 
+#include "autotune/cache.hpp"
 #include "autotune/cli/command.hpp"
 #include "autotune/evaluator.hpp"
+#include "autotune/memory.hpp"
 
 namespace glaive::cli {
 namespace {
 
 struct Options {
   std::vector<std::string> lines;
-  std::string variant, gates;
-  std::uint64_t seed = 1;
-  int threads = 0;
+  std::string variant, gates, seed = "1", threads = "0";
 };
 
 int run(const Options& asked) {
@@ -22,6 +22,8 @@ int run(const Options& asked) {
   if (not cases) return report(cases.error());
   const auto threads = read_threads(asked.threads);
   if (not threads) return report(threads.error());
+  const auto seed = read_seed(asked.seed);
+  if (not seed) return report(seed.error());
   std::vector<Gates> gates(std::begin(all_gates), std::end(all_gates));
   if (not asked.gates.empty()) {
     const auto named = parse_gates(asked.gates);
@@ -32,13 +34,15 @@ int run(const Options& asked) {
   std::vector<Variant> variants;
   for (const auto& what : *cases) {
     const auto variant = parse_variant(asked.variant, {what.problem, device.target});
-    if (not variant) return report_usage(variant.error().message);
-    if (auto applies = variant->family->applicable({what.problem, device.target}); not applies)
-      return report(applies.error());
+    if (not variant) return report_for(what.problem, variant.error());
+    if (const auto fits = check_memory(what); not fits)
+      return report({fits.error().status, fmt::format("`{}` {}", to_string(what), fits.error().message)});
     variants.push_back(*variant);
   }
   auto evaluator = make_local_evaluator(*threads);
   if (not evaluator) return report(evaluator.error());
+  const auto lock = DeviceLock::acquire(DeviceLock::For::work, lock_folder, identity(device), tell_waiting);
+  if (not lock) return report(lock.error());
   WorkerPool pool(*threads);
 
   int exit = success;
@@ -53,11 +57,11 @@ int run(const Options& asked) {
     const auto kernel = CpuKernel::load(plan, std::span(&*code, 1));
     if (not kernel) return report(kernel.error());
     for (const auto distribution : gates) {
-      Trial trial(what, distribution, asked.seed);
+      Trial trial(what, distribution, *seed);
       const auto verdict = verify(*kernel, std::span(&trial, 1), pool);
       if (verdict.drop == Drop::none) {
         fmt::print("correct: {} on `{}`, gates {}, seed {}: error of o {:.2e}, of the state {:.2e}\n", plan.variant,
-                   to_string(what), to_string(distribution), asked.seed, verdict.error_o, verdict.error_state);
+                   to_string(what), to_string(distribution), *seed, verdict.error_o, verdict.error_state);
       } else {
         fmt::print("{}: {}\n", to_string(verdict.drop), verdict.message);
         exit = failure;
@@ -75,8 +79,9 @@ void add_verify(CLI::App& program, int& exit) {
   command->add_option("LINE", options->lines, "problem lines")->required();
   command->add_option("--variant", options->variant, "variant, e.g. 'chunk(C=16)'")->required();
   command->add_option("--gates", options->gates, "gate distribution (default: all of them)");
-  command->add_option("--seed", options->seed, "seed of the inputs");
-  command->add_option("--threads", options->threads, "threads that run the kernel (default: all CPUs)");
+  command->add_option("--seed", options->seed, "seed of the inputs (default: 1)")->type_name("UINT");
+  command->add_option("--threads", options->threads, "threads that run the kernel (default: all CPUs)")
+      ->type_name("INT");
   command->callback([options, &exit] { exit = run(*options); });
 }
 

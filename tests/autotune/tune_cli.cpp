@@ -1,3 +1,5 @@
+#include <sys/mount.h>
+
 #include <nlohmann/json.hpp>
 
 #include "autotune/cache.hpp"
@@ -52,6 +54,59 @@ TEST_CASE("glaive: bad values are one sentence and exit 2", "[tune][cli]") {
   CHECK(run(folder, {"bench"}).exit == 2);
   CHECK(run(folder, {"verify", "forward H1 K8 V8 @ B1 T8"}).exit == 2);
   CHECK_FALSE(std::filesystem::exists(folder / "cache/journal.sqlite"));
+}
+
+TEST_CASE("glaive: numbers out of range are refused with what is allowed", "[tune][cli]") {
+  const Folder folder;
+  for (const char* threads : {"-3", "1025", "many", "99999999999999999999", "1.5", ""}) {
+    const auto ended = run(folder, {"tune", "--threads", threads});
+    CHECK(ended.exit == 2);
+    CHECK(ended.err == fmt::format("glaive: --threads {}: it is 0 (all) or 1 to 1024\n", threads));
+  }
+  for (const char* seed : {"-1", "99999999999999999999", "x", "1 "}) {
+    const auto ended = run(folder, {"verify", "forward H1 K8 V8 @ B1 T8", "--variant", "chunk", "--seed", seed});
+    CHECK(ended.exit == 2);
+    CHECK(ended.err == fmt::format("glaive: --seed {}: it is 0 to 18446744073709551615\n", seed));
+  }
+}
+
+TEST_CASE("glaive: output that is lost is no success", "[tune][cli]") {
+  const Folder folder;
+  std::string told;
+  for (const char* words : {"--help > /dev/full", "--version > /dev/full", "doctor > /dev/full"}) {
+    INFO(words);
+    const auto command =
+        fmt::format("GLAIVE_CACHE={0}/cache {1} {2} 2> {0}/err", folder.path().string(), GLAIVE_BINARY, words);
+    const int state = std::system(command.c_str());
+    CHECK(WEXITSTATUS(state) == 1);
+    told = read_text(folder / "err");
+    CHECK_THAT(told, Catch::StartsWith("glaive: the output cannot be written"));
+  }
+  CHECK(told == "glaive: the output cannot be written: No space left on device\n");
+}
+
+TEST_CASE("glaive tune: a pack that cannot be written is told before any work", "[tune][cli]") {
+  const Folder folder;
+  const auto ended = run(folder, {"tune", "--pack", "/proc/nope/x.pack"});
+  CHECK(ended.exit == 1);
+  CHECK_THAT(ended.err, Catch::StartsWith("glaive: --pack /proc/nope/x.pack: ") and Catch::Contains("No such file"));
+  CHECK(std::ranges::count(ended.err, '\n') == 1);
+  CHECK_FALSE(std::filesystem::exists(folder / "cache/journal.sqlite"));
+}
+
+TEST_CASE("glaive bench: an earlier --json file stays until there is a new one", "[tune][cli]") {
+  const Folder folder;
+  const auto file = (folder / "out.json").string();
+  write_text(file, "earlier");
+  CHECK(run(folder, {"bench", "forward H1 K8 V8 f32 @ B1 T8", "--variant", "nosuch", "--json", file}).exit != 0);
+  CHECK(read_text(file) == "earlier");
+  const auto nowhere = run(folder, {"bench", "forward H1 K8 V8 f32 @ B1 T8", "--json", "/proc/nope/out.json"});
+  CHECK(nowhere.exit == 1);
+  CHECK_THAT(nowhere.err,
+             Catch::StartsWith("glaive: cannot write /proc/nope/out.json: ") and Catch::Contains("No such file"));
+  const auto in_folder = run(folder, {"bench", "forward H1 K8 V8 f32 @ B1 T8", "--json", folder.path().string()});
+  CHECK(in_folder.exit == 1);
+  CHECK_THAT(in_folder.err, Catch::Contains("Is a directory"));
 }
 
 TEST_CASE("glaive: a cache folder that is a file is one sentence and exit 1", "[tune][cli]") {
@@ -143,6 +198,66 @@ TEST_CASE("glaive verify: a correct variant passes on every gate distribution", 
   CHECK(run(folder, {"verify", line, "--variant", "chunk", "--gates", "nosuch"}).exit == 2);
 }
 
+TEST_CASE("glaive: an unsupported problem is exit 1 for every command, with what was given", "[tune][cli]") {
+  const Folder folder;
+  const std::vector<std::string> commands[] = {{"tune", "forward H1 K16 V16 state=f16 @ B1 T1"},
+                                               {"list", "forward H1 K16 V16 state=f16 @ B1 T1"},
+                                               {"bench", "forward H1 K16 V16 state=f16 @ B1 T1", "--variant", "chunk"},
+                                               {"verify", "forward H1 K16 V16 state=f16 @ B1 T1", "--variant", "chunk"},
+                                               {"inspect", "chunk", "--problem", "forward H1 K16 V16 state=f16"}};
+  for (const auto& words : commands) {
+    INFO(words.front());
+    const auto ended = run(folder, words);
+    CHECK(ended.exit == 1);
+    CHECK_THAT(ended.out + ended.err,
+               Catch::Contains("forward H1 K16 V16 f32 state=f16") and Catch::Contains("f32 or bf16 only"));
+  }
+}
+
+TEST_CASE("glaive verify: a case that does not fit in memory says what it needs", "[tune][cli]") {
+  const Folder folder;
+  const auto ended = run(folder, {"verify", "forward H1024 K256 V256 f32 @ B1 T100000000", "--variant", "chunk"});
+  CHECK(ended.exit == 1);
+  CHECK_THAT(ended.err, Catch::StartsWith("glaive: `forward H1024 ") and Catch::Contains("` needs ") and
+                            Catch::Contains(" GB are available"));
+}
+
+TEST_CASE("glaive tune: a lack of descriptors is told, and forgotten once it is over", "[tune][cli]") {
+  const Folder folder;
+  const std::vector<std::string> words{"tune", line, "--effort", "quick", "--threads", "1", "--quiet"};
+  rlim_t descriptors = 4;  // standard ones, and one to load the program with
+  for (;; ++descriptors) {
+    INFO(descriptors);
+    REQUIRE(descriptors < 32);
+    const auto ended = Program(folder, folder / "cache", words, 0, descriptors).wait();
+    if (ended.exit == 0) break;
+    CHECK(ended.exit == 1);
+    CHECK(std::ranges::count(ended.err, '\n') == 1);
+    CHECK(query(folder / "cache/journal.sqlite", "SELECT content FROM code WHERE result<>0").empty());
+    CHECK(query(folder / "cache/journal.sqlite", "SELECT content FROM verdict WHERE result<>0").empty());
+  }
+  CHECK(descriptors > 8);  // the journal's, and those that a compilation takes
+}
+
+TEST_CASE("glaive tune: a full cache folder is one sentence and exit 1", "[tune][cli]") {
+  if (geteuid() != 0) {
+    WARN("skipped: mounting a small tmpfs needs root");
+    return;
+  }
+  const Folder folder;
+  const auto small = folder / "cache";
+  std::filesystem::create_directory(small);
+  if (mount("tmpfs", small.c_str(), "tmpfs", 0, "size=256k,mode=0700") != 0) {
+    WARN("skipped: no tmpfs can be mounted here");
+    return;
+  }
+  const auto ended = run(folder, {"tune", line, "--effort", "quick", "--threads", "1", "--quiet"});
+  umount2(small.c_str(), MNT_DETACH);
+  CHECK(ended.exit == 1);
+  CHECK(std::ranges::count(ended.err, '\n') == 1);
+  CHECK_THAT(ended.err, Catch::Contains("disk is full"));
+}
+
 TEST_CASE("glaive tune: from nothing to a pack; the second run finds everything tuned", "[tune][cli]") {
   const Folder folder;
   const auto first = run(folder, {"tune", line, "--effort", "quick", "--threads", "1"});
@@ -184,6 +299,15 @@ TEST_CASE("glaive tune: from nothing to a pack; the second run finds everything 
     CHECK(record.contains(field));
   }
   CHECK(record.at("problem") == line);
+
+  write_text(folder / "real.json", "earlier");
+  std::filesystem::create_symlink("real.json", folder / "link.json");
+  CHECK(run(folder, {"bench", line, "--threads", "1", "--json", (folder / "link.json").string()}).exit == 0);
+  CHECK(std::filesystem::is_symlink(folder / "link.json"));
+  CHECK(json::parse(read_text(folder / "real.json")).contains("records"));
+  const auto mixed = run(folder, {"bench", line, "--threads", "1", "--json", "/dev/stdout"});
+  CHECK(mixed.exit == 0);
+  CHECK_THAT(mixed.out, Catch::StartsWith("problem ") and Catch::Contains("\"records\""));
   CHECK(record.at("interval").at(0) <= record.at("median_ms"));
   CHECK(record.at("error") < 5e-6);
 }
@@ -201,11 +325,12 @@ TEST_CASE("glaive bench: without a winner it measures the default, or the varian
 
 TEST_CASE("glaive tune: an unsupported line is a sentence, and the rest goes on", "[tune][cli]") {
   const Folder folder;
-  const auto ended = run(folder, {"tune", "step H1 K16 V16 @ B1 T1", line, "--effort", "quick", "--threads", "1"});
+  const auto ended =
+      run(folder, {"tune", "forward H1 K16 V16 state=f16 @ B1 T1", line, "--effort", "quick", "--threads", "1"});
   CHECK(ended.exit == 0);
-  CHECK_THAT(ended.out,
-             Catch::Contains("step H1 K16 V16 f32 @ B1 T1: no kernel family") and Catch::Contains("1 new winner"));
-  CHECK(run(folder, {"tune", "step H1 K16 V16 @ B1 T1"}).exit == 1);
+  CHECK_THAT(ended.out, Catch::Contains("forward H1 K16 V16 f32 state=f16 @ B1 T1: no kernel family") and
+                            Catch::Contains("1 new winner"));
+  CHECK(run(folder, {"tune", "forward H1 K16 V16 state=f16 @ B1 T1"}).exit == 1);
 }
 
 TEST_CASE("glaive tune: killed at any phase, it resumes and repeats no finished step", "[tune][cli]") {
@@ -244,6 +369,7 @@ TEST_CASE("glaive tune: a file size limit is one sentence and exit 1; without it
   const std::vector<std::string> words{"tune", line, "--effort", "quick", "--threads", "1", "--quiet"};
   const auto ended = Program(folder, folder / "cache", words, 150'000).wait();
   CHECK(ended.exit == 1);
+  CHECK_THAT(ended.err, Catch::Contains("the limit on file sizes (ulimit -f, 150000 bytes)"));
   CHECK(std::ranges::count(ended.err, '\n') == 1);
   const auto before = code_rows(folder);
   CHECK(run(folder, words).exit == 0);

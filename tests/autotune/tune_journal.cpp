@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "autotune/cache.hpp"
+#include "autotune/memory.hpp"
 #include "tests/autotune/tune_support.hpp"
 #include "tests/catch.hpp"
 
@@ -11,6 +12,8 @@ using namespace glaive;
 using namespace glaive::test;
 
 namespace {
+
+using For = DeviceLock::For;
 
 CaseKey key() {
   return {.device = "name=a; units=2",
@@ -68,7 +71,7 @@ TEST_CASE("cache: the folder is made for its owner alone", "[tune]") {
   const Folder folder;
   const Variable own("GLAIVE_CACHE", folder / "a/b/cache");
   REQUIRE(open_cache());
-  struct stat facts{};
+  struct stat facts {};
   REQUIRE(stat((folder / "a/b/cache").c_str(), &facts) == 0);
   CHECK((facts.st_mode & 0777) == 0700);
   CHECK(open_cache());
@@ -95,7 +98,7 @@ TEST_CASE("cache: a folder that others can write to is refused", "[tune]") {
   CHECK(opened.error().status == Status::untrusted);
 }
 
-TEST_CASE("cache: one process at a time times on a device", "[tune]") {
+TEST_CASE("cache: what is timed on a device is timed alone", "[tune]") {
   const Folder folder;
   int held[2];
   REQUIRE(pipe(held) == 0);
@@ -105,13 +108,15 @@ TEST_CASE("cache: one process at a time times on a device", "[tune]") {
     char byte = 0;
     bool waited = read(held[0], &byte, 1) != 1;
     const auto note = [](void* flag) { *static_cast<bool*>(flag) = true; };
-    const auto mine = DeviceLock::acquire(folder.path(), "device", note, &waited);
+    const auto mine = DeviceLock::acquire(For::timing, folder.path(), "device", note, &waited);
     _exit(mine and waited ? 0 : 1);
   }
   {
-    const auto first = DeviceLock::acquire(folder.path(), "device");
+    // Work goes on side by side, and timing waits for it.
+    const auto first = DeviceLock::acquire(For::work, folder.path(), "device");
     REQUIRE(first);
-    CHECK(DeviceLock::acquire(folder.path(), "another device"));
+    CHECK(DeviceLock::acquire(For::work, folder.path(), "device"));
+    CHECK(DeviceLock::acquire(For::timing, folder.path(), "another device"));
     CHECK(write(held[1], "x", 1) == 1);
     usleep(200'000);
   }
@@ -120,6 +125,72 @@ TEST_CASE("cache: one process at a time times on a device", "[tune]") {
   CHECK(WEXITSTATUS(status) == 0);
   close(held[0]);
   close(held[1]);
+}
+
+TEST_CASE("cache: the device lock is one for all users, and is no way to other files", "[tune]") {
+  const Folder folder;
+  const auto before = umask(0077);
+  CHECK(DeviceLock::acquire(For::work, folder.path(), "device"));
+  umask(before);
+  const auto file = std::filesystem::directory_iterator(folder.path())->path();
+  struct stat facts {};
+  REQUIRE(stat(file.c_str(), &facts) == 0);
+  CHECK((facts.st_mode & 0777) == 0444);
+
+  std::filesystem::remove(file);
+  std::filesystem::create_symlink(folder / "elsewhere", file);
+  const auto linked = DeviceLock::acquire(For::work, folder.path(), "device");
+  REQUIRE_FALSE(linked);
+  CHECK_THAT(linked.error().message, Catch::Contains(file.string()));
+  CHECK_FALSE(std::filesystem::exists(folder / "elsewhere"));
+
+  std::filesystem::remove(file);
+  REQUIRE(mkfifo(file.c_str(), 0600) == 0);
+  const auto pipe = DeviceLock::acquire(For::work, folder.path(), "device");
+  REQUIRE_FALSE(pipe);
+  CHECK_THAT(pipe.error().message, Catch::Contains("no regular file"));
+}
+
+TEST_CASE("memory: a case that does not fit names what it needs and what there is", "[tune]") {
+  const auto what = parse_case("forward H4 K64 V64 f32 @ B1 T1000").value();
+  CHECK(check_memory(what, 1e9));
+  const auto refused = check_memory(what, 1e6);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().status == Status::out_of_memory);
+  CHECK_THAT(refused.error().message, Catch::StartsWith("needs ") and Catch::Contains("0.0 GB are available"));
+  CHECK_FALSE(check_memory(parse_case("forward H1024 K256 V256 @ B1 T100000000").value()));
+}
+
+TEST_CASE("memory: tensors with their padding, a copy of the outputs and the expected ones are counted", "[tune]") {
+  for (const char* line : {"forward H4 K64 V64 bf16 @ B1 T200", "forward H1 K128 V256 f32 @ B8 T3"}) {
+    INFO(line);
+    const auto what = parse_case(line).value();
+    const Trial trial(what, Gates::weak, 2);
+    REQUIRE(trial.call.passing == Passing::strided);
+    double bytes = 0;
+    const auto size = [](DType type) { return type == DType::f32 ? 4.0 : 6.0; };  // 16 bits, and a copy in f32
+    const auto& call = trial.call;
+    for (const auto* tensor : {&call.q, &call.k, &call.v, &call.o})
+      bytes += size(what.problem.io) * static_cast<double>(tensor->data().size());
+    for (const auto* tensor : {&call.state_in, &call.state_out})
+      bytes += size(what.problem.state) * static_cast<double>(tensor->data().size());
+    bytes += size(what.problem.gate) * static_cast<double>(call.g.data().size());
+    bytes += (4 + 8) * static_cast<double>(trial.expected.o.size() + trial.expected.state.size());
+    CHECK(full_size_bytes(what) > bytes);
+    CHECK(full_size_bytes(what) < 2 * bytes);
+  }
+}
+
+TEST_CASE("memory: a limit of the process counts as what is available", "[tune]") {
+  const pid_t child = fork();
+  if (child == 0) {
+    const rlimit limit{1 << 30, 1 << 30};
+    setrlimit(RLIMIT_AS, &limit);
+    _exit(available_bytes() <= 1 << 30 ? 0 : 1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(WEXITSTATUS(status) == 0);
 }
 
 TEST_CASE("journal: everything put in comes out", "[tune]") {
@@ -263,9 +334,7 @@ TEST_CASE("journal: a damaged file is an error, not a crash", "[tune]") {
 
 TEST_CASE("journal: one written by a newer glaive is left alone", "[tune]") {
   const Folder folder;
-  {
-    const auto journal = Journal::open(folder / "j", "test").value();
-  }
+  { const auto journal = Journal::open(folder / "j", "test").value(); }
   query(folder / "j", "PRAGMA user_version=99");
   const auto journal = Journal::open(folder / "j", "test");
   REQUIRE_FALSE(journal);
@@ -274,9 +343,7 @@ TEST_CASE("journal: one written by a newer glaive is left alone", "[tune]") {
 
 TEST_CASE("journal: one that others can write to is refused", "[tune]") {
   const Folder folder;
-  {
-    const auto journal = Journal::open(folder / "j", "test").value();
-  }
+  { const auto journal = Journal::open(folder / "j", "test").value(); }
   chmod((folder / "j").c_str(), 0666);
   const auto journal = Journal::open(folder / "j", "test");
   REQUIRE_FALSE(journal);
@@ -330,7 +397,12 @@ TEST_CASE("journal: a file size limit is an error of the step that meets it", "[
     auto record = compiled();
     record.code.bytes.resize(20'000);
     int kept = 0;
-    while (kept < 100 and journal.put_code(fmt::format("c{}", kept), record)) ++kept;
+    for (; kept < 100; ++kept)
+      if (const auto put = journal.put_code(fmt::format("c{}", kept), record); not put) {
+        // Within the limit, as this line is short.
+        write_text(folder / "message", put.error().message);
+        break;
+      }
     _exit(kept > 0 and kept < 100 ? kept : 0);
   }
   int status = 0;
@@ -338,6 +410,9 @@ TEST_CASE("journal: a file size limit is an error of the step that meets it", "[
   REQUIRE(WIFEXITED(status));
   const int kept = WEXITSTATUS(status);
   REQUIRE(kept > 0);
+  CHECK_THAT(read_text(folder / "message"),
+             Catch::Contains((folder / "j").string()) and
+                 Catch::Contains("the limit on file sizes (ulimit -f, 200000 bytes) is reached"));
   auto journal = Journal::open(folder / "j", "test").value();
   for (int i = 0; i < kept; ++i) CHECK(journal.find_code(fmt::format("c{}", i)).value());
 }

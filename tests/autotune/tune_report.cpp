@@ -93,6 +93,18 @@ TEST_CASE("report: a table with speed-ups, then what was not tuned", "[tune]") {
   CHECK(lines(table) == 3);
 }
 
+TEST_CASE("report: times of another shape of the bucket are told as that shape's", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  const auto tuned = run.tune(evaluator, "forward H4 K64 V64 f32 @ B1 T512").value();
+  CHECK_THAT(tune_table({&tuned, 1}), Catch::Contains("@ B1 T512  ") and not Catch::Contains("tuned as"));
+  const auto already = run.tune(evaluator, "forward H4 K64 V64 f32 @ B1 T600").value();
+  REQUIRE(already.state == TuneOutcome::State::already);
+  CHECK_THAT(already.sentence, Catch::StartsWith("tuned already as B1 T512: "));
+  CHECK_THAT(tune_table({&already, 1}), Catch::Contains("@ B1 T600 (tuned as B1 T512)"));
+}
+
 TEST_CASE("report: evidence that cannot be read costs a row, not the table", "[tune]") {
   const auto what = parse_case("forward H1 K8 V8 @ B1 T8").value();
   for (const std::string evidence : {"", "{", "[]", "{}", R"({"median_ms":"x"})"}) {

@@ -1,5 +1,8 @@
+#include <sys/file.h>
+
 #include <nlohmann/json.hpp>
 
+#include "autotune/bench.hpp"
 #include "autotune/tournament.hpp"
 #include "tests/autotune/tune_support.hpp"
 #include "tests/catch.hpp"
@@ -472,4 +475,153 @@ TEST_CASE("tune: a case that does not fit in memory fails by itself", "[tune]") 
   const auto outcome = ToyRun(folder).tune(evaluator).value();
   CHECK(outcome.state == State::failed);
   CHECK(outcome.sentence == "needs 3 TB");
+}
+
+TEST_CASE("tune: a failure that does not lie in the code ends the run and is not remembered", "[tune]") {
+  struct Short : ToyEvaluator {
+    bool compiler_short = false, loader_short = false;
+    Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int lane) override {
+      if (compiler_short) return fail(Status::io_error, "link: no memory file or pipe: Too many open files");
+      return ToyEvaluator::compile(instance, variant, optimise, lane);
+    }
+    Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+      if (loader_short) return fail(Status::io_error, "cannot make a file in memory: Too many open files");
+      return ToyEvaluator::verify(what, built, scrutiny);
+    }
+  } evaluator;
+  const Folder folder;
+  for (const char* table : {"code", "verdict"}) {
+    evaluator.compiler_short = table == std::string("code");
+    evaluator.loader_short = not evaluator.compiler_short;
+    const auto stopped = ToyRun(folder).tune(evaluator);
+    REQUIRE_FALSE(stopped);
+    CHECK_THAT(stopped.error().message, Catch::Contains("Too many open files"));
+    CHECK(query(folder / "journal.sqlite", fmt::format("SELECT count(*) FROM {}", table)) ==
+          std::vector<std::string>{"0"});
+  }
+  evaluator.loader_short = false;
+  CHECK(ToyRun(folder).tune(evaluator).value().state == State::tuned);
+}
+
+TEST_CASE("tune: no memory to compile fails the case with that reason and is not remembered", "[tune]") {
+  struct Short : ToyEvaluator {
+    Result<CodeObject> compile(const Instance&, const Variant&, Optimise, int) override { throw std::bad_alloc(); }
+  } evaluator;
+  const Folder folder;
+  const auto outcome = ToyRun(folder).tune(evaluator).value();
+  CHECK(outcome.state == State::failed);
+  CHECK_THAT(outcome.sentence, Catch::Contains("no memory to compile toy("));
+  CHECK(query(folder / "journal.sqlite", "SELECT * FROM code").empty());
+}
+
+TEST_CASE("tune: when nothing is usable the first message is told, also by a later run", "[tune]") {
+  const Folder folder;
+  ToyEvaluator evaluator;
+  evaluator.compile_result = [](const std::string&) { return Drop::compile_error; };
+  for (int i = 0; i < 2; ++i)
+    CHECK_THAT(ToyRun(folder).tune(evaluator).value().sentence,
+               Catch::Contains("(compile_error 11); toy(") and Catch::EndsWith(": lower: told to fail"));
+}
+
+TEST_CASE("tune: memory is asked for before anything is compiled", "[tune]") {
+  struct Small : ToyEvaluator {
+    Result<void> check_memory(const Case&) override { return fail(Status::out_of_memory, "needs 3 TB"); }
+  } evaluator;
+  const Folder folder;
+  const auto outcome = ToyRun(folder).tune(evaluator).value();
+  CHECK(outcome.state == State::failed);
+  CHECK(outcome.sentence == "needs 3 TB");
+  CHECK(evaluator.compiled == 0);
+}
+
+TEST_CASE("tune: the evidence says whether the winner was compared at full size", "[tune]") {
+  const Folder folder, another;
+  ToyEvaluator evaluator;
+  CHECK(json::parse(ToyRun(folder).tune(evaluator).value().evidence).at("full_size") == "compared");
+  evaluator.not_compared = "not compared: the plain loops take no logits";
+  CHECK(json::parse(ToyRun(another).tune(evaluator).value().evidence).at("full_size") == evaluator.not_compared);
+}
+
+TEST_CASE("tune: a forced run that was stopped times anew, and keeps code and verdicts", "[tune]") {
+  const Folder folder;
+  struct Stopping : ToyEvaluator {
+    int races_left = 100;
+    Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
+                                     const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
+      if (races_left-- == 0) return fail(Status::io_error, "stopped");
+      return ToyEvaluator::race(what, contenders, policy, keep);
+    }
+  } evaluator;
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  const int compiled = evaluator.compiled, verified = evaluator.verified;
+  evaluator.races_left = 1;
+  CHECK_FALSE(ToyRun(folder, Effort::full, true).tune(evaluator));
+  evaluator.races_left = 100;
+  REQUIRE(ToyRun(folder, Effort::full, true).tune(evaluator));
+  CHECK(query(folder / "journal.sqlite", "SELECT DISTINCT run FROM trial") == std::vector<std::string>{"3"});
+  CHECK(evaluator.compiled == compiled);
+  CHECK(evaluator.verified == verified);
+}
+
+TEST_CASE("tune: the device is shared while compiling and verifying, and taken alone while timing", "[tune]") {
+  struct Watching : ToyEvaluator {
+    std::filesystem::path folder;
+    std::atomic<int> wrong = 0;
+    /// Whether another process could take the device's lock this way.
+    bool free_for(int kind) const {
+      for (const auto& entry : std::filesystem::directory_iterator(folder))
+        if (entry.path().extension() == ".lock" and entry.path().filename().string().starts_with("glaive-device-")) {
+          const int file = open(entry.path().c_str(), O_RDONLY | O_CLOEXEC);
+          const bool taken = flock(file, kind | LOCK_NB) == 0;
+          close(file);
+          return taken;
+        }
+      return true;
+    }
+    void working() { wrong += free_for(LOCK_SH) and not free_for(LOCK_EX) ? 0 : 1; }
+    Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int lane) override {
+      static std::mutex one_look;  // two at a time would see each other
+      const std::lock_guard lock(one_look);
+      working();
+      return ToyEvaluator::compile(instance, variant, optimise, lane);
+    }
+    Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+      working();
+      return ToyEvaluator::verify(what, built, scrutiny);
+    }
+    Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
+                                     const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
+      wrong += free_for(LOCK_SH) ? 1 : 0;
+      return ToyEvaluator::race(what, contenders, policy, keep);
+    }
+  } evaluator;
+  const Folder folder;
+  evaluator.folder = folder.path();
+  REQUIRE(ToyRun(folder).tune(evaluator));
+  CHECK(evaluator.wrong == 0);
+}
+
+TEST_CASE("tune: a pack that cannot be looked at is not taken for none", "[tune]") {
+  const Folder folder;
+  CHECK_FALSE(open_pack_if_any(folder / "none.pack").value());
+  write_text(folder / "file", "");
+  const auto inside = open_pack_if_any(folder / "file/p.pack");
+  REQUIRE_FALSE(inside);
+  CHECK(inside.error().status == Status::io_error);
+}
+
+TEST_CASE("bench: a damaged entry is passed over as the runtime does, and named", "[tune]") {
+  const Folder folder;
+  ToyEvaluator evaluator;
+  ToyRun run(folder);
+  REQUIRE(run.tune(evaluator, "forward H4 K64 V64 f32 @ B1 T4096"));
+  REQUIRE(run.tune(evaluator, "forward H4 K64 V64 f32 @ B1 T512"));  // the last in the file
+  const auto what = parse_case("forward H4 K64 V64 f32 @ B1 T512").value();
+  const BenchOptions options{.threads = 2, .pack = run.options.pack, .variant = {}};
+  CHECK(bench(evaluator, what, options).value().source == "pack, exact");
+  auto bytes = read_text(run.options.pack);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_text(run.options.pack, bytes);
+  CHECK_THAT(bench(evaluator, what, options).value().source,
+             Catch::StartsWith("pack, nearest; skipped ") and Catch::Contains("entry 1: its checksum does not match"));
 }

@@ -1,5 +1,7 @@
 #include "runtime/cpu.hpp"
 
+#include <sys/resource.h>
+
 #include <atomic>
 #include <cmath>
 #include <thread>
@@ -120,6 +122,32 @@ TEST_CASE("what is no shared object is refused with the loader's reason") {
     CHECK(loaded.error().status == Status::failed);
     CHECK(contains(loaded.error().message, "the loader refuses"));
     CHECK(open_files() == before);
+  }
+}
+
+TEST_CASE("a limit on file sizes is an error of the load that meets it, not the end of the process") {
+  CHECK(in_child([] {
+          const rlimit limit = {4096, 4096};
+          setrlimit(RLIMIT_FSIZE, &limit);
+          const auto loaded = LoadedCode::load(kernel_object());
+          if (loaded or loaded.error().status != Status::io_error) return 1;
+          return contains(loaded.error().message, "File too large") ? 0 : 2;
+        }) == 0);
+}
+
+TEST_CASE("a load that is short of descriptors says so with a status of its own") {
+  const CodeObject code = kernel_object();
+  for (const rlim_t left : {0, 1}) {  // no memory file; one, but the loader cannot open it
+    INFO(left);
+    CHECK(in_child([&] {
+            const int lowest = dup(0);
+            close(lowest);
+            const rlimit limit = {static_cast<rlim_t>(lowest) + left, static_cast<rlim_t>(lowest) + left};
+            setrlimit(RLIMIT_NOFILE, &limit);
+            const auto loaded = LoadedCode::load(code);
+            if (loaded or loaded.error().status != Status::io_error) return 1;
+            return contains(loaded.error().message, "Too many open files") ? 0 : 2;
+          }) == 0);
   }
 }
 

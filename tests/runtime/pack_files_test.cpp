@@ -3,16 +3,32 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include <chrono>
 #include <csignal>
 #include <thread>
 
+#include "runtime/files.hpp"
 #include "runtime/pack.hpp"
 #include "tests/runtime/support.hpp"
 
 using namespace glaive;
 using namespace glaive::testing;
+
+namespace {
+bool folders_cannot_be_flushed = false;
+}
+
+/// In the place of the C library's, for this program: a file system whose folders cannot be flushed.
+extern "C" int fsync(int file) {
+  struct stat facts = {};
+  if (folders_cannot_be_flushed and fstat(file, &facts) == 0 and S_ISDIR(facts.st_mode)) {
+    errno = EIO;
+    return -1;
+  }
+  return static_cast<int>(syscall(SYS_fsync, file));
+}
 
 namespace {
 
@@ -89,6 +105,62 @@ TEST_CASE("a link to a pack stays a link") {
   CHECK(spaces(folder / "real.pack").size() == 2);
 }
 
+TEST_CASE("through a link to a pack that is yet to be, that pack is made") {
+  Folder folder;
+  fs::create_symlink("later/real.pack", folder / "link.pack");
+  REQUIRE(check_addable(folder / "link.pack").has_value());
+  REQUIRE(add(folder / "link.pack", small_entry(1)).has_value());
+  CHECK(fs::is_symlink(folder / "link.pack"));
+  CHECK(spaces(folder / "later/real.pack").size() == 1);
+  fs::create_symlink("round.pack", folder / "round.pack");
+  const auto round = add(folder / "round.pack", small_entry(1));
+  REQUIRE_FALSE(round.has_value());
+  check_sentence(round.error(), folder / "round.pack", "Too many levels of symbolic links");
+}
+
+TEST_CASE("a pack keeps its mode when entries are added, but for the right of others to write") {
+  Folder folder;
+  const fs::path file = folder / "p.pack";
+  REQUIRE(add(file, small_entry(1)).has_value());
+  for (const mode_t mode : {0600, 0640, 0644, 0755}) {
+    REQUIRE(chmod(file.c_str(), mode) == 0);
+    REQUIRE(add(file, small_entry(2)).has_value());
+    struct stat facts = {};
+    REQUIRE(stat(file.c_str(), &facts) == 0);
+    CHECK((facts.st_mode & 07777) == mode);
+  }
+  REQUIRE(chmod(file.c_str(), 0666) == 0);
+  REQUIRE(replace_file(file, encode_pack({})).has_value());
+  struct stat facts = {};
+  REQUIRE(stat(file.c_str(), &facts) == 0);
+  CHECK((facts.st_mode & 07777) == 0644);
+}
+
+TEST_CASE("a folder that cannot be flushed is no error: the new pack is in place by then") {
+  Folder folder;
+  const fs::path file = folder / "p.pack";
+  folders_cannot_be_flushed = true;
+  const auto added = add(file, small_entry(1));
+  folders_cannot_be_flushed = false;
+  CHECK(added.has_value());
+  CHECK(spaces(file) == std::vector<std::uint64_t>{1});
+}
+
+TEST_CASE("whether a pack can be put somewhere is found out beforehand, and leaves no trace") {
+  Folder folder;
+  REQUIRE(check_addable(folder / "a/b/p.pack").has_value());
+  CHECK(fs::is_empty(folder / "a/b"));
+  write_bytes(folder / "file", {});
+  const auto inside = check_addable(folder / "file/p.pack");
+  REQUIRE_FALSE(inside.has_value());
+  CHECK(inside.error().status == Status::io_error);
+  check_sentence(inside.error(), folder / "file", "Not a directory");
+  const auto nowhere = check_addable("/proc/nope/p.pack");
+  REQUIRE_FALSE(nowhere.has_value());
+  CHECK(nowhere.error().status == Status::io_error);
+  check_sentence(nowhere.error(), "/proc/nope", "No such file");
+}
+
 TEST_CASE("a missing pack, a folder and a pipe in its place") {
   Folder folder;
   const auto missing = Pack::open(folder / "none.pack");
@@ -119,7 +191,10 @@ TEST_CASE("a pack that others can write to is refused, for reading and for addin
 }
 
 TEST_CASE("a pack of another user is refused, one of root is not") {
-  if (geteuid() != 0) return;  // only root can give files away
+  if (geteuid() != 0) {
+    WARN("skipped: only root can give files away");
+    return;
+  }
   Folder folder;
   const fs::path file = folder / "p.pack";
   REQUIRE(add(file, small_entry(1)).has_value());
@@ -179,7 +254,10 @@ TEST_CASE("a file in the folder's place") {
 }
 
 TEST_CASE("a folder that may not be written to") {
-  if (geteuid() != 0) return;  // the test drops root's rights in a child
+  if (geteuid() != 0) {
+    WARN("skipped: only root can drop its rights in a child");
+    return;
+  }
   Folder folder;
   REQUIRE(chmod(folder.path().c_str(), 0555) == 0);
   CHECK(in_child([&] {
@@ -222,9 +300,15 @@ TEST_CASE("a limit on file sizes is an error, not the end of the process, and le
 }
 
 TEST_CASE("a full disk is an error that leaves the old pack and no temporary file") {
-  if (geteuid() != 0) return;  // mounting is root's
+  if (geteuid() != 0) {
+    WARN("skipped: mounting a small tmpfs needs root");
+    return;
+  }
   Folder folder;
-  if (mount("none", folder.path().c_str(), "tmpfs", 0, "size=64k") != 0) return;
+  if (mount("none", folder.path().c_str(), "tmpfs", 0, "size=64k") != 0) {
+    WARN("skipped: no tmpfs can be mounted here");
+    return;
+  }
   const fs::path file = folder / "p.pack";
   const auto first = add(file, small_entry(1));
   const auto second = add(file, big_entry(2, 1 << 20));

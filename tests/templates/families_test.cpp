@@ -186,6 +186,7 @@ TEST_CASE("a bad variant is refused by name, with what is allowed") {
   CHECK_THAT(message("chunk(D=3)"), Catch::Contains("`D`") and Catch::Contains("C, leaf"));
   CHECK_THAT(message("chunk(C=12)"), Catch::Contains("C=12") and Catch::Contains("8, 16, 32, 64"));
   CHECK_THAT(message("chunk(C=16"), Catch::Contains("`)`"));
+  CHECK_THAT(message("chunk(C=8,C=16)"), Catch::Contains("C is given twice"));
 }
 
 TEST_CASE("families say what they do not cover") {
