@@ -47,7 +47,7 @@ Result<std::filesystem::path> cache_location() {
 }
 
 Result<void> check_trusted(const std::filesystem::path& file) {
-  struct stat facts {};
+  struct stat facts{};
   if (stat(file.c_str(), &facts) != 0)
     return fail(Status::io_error, fmt::format("{}: {}", file.string(), std::strerror(errno)));
   if (facts.st_uid != geteuid() and facts.st_uid != 0)
@@ -88,7 +88,7 @@ Result<DeviceLock> DeviceLock::acquire(For purpose, const std::filesystem::path&
   const int descriptor = open_lock_file(file.c_str());
   if (descriptor < 0) return refused(std::strerror(errno));
   DeviceLock lock(descriptor);
-  struct stat facts {};
+  struct stat facts{};
   if (fstat(descriptor, &facts) != 0 or not S_ISREG(facts.st_mode)) return refused("it is no regular file");
 
   const int kind = purpose == For::timing ? LOCK_EX : LOCK_SH;

@@ -161,7 +161,7 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
 Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   auto known = journal_.find_winner(search.key);
   if (not known) return std::unexpected(known.error());
-  if (not *known) return std::nullopt;
+  if (not*known) return std::nullopt;
   const auto candidate = std::ranges::find(search.space.candidates, (*known)->variant, &RankedVariant::name);
   if (candidate == search.space.candidates.end()) return std::nullopt;
   // The generator may have changed since: only the same code is the same winner.
@@ -169,7 +169,7 @@ Result<std::optional<TuneOutcome>> Tuner::publish_known(Search& search) {
   if (not content or *content != (*known)->content) return std::nullopt;
   auto code = journal_.find_code(*content);
   if (not code) return std::unexpected(code.error());
-  if (not *code or (*code)->drop != Drop::none) return std::nullopt;
+  if (not*code or (*code)->drop != Drop::none) return std::nullopt;
   auto outcome = publish(search, *candidate, std::move((*code)->code), std::move((*known)->evidence));
   if (not outcome) return std::unexpected(outcome.error());
   return std::move(*outcome);

@@ -36,8 +36,7 @@ std::unexpected<Error> cannot_write(const std::string& asked, const std::string&
 
 /// Finds out whether `asked` can be written, and leaves it as it is.
 Result<Place> find_place(const std::string& asked) {
-  struct stat facts {
-  }, output{};
+  struct stat facts{}, output{};
   if (stat(asked.c_str(), &facts) == 0) {
     const bool is_output =
         fstat(STDOUT_FILENO, &output) == 0 and facts.st_dev == output.st_dev and facts.st_ino == output.st_ino;

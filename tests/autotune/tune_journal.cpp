@@ -71,7 +71,7 @@ TEST_CASE("cache: the folder is made for its owner alone", "[tune]") {
   const Folder folder;
   const Variable own("GLAIVE_CACHE", folder / "a/b/cache");
   REQUIRE(open_cache());
-  struct stat facts {};
+  struct stat facts{};
   REQUIRE(stat((folder / "a/b/cache").c_str(), &facts) == 0);
   CHECK((facts.st_mode & 0777) == 0700);
   CHECK(open_cache());
@@ -133,7 +133,7 @@ TEST_CASE("cache: the device lock is one for all users, and is no way to other f
   CHECK(DeviceLock::acquire(For::work, folder.path(), "device"));
   umask(before);
   const auto file = std::filesystem::directory_iterator(folder.path())->path();
-  struct stat facts {};
+  struct stat facts{};
   REQUIRE(stat(file.c_str(), &facts) == 0);
   CHECK((facts.st_mode & 0777) == 0444);
 
@@ -334,7 +334,9 @@ TEST_CASE("journal: a damaged file is an error, not a crash", "[tune]") {
 
 TEST_CASE("journal: one written by a newer glaive is left alone", "[tune]") {
   const Folder folder;
-  { const auto journal = Journal::open(folder / "j", "test").value(); }
+  {
+    const auto journal = Journal::open(folder / "j", "test").value();
+  }
   query(folder / "j", "PRAGMA user_version=99");
   const auto journal = Journal::open(folder / "j", "test");
   REQUIRE_FALSE(journal);
@@ -343,7 +345,9 @@ TEST_CASE("journal: one written by a newer glaive is left alone", "[tune]") {
 
 TEST_CASE("journal: one that others can write to is refused", "[tune]") {
   const Folder folder;
-  { const auto journal = Journal::open(folder / "j", "test").value(); }
+  {
+    const auto journal = Journal::open(folder / "j", "test").value();
+  }
   chmod((folder / "j").c_str(), 0666);
   const auto journal = Journal::open(folder / "j", "test");
   REQUIRE_FALSE(journal);

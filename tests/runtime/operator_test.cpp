@@ -1,8 +1,7 @@
 // Operators, several packs and devices, and what a launch costs the host.
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-
-#include <linux/seccomp.h>
 
 #include <atomic>
 #include <thread>
@@ -332,7 +331,8 @@ TEST_CASE("devices: they are listed by name, and each name opens") {
 }
 
 TEST_CASE("devices: two in one process, each with plans of its own, at the same time") {
-  const auto entries = std::vector{entry_for("one", {2, 1}, "v1 threads=1"), entry_for("three", {2, 1}, "v1 threads=3")};
+  const auto entries =
+      std::vector{entry_for("one", {2, 1}, "v1 threads=1"), entry_for("three", {2, 1}, "v1 threads=3")};
   Bench tensors(entries, 1);
   glaive_device* wide = nullptr;
   REQUIRE(glaive_device_open("cpu", 3, &wide) == GLAIVE_OK);
