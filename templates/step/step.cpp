@@ -133,16 +133,25 @@ class Step {
     }
   }
 
+  /// Row after row of the state, each read from end to end, as memory likes it; o is in the first cache.
   void by_rows_of_k(const Place& from, const Place& to, Value t0, int count, std::int64_t head, int heads) {
-    b.strips(at.panels.columns, at.panels.width(), [&](Value column, int columns) {
-      const int width = static_cast<int>(ceil_div(columns, b.lanes()));
-      const auto real = [&](int i) { return std::min(columns - i * b.lanes(), b.lanes()); };
-      Values v(count * width), o(count * heads * width, b.constant(0));
+    const auto output = [&](int t, int n, Value column, int i) {
+      return b.at(b.at(output_row(b.add(t0, t), head + n), column), i * b.lanes());
+    };
+    b.strips(at.panels.columns, b.lanes(), [&](Value column, int) {
       for (int t = 0; t < count; ++t)
-        for (int i = 0; i < width; ++i)
-          v[t * width + i] = b.load(b.at(b.at(scratch(at.v, b.add(t0, t), at.v_padded), column), i * b.lanes()));
-      o = b.strips(problem.k.count(), knobs[rows], o, [&](Value k0, int channels, const Values& carried) {
-        Values next = carried;
+        for (int n = 0; n < heads; ++n) b.store(b.constant(0), output(t, n, column, 0));
+    });
+    b.strips(problem.k.count(), knobs[rows], [&](Value k0, int channels) {
+      b.strips(at.panels.columns, at.panels.width(), [&](Value column, int columns) {
+        const int width = static_cast<int>(ceil_div(columns, b.lanes()));
+        const auto real = [&](int i) { return std::min(columns - i * b.lanes(), b.lanes()); };
+        Values v(count * width), o(count * heads * width);
+        for (int t = 0; t < count; ++t)
+          for (int i = 0; i < width; ++i) {
+            v[t * width + i] = b.load(b.at(b.at(scratch(at.v, b.add(t0, t), at.v_padded), column), i * b.lanes()));
+            for (int n = 0; n < heads; ++n) o[(t * heads + n) * width + i] = b.load(output(t, n, column, i));
+          }
         for (int c = 0; c < channels; ++c) {
           Value offset = b.add(b.mul(b.add(k0, c), problem.v.count()), column);
           Values s(width);
@@ -157,7 +166,7 @@ class Step {
             for (int n = 0; n < heads; ++n) {
               Value q = scalar(query_row(token, head + n));
               for (int i = 0; i < width; ++i) {
-                Value& sum = next[(t * heads + n) * width + i];
+                Value& sum = o[(t * heads + n) * width + i];
                 sum = b.fma(q, s[i], sum);
               }
             }
@@ -165,13 +174,10 @@ class Step {
           if (head == 0)
             for (int i = 0; i < width; ++i) b.store_first(s[i], b.at(b.at(to, offset), i * b.lanes()), real(i));
         }
-        return next;
+        for (int t = 0; t < count; ++t)
+          for (int n = 0; n < heads; ++n)
+            for (int i = 0; i < width; ++i) b.store(o[(t * heads + n) * width + i], output(t, n, column, i));
       });
-      for (int t = 0; t < count; ++t)
-        for (int n = 0; n < heads; ++n)
-          for (int i = 0; i < width; ++i)
-            b.store(o[(t * heads + n) * width + i],
-                    b.at(b.at(output_row(b.add(t0, t), head + n), column), i * b.lanes()));
     });
   }
 
@@ -244,13 +250,16 @@ class StepFamily final : public Family {
     return split_constraint(instance, config[cols], config[splits]);
   }
   Config default_config(const Instance& instance) const override {
-    const bool wide = instance.problem.v.count() > vector_bits(instance.target) / 32;
-    return {4, wide and instance.problem.layout == StateLayout::kv ? 2 : 1, group_of(instance.problem) > 1 ? 1 : 2, 1};
+    const int pass_of_it = group_of(instance.problem) > 1 ? 1 : 2;
+    if (instance.problem.layout == StateLayout::vk) return {4, 1, pass_of_it, 1};
+    // One row at a time, in wide panels: several rows at once read several streams that lie a power of two apart.
+    const std::int64_t vectors = ceil_div(instance.problem.v.count(), vector_bits(instance.target) / 32);
+    return {1, vectors >= 8 ? 8 : vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1, pass_of_it, 1};
   }
   double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
                const Config& config) const override {
     // Two accesses of every element of the state per pass over it, at about 10 GB/s a core from memory; narrow panels
-    // and few rows leave lines half used.
+    // and several rows at once break up the stream.
     const auto k = static_cast<double>(instance.problem.k.count()), v = static_cast<double>(instance.problem.v.count());
     const double tokens = static_cast<double>(shape.longest().count());
     const double passes = std::max(1.0, std::ceil(tokens / config[pass]));
@@ -258,7 +267,7 @@ class StepFamily final : public Family {
     const double tasks =
         static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * config[splits]);
     const double waves = std::ceil(tasks / device.units) / tasks * config[splits];
-    const double narrow = 1 + 0.2 / config[cols] + 0.1 / config[rows];
+    const double narrow = 1 + 0.3 / config[cols] + 0.1 * config[rows];
     return waves * static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count()) * bytes *
                (1 + 0.2 * (passes - 1)) * narrow / 1e10 +
            1e-9;
