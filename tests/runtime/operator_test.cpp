@@ -291,6 +291,22 @@ TEST_CASE("operator: what a driver refuses comes back to the caller") {
   glaive_launch_close(launch);
 }
 
+TEST_CASE("operator: a launch keeps its device and its kernel alive, and nothing else does") {
+  OperatorBench b({{entry_for("one", {4, 0})}});
+  Bench tensors;
+  glaive_launch* launch = nullptr;
+  REQUIRE(glaive_launch_prepare(b.plan(2, 3), &tensors.shape, &tensors.args, tensors.workspace,
+                                sizeof tensors.workspace, &launch) == GLAIVE_OK);
+  const std::weak_ptr<StubDevice> stub = std::exchange(b.stub, nullptr);
+  b.device.shared = nullptr;
+  glaive_operator_close(std::exchange(b.op, nullptr));
+  REQUIRE_FALSE(stub.expired());
+  CHECK(glaive_launch_run(launch) == GLAIVE_OK);
+  CHECK(stub.lock()->launches == 1);
+  glaive_launch_close(launch);
+  CHECK(stub.expired());
+}
+
 TEST_CASE("operator: a launch has every word, by name") {
   const OperatorBench b({{entry_for("one", {4, 0})}});
   Bench tensors;
