@@ -32,7 +32,7 @@ Result<CallShape> read_shape(const glaive_shape* given, const Problem& problem);
 /// Checks the numbers in cu_seqlens, which the host must be able to read.
 Result<void> check_lengths(const CallShape& shape);
 
-/// Checks everything that a call of `plan` needs, and fills in `launch`.
+/// Checks everything that a call of `plan` needs, and fills in `launch`, every word of it.
 Result<void> read_launch(const glaive_plan& plan, const glaive_shape* shape, const glaive_args* args, void* workspace,
                          std::size_t workspace_bytes, Launch& launch);
 /// The same for a shape that is known to be right, and for states that lie in `pool`, from which the workspace and o

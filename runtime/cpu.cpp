@@ -224,7 +224,10 @@ Result<CpuKernel> CpuKernel::load(const Plan& plan, std::span<const CodeObject> 
 }
 
 void CpuKernel::run(const Words& words, const Extents& extents, void* workspace, WorkerPool& pool) const {
-  Launch launch = {words, extents, workspace};
+  Launch launch;
+  launch.words = words;
+  launch.extents = extents;
+  launch.workspace = workspace;
   launch.words.set_pointer(Arg::workspace, workspace);
   launch.words.set_extents(extents);
   run(launch, pool);

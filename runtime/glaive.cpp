@@ -229,7 +229,7 @@ glaive_status glaive_run(const glaive_plan* plan, const glaive_shape* shape, con
                          size_t workspace_bytes) {
   return guarded([&]() -> Result<void> {
     if (auto there = need(plan, "plan"); not there) return there;
-    Launch launch;
+    Launch launch{Words::Unset()};
     if (auto read = read_launch(*plan, shape, args, workspace, workspace_bytes, launch); not read) return read;
     return plan->kernel->launch(launch);
   });

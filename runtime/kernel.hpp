@@ -13,6 +13,9 @@ namespace glaive {
 /// The words of a call, by argument. A kernel gets those that its stage names.
 class Words {
  public:
+  Words() : values_{} {}
+  struct Unset {};
+  explicit Words(Unset) {}  ///< for who sets every one
   std::uint64_t& operator[](Arg arg) { return values_[static_cast<std::size_t>(arg)]; }
   std::uint64_t operator[](Arg arg) const { return values_[static_cast<std::size_t>(arg)]; }
   void set_pointer(Arg arg, const void* pointer) { (*this)[arg] = reinterpret_cast<std::uintptr_t>(pointer); }
@@ -21,7 +24,7 @@ class Words {
   void set_extents(const Extents& extents);
 
  private:
-  std::uint64_t values_[arg_count] = {};
+  std::uint64_t values_[arg_count];
 };
 
 /// One call, checked and complete: every word that a stage may name is set.
@@ -30,6 +33,9 @@ struct Launch {
   Extents extents;
   void* workspace = nullptr;  ///< workspace_bytes(plan, extents), aligned to workspace_alignment
   void* stream = nullptr;     ///< the driver's stream; none on a CPU
+
+  Launch() = default;
+  explicit Launch(Words::Unset unset) : words(unset) {}
 };
 
 /// A plan on one device, its code loaded. Lives no longer than the device.

@@ -102,8 +102,10 @@ std::string_view to_string(Arg arg) {
 std::int64_t Count::at(const Extents& extents) const {
   std::int64_t value = multiplier;
   for (const Factor& factor : factors) {
-    const std::int64_t extent = extents[factor.axis];
-    value = times(value, extent / factor.divisor + (extent % factor.divisor > 0));
+    std::int64_t extent = extents[factor.axis];
+    // Most divisors are 1, and a division is slow.
+    if (factor.divisor != 1) extent = extent / factor.divisor + (extent % factor.divisor > 0);
+    value = times(value, extent);
   }
   return value;
 }

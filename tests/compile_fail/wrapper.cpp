@@ -11,6 +11,8 @@ void use(const Pool& pool, const Sequence& sequence) {
   batch.begin({{sequence, Tokens(16)}});
   const Tokens position = sequence.position();
   (void)position;
+  Args args;
+  args.set_states(nullptr, Slots(3), nullptr, nullptr);
 #elif CASE == 1
   (void)Shape(Tokens(1), Sequences(2));
 #elif CASE == 2
@@ -36,6 +38,12 @@ void use(const Pool& pool, const Sequence& sequence) {
   (void)copy;
 #elif CASE == 11
   (void)Batch(pool, Sequences(4), Heads(64));
+#elif CASE == 12
+  Args args;
+  args.set_states(nullptr, Tokens(3), nullptr, nullptr);
+#elif CASE == 13
+  Args args;
+  args.set_states(nullptr, 3, nullptr, nullptr);
 #endif
   (void)pool;
   (void)sequence;

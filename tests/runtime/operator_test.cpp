@@ -20,6 +20,7 @@ namespace {
 class StubDevice final : public Device {
  public:
   mutable std::atomic<int> loads = 0, launches = 0;
+  mutable Launch last;
   bool fails = false;
 
   StubDevice() : Device(host_cpu_device(), 1) {}
@@ -39,6 +40,7 @@ class StubDevice final : public Device {
       if (launch.words[Arg::workspace] != reinterpret_cast<std::uintptr_t>(launch.workspace))
         return fail(Status::failed, "the words are not complete");
       ++device_.launches;
+      device_.last = launch;
       return {};
     }
 
@@ -286,6 +288,101 @@ TEST_CASE("operator: what a driver refuses comes back to the caller") {
   CHECK(contains(glaive_last_error(), "the driver says no"));
   CHECK(glaive_launch_run(launch) == GLAIVE_FAILED);
   glaive_launch_close(launch);
+}
+
+TEST_CASE("operator: a launch keeps its device and its kernel alive, and nothing else does") {
+  OperatorBench b({{entry_for("one", {4, 0})}});
+  Bench tensors;
+  glaive_launch* launch = nullptr;
+  REQUIRE(glaive_launch_prepare(b.plan(2, 3), &tensors.shape, &tensors.args, tensors.workspace,
+                                sizeof tensors.workspace, &launch) == GLAIVE_OK);
+  const std::weak_ptr<StubDevice> stub = std::exchange(b.stub, nullptr);
+  b.device.shared = nullptr;
+  glaive_operator_close(std::exchange(b.op, nullptr));
+  REQUIRE_FALSE(stub.expired());
+  CHECK(glaive_launch_run(launch) == GLAIVE_OK);
+  CHECK(stub.lock()->launches == 1);
+  glaive_launch_close(launch);
+  CHECK(stub.expired());
+}
+
+TEST_CASE("operator: a launch has every word, by name") {
+  const OperatorBench b({{entry_for("one", {4, 0})}});
+  Bench tensors;
+  const std::int32_t read[] = {0, 1}, write[] = {2, 3}, cu[] = {0, 2, 6};
+  std::vector<float> states(static_cast<std::size_t>(9 * Hkv * K * V));
+  std::uint32_t status = 0;
+  glaive_shape shape = tensors.shape;
+  shape.tokens = 6, shape.longest = 4, shape.cu_seqlens = cu;
+  glaive_args a = tensors.args;
+  a.initial_state = a.final_state = states.data();
+  a.read_slots = read, a.write_slots = write, a.slots = 9, a.device_status = &status;
+  a.q_token_stride = 32, a.q_head_stride = 8;
+  a.scale = 2, a.gate_tau = 16, a.gate_clamp = -3;
+  REQUIRE(glaive_run(b.plan(2, 3), &shape, &a, tensors.workspace, sizeof tensors.workspace) == GLAIVE_OK);
+
+  const auto pointer = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
+  const auto scalar = [](float x) { return std::uint64_t{std::bit_cast<std::uint32_t>(x)}; };
+  const std::pair<Arg, std::uint64_t> want[] = {
+      {Arg::q, pointer(a.q)},
+      {Arg::k, pointer(a.k)},
+      {Arg::v, pointer(a.v)},
+      {Arg::g, pointer(a.g)},
+      {Arg::o, pointer(a.o)},
+      {Arg::state_in, pointer(states.data())},
+      {Arg::state_out, pointer(states.data())},
+      {Arg::read_slots, pointer(read)},
+      {Arg::write_slots, pointer(write)},
+      {Arg::cu_seqlens, pointer(cu)},
+      {Arg::device_status, pointer(&status)},
+      {Arg::q_token, 32},
+      {Arg::q_head, 8},
+      {Arg::k_token, 16},
+      {Arg::k_head, 8},
+      {Arg::v_token, 16},
+      {Arg::v_head, 8},
+      {Arg::g_token, 16},
+      {Arg::g_head, 8},
+      {Arg::o_token, 32},
+      {Arg::o_head, 8},
+      {Arg::state_in_slot, 128},
+      {Arg::state_in_head, 64},
+      {Arg::state_out_slot, 128},
+      {Arg::state_out_head, 64},
+      {Arg::sequences, 2},
+      {Arg::tokens, 6},
+      {Arg::longest, 4},
+      {Arg::heads, 4},
+      {Arg::kv_heads, 2},
+      {Arg::slots, 9},
+      {Arg::scale, scalar(2)},
+      {Arg::gate_tau, scalar(16)},
+      {Arg::gate_clamp, scalar(-3)},
+      {Arg::workspace, pointer(tensors.workspace)},
+  };
+  CHECK(std::size(want) == arg_count);
+  for (const auto& [arg, word] : want) {
+    INFO(to_string(arg));
+    CHECK(b.stub->last.words[arg] == word);
+  }
+  CHECK(b.stub->last.workspace == tensors.workspace);
+  CHECK(b.stub->last.extents[Axis::tokens] == 6);
+  CHECK(b.stub->last.extents[Axis::workers] == 1);
+
+  a.read_slots = a.write_slots = nullptr, a.slots = 0, a.device_status = nullptr;
+  a.initial_state = a.final_state = nullptr;
+  a.scale = a.gate_tau = a.gate_clamp = 0;
+  REQUIRE(glaive_run(b.plan(2, 3), &tensors.shape, &a, tensors.workspace, sizeof tensors.workspace) == GLAIVE_OK);
+  const Words& words = b.stub->last.words;
+  for (const Arg absent : {Arg::state_in, Arg::state_out, Arg::read_slots, Arg::write_slots, Arg::cu_seqlens,
+                           Arg::device_status})
+    CHECK(words[absent] == 0);
+  CHECK(words[Arg::slots] == 2);
+  CHECK(words[Arg::tokens] == 6);
+  CHECK(words[Arg::longest] == 3);
+  CHECK(words[Arg::scale] == scalar(1 / std::sqrt(8.0f)));
+  CHECK(words[Arg::gate_tau] == scalar(1));
+  CHECK(words[Arg::gate_clamp] == scalar(-infinite));
 }
 
 TEST_CASE("pack in memory: copied, of any alignment, and refused when damaged") {
