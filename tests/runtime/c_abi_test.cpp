@@ -337,7 +337,7 @@ TEST_CASE("C ABI: every bad call names the argument and writes nothing") {
       {[](auto& a) { a.initial_state_head_stride = 63; }, "args->initial_state_head_stride is 63"},
       {[](auto& a) { a.o = const_cast<void*>(a.q); }, "args->o overlaps args->q"},
       {[](auto& a) { a.o = const_cast<void*>(a.initial_state); }, "args->o overlaps args->initial_state"},
-      {[](auto& a) { a.final_state = const_cast<void*>(a.v); }, "args->final_state overlaps args->v"},
+      {[](auto& a) { a.v = a.final_state; }, "args->final_state overlaps args->v"},
       {[](auto& a) { a.final_state = a.o; }, "overlaps args->"},
       {[](auto& a) { a.final_state = const_cast<float*>(static_cast<const float*>(a.initial_state)) + 64; },
        "in place only at the same address"},

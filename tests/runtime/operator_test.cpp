@@ -374,8 +374,8 @@ TEST_CASE("operator: a launch has every word, by name") {
   a.scale = a.gate_tau = a.gate_clamp = 0;
   REQUIRE(glaive_run(b.plan(2, 3), &tensors.shape, &a, tensors.workspace, sizeof tensors.workspace) == GLAIVE_OK);
   const Words& words = b.stub->last.words;
-  for (const Arg absent : {Arg::state_in, Arg::state_out, Arg::read_slots, Arg::write_slots, Arg::cu_seqlens,
-                           Arg::device_status})
+  for (const Arg absent :
+       {Arg::state_in, Arg::state_out, Arg::read_slots, Arg::write_slots, Arg::cu_seqlens, Arg::device_status})
     CHECK(words[absent] == 0);
   CHECK(words[Arg::slots] == 2);
   CHECK(words[Arg::tokens] == 6);
