@@ -1,5 +1,5 @@
-// What a launch costs the host: calls of a kernel whose launch does nothing. Prints nanoseconds a call as JSON: the median
-// of 11 batches of 100,000 calls, and the range of the batches.
+// What a launch costs the host: calls of a kernel whose launch does nothing. Prints nanoseconds a call as JSON: the
+// median of 11 batches of 100,000 calls, and the range of the batches.
 //   launch
 #include <algorithm>
 #include <chrono>

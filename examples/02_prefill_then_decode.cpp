@@ -85,8 +85,7 @@ int main(int argc, char** argv) try {
 
   // The prompts, into slots 4, 0 and 2 of five.
   constexpr std::int64_t slots = 5;
-  std::vector<float> states(
-      static_cast<std::size_t>(slots * problem.kv_heads * problem.key_dim * problem.value_dim));
+  std::vector<float> states(static_cast<std::size_t>(slots * problem.kv_heads * problem.key_dim * problem.value_dim));
   const std::int32_t none[sequences] = {-1, -1, -1}, place[sequences] = {4, 0, 2};
   Tensor got(total, o_row);
   {

@@ -79,18 +79,9 @@ constexpr int stride_bits = 40;
 // The buffers of a call, those that are written first.
 enum Buffer : std::size_t { workspace_, o_, out_, status_, q_, k_, v_, g_, in_, lengths_, reads_, writes_, buffers_ };
 constexpr std::size_t written_buffers = q_;
-constexpr const char* buffer_names[buffers_] = {"workspace",
-                                                "args->o",
-                                                "args->final_state",
-                                                "args->device_status",
-                                                "args->q",
-                                                "args->k",
-                                                "args->v",
-                                                "args->g",
-                                                "args->initial_state",
-                                                "shape->cu_seqlens",
-                                                "args->read_slots",
-                                                "args->write_slots"};
+constexpr const char* buffer_names[buffers_] = {
+    "workspace", "args->o", "args->final_state",   "args->device_status", "args->q",          "args->k",
+    "args->v",   "args->g", "args->initial_state", "shape->cu_seqlens",   "args->read_slots", "args->write_slots"};
 
 [[gnu::cold]] std::unexpected<Error> explain_overlap(std::size_t written, std::size_t other) {
   return refuse(std::string(buffer_names[written]) + " overlaps " + buffer_names[other] +
@@ -116,8 +107,10 @@ Result<void> check_slots(const glaive_args& a, std::int64_t slots, std::int64_t 
   if (not is_aligned(a.write_slots, 4)) return refuse("args->write_slots is not aligned to 4 bytes");
   constexpr std::int64_t most_slots = 0x7fffffff;
   if (slots < 1 or slots > most_slots)
-    return refuse("args->slots is " + std::to_string(slots) + "; with slot arrays it is the number of places in the "
-                  "state buffers, from 1 to " + std::to_string(most_slots));
+    return refuse("args->slots is " + std::to_string(slots) +
+                  "; with slot arrays it is the number of places in the "
+                  "state buffers, from 1 to " +
+                  std::to_string(most_slots));
   const bool by_number = (a.initial_state != nullptr and a.read_slots == nullptr) or
                          (a.final_state != nullptr and a.write_slots == nullptr);
   if (by_number and slots < sequences)
@@ -163,14 +156,15 @@ Result<CallShape> read_shape(const glaive_shape* given, const Problem& problem) 
   const auto in_bounds = [&] { return s.sequences >= 1 and s.sequences <= most_call_sequences and s.tokens >= 0; };
   if (uniform) {
     shape.longest = s.tokens;
-    if (not in_bounds() or __builtin_mul_overflow(s.sequences, s.tokens, &shape.tokens) or shape.tokens > most_call_tokens)
+    if (not in_bounds() or __builtin_mul_overflow(s.sequences, s.tokens, &shape.tokens) or
+        shape.tokens > most_call_tokens)
       return refuse("shape: " + validate(Shape::uniform(Sequences(s.sequences), Tokens(s.tokens))).error().message);
     if (s.longest != 0 and s.longest != s.tokens)
       return refuse("shape->longest is " + std::to_string(s.longest) + " without cu_seqlens; leave it 0");
   } else {
     // The rules of a uniform shape with so many sequences, and of one sequence with so many tokens.
-    for (const Shape& rule : {Shape::uniform(Sequences(s.sequences), Tokens(0)),
-                              Shape::uniform(Sequences(1), Tokens(s.tokens))})
+    for (const Shape& rule :
+         {Shape::uniform(Sequences(s.sequences), Tokens(0)), Shape::uniform(Sequences(1), Tokens(s.tokens))})
       if (auto valid = validate(rule); not valid) return refuse("shape: " + valid.error().message);
     if (not is_aligned(s.cu_seqlens, 4)) return refuse("shape->cu_seqlens is not aligned to 4 bytes");
     if (s.longest < 0 or s.longest > s.tokens)
@@ -251,16 +245,14 @@ Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const 
     return true;
   };
   const bool taken =
-      take(q_, Arg::q, Arg::q_token, Arg::q_head,
-           {a.q, shape.tokens, h, k, a.q_token_stride, a.q_head_stride, io}) and
+      take(q_, Arg::q, Arg::q_token, Arg::q_head, {a.q, shape.tokens, h, k, a.q_token_stride, a.q_head_stride, io}) and
       take(k_, Arg::k, Arg::k_token, Arg::k_head,
            {a.k, shape.tokens, hkv, k, a.k_token_stride, a.k_head_stride, io}) and
       take(v_, Arg::v, Arg::v_token, Arg::v_head,
            {a.v, shape.tokens, hkv, v, a.v_token_stride, a.v_head_stride, io}) and
       take(g_, Arg::g, Arg::g_token, Arg::g_head,
            {a.g, shape.tokens, hkv, k, a.g_token_stride, a.g_head_stride, gate}) and
-      take(o_, Arg::o, Arg::o_token, Arg::o_head,
-           {a.o, shape.tokens, h, v, a.o_token_stride, a.o_head_stride, io}) and
+      take(o_, Arg::o, Arg::o_token, Arg::o_head, {a.o, shape.tokens, h, v, a.o_token_stride, a.o_head_stride, io}) and
       take(in_, Arg::state_in, Arg::state_in_slot, Arg::state_in_head,
            {a.initial_state, a.initial_state == nullptr ? 0 : slots, hkv, k * v, a.initial_state_slot_stride,
             a.initial_state_head_stride, state}) and
@@ -283,8 +275,7 @@ Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const 
   spans[lengths_] = {shape.cu_seqlens, (shape.sequences + 1) * 4};
   spans[reads_] = {a.read_slots, shape.sequences * 4};
   spans[writes_] = {a.write_slots, shape.sequences * 4};
-  const bool in_place = a.initial_state == a.final_state and
-                        words[Arg::state_in_slot] == words[Arg::state_out_slot] and
+  const bool in_place = a.initial_state == a.final_state and words[Arg::state_in_slot] == words[Arg::state_out_slot] and
                         words[Arg::state_in_head] == words[Arg::state_out_head];
   if (in_place) spans[in_] = {};
   if (spans[workspace_].overlaps(pool)) return refuse("workspace overlaps the pool's memory");

@@ -79,9 +79,7 @@ glaive_status glaive_device_open(const char* name, int threads, glaive_device** 
 }
 
 void glaive_device_close(glaive_device* device) { delete device; }
-int glaive_device_threads(const glaive_device* device) {
-  return device == nullptr ? 0 : device->shared->workers();
-}
+int glaive_device_threads(const glaive_device* device) { return device == nullptr ? 0 : device->shared->workers(); }
 const char* glaive_device_target(const glaive_device* device) {
   return device == nullptr ? "" : device->shared->target().c_str();
 }

@@ -1,7 +1,8 @@
 /*
  * glaive: tuned Gated Linear Attention kernels, called from host code.
  *
- *   S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T,   o_t = scale * S_t^T q_t       (Yang et al. 2024, Gated Linear Attention)
+ *   S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T,   o_t = scale * S_t^T q_t       (Yang et al. 2024, Gated Linear
+ * Attention)
  *
  * Open a device and packs, make an operator for a problem, ask it for the plan of a shape, call that.
  *
@@ -16,12 +17,12 @@
  * no system call, except to write a message; waking the workers of a CPU device that have fallen asleep, and queueing
  * for them, are the operating system's.
  *
- * Ownership. A handle is the caller's until it is closed; closing NULL does nothing. Handles may be closed in any order:
- * a plan, an operator and a launch keep alive what they need of their device and packs. The caller owns every buffer,
- * and keeps it until the calls that name it are over.
+ * Ownership. A handle is the caller's until it is closed; closing NULL does nothing. Handles may be closed in any
+ * order: a plan, an operator and a launch keep alive what they need of their device and packs. The caller owns every
+ * buffer, and keeps it until the calls that name it are over.
  *
- * Trust. Packs are native code. A file that group or others may write to, or that belongs to someone other than root and
- * the caller, is refused with GLAIVE_UNTRUSTED. Open only packs that you would run as a program.
+ * Trust. Packs are native code. A file that group or others may write to, or that belongs to someone other than root
+ * and the caller, is refused with GLAIVE_UNTRUSTED. Open only packs that you would run as a program.
  *
  * Versions. Every struct starts with its size, as the caller was compiled: `glaive_args args = {sizeof args};`. Fields
  * left zero take their default, so that a program built against an older header keeps its meaning.
@@ -138,8 +139,8 @@ GLAIVE_API glaive_status glaive_problem_parse(const char* text, glaive_problem* 
 
 /* The extents of one call. Without cu_seqlens there are `sequences` of `tokens` tokens each. With it, sequence b has
  * the tokens cu_seqlens[b] .. cu_seqlens[b+1] of the token axis: `tokens` is the total, cu_seqlens[sequences], and
- * `longest` the most tokens of any one sequence, which the caller knows on the host. A sequence may be empty. A call has
- * at most 2^31-1 tokens in all; a step at most 8 of each sequence. */
+ * `longest` the most tokens of any one sequence, which the caller knows on the host. A sequence may be empty. A call
+ * has at most 2^31-1 tokens in all; a step at most 8 of each sequence. */
 typedef struct glaive_shape {
   size_t size;
   int64_t sequences;         /* B, 1 to 2^24 */
@@ -160,8 +161,8 @@ typedef enum glaive_match {
 } glaive_match;
 
 /* The pack's best kernel for a problem and shapes like `shape`; correct for every shape of that problem. Never tunes.
- * Reads no cu_seqlens. GLAIVE_UNSUPPORTED: the pack has none that runs on this device. To serve changing shapes, or from
- * several packs, see operators. */
+ * Reads no cu_seqlens. GLAIVE_UNSUPPORTED: the pack has none that runs on this device. To serve changing shapes, or
+ * from several packs, see operators. */
 GLAIVE_API glaive_status glaive_plan_find(glaive_device* device, const glaive_pack* pack, const glaive_problem* problem,
                                           const glaive_shape* shape, glaive_plan** plan);
 /* Not for the plans that an operator lends. */
@@ -182,9 +183,9 @@ GLAIVE_API glaive_status glaive_plan_workspace(const glaive_plan* plan, const gl
 typedef struct glaive_operator glaive_operator;
 
 /* A problem on a device, served from one or several packs. Loads every kernel that some shape can reach, once; which
- * buckets of shapes there are is in docs/runtime.md. Where entries of several packs fit equally well, the earlier pack's
- * wins. packs: `count` handles, from 1; they may be closed afterwards. GLAIVE_UNSUPPORTED: no pack has a kernel for the
- * problem that runs on this device. */
+ * buckets of shapes there are is in docs/runtime.md. Where entries of several packs fit equally well, the earlier
+ * pack's wins. packs: `count` handles, from 1; they may be closed afterwards. GLAIVE_UNSUPPORTED: no pack has a kernel
+ * for the problem that runs on this device. */
 GLAIVE_API glaive_status glaive_operator_create(glaive_device* device, const glaive_pack* const* packs, size_t count,
                                                 const glaive_problem* problem, glaive_operator** op);
 GLAIVE_API void glaive_operator_close(glaive_operator* op);
@@ -206,15 +207,16 @@ typedef enum glaive_fault {
 } glaive_fault;
 
 /* The tensors of a call. All strides count elements; 0 = contiguous. The last axis of every tensor is contiguous, and a
- * stride is never smaller than the axis below it. Pointers are aligned to their element and lie in memory of the device.
- * Token strides run over the token axis of all sequences, so that sequence b of a uniform shape starts at token b*T.
+ * stride is never smaller than the axis below it. Pointers are aligned to their element and lie in memory of the
+ * device. Token strides run over the token axis of all sequences, so that sequence b of a uniform shape starts at token
+ * b*T.
  *
  * States lie in slots. Sequence b starts from slot read_slots[b] of initial_state and leaves its last state in slot
- * write_slots[b] of final_state; -1 = starts from zero, or is discarded. A NULL array stands for 0, 1, 2, .. B-1. Reading
- * one slot and writing another forks a sequence at no cost. Slot numbers are read by the kernel alone, so that their
- * contents may change between the runs of a prepared or captured launch; one out of range sets GLAIVE_FAULT_SLOT and
- * counts as -1. No two sequences of a call may write one slot, and none may write a slot that another one reads: what
- * then stands in that slot, and what its readers compute, is undefined (glaive_batch refuses it). */
+ * write_slots[b] of final_state; -1 = starts from zero, or is discarded. A NULL array stands for 0, 1, 2, .. B-1.
+ * Reading one slot and writing another forks a sequence at no cost. Slot numbers are read by the kernel alone, so that
+ * their contents may change between the runs of a prepared or captured launch; one out of range sets GLAIVE_FAULT_SLOT
+ * and counts as -1. No two sequences of a call may write one slot, and none may write a slot that another one reads:
+ * what then stands in that slot, and what its readers compute, is undefined (glaive_batch refuses it). */
 typedef struct glaive_args {
   size_t size;
   const void* q; /* [B,T,H,K], the io dtype */
@@ -246,11 +248,10 @@ typedef struct glaive_args {
 
 /* Computes o and, where given, final_state; forward or step, as the plan's problem says. workspace:
  * glaive_plan_workspace() bytes or more, aligned to 64, in memory of the device, overlapping no other buffer, free for
- * other use once the call is over; NULL when 0 bytes are needed. On a CPU the call is over when this returns. On another
- * device it is then enqueued on args->stream, in order with what else is there, and buffers are in use until the stream
- * has passed it.
- * Everything is checked on the host but slot numbers and, where the host cannot read them, cu_seqlens.
- * GLAIVE_INVALID_ARGUMENT; GLAIVE_UNSUPPORTED: the kernel takes no slot arrays, or no cu_seqlens. */
+ * other use once the call is over; NULL when 0 bytes are needed. On a CPU the call is over when this returns. On
+ * another device it is then enqueued on args->stream, in order with what else is there, and buffers are in use until
+ * the stream has passed it. Everything is checked on the host but slot numbers and, where the host cannot read them,
+ * cu_seqlens. GLAIVE_INVALID_ARGUMENT; GLAIVE_UNSUPPORTED: the kernel takes no slot arrays, or no cu_seqlens. */
 GLAIVE_API glaive_status glaive_run(const glaive_plan* plan, const glaive_shape* shape, const glaive_args* args,
                                     void* workspace, size_t workspace_bytes);
 

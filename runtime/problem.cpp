@@ -193,7 +193,8 @@ std::expected<std::vector<Tokens>, ParseError> lengths_of(const Word& word) {
                                           in_quotes(part.text)));
     total += *length;
     if (total > most_call_tokens)
-      return std::unexpected(at(part, "the lengths add up to more than " + std::to_string(most_call_tokens) + " tokens"));
+      return std::unexpected(
+          at(part, "the lengths add up to more than " + std::to_string(most_call_tokens) + " tokens"));
     if (static_cast<std::int64_t>(lengths.size()) == most_call_sequences)
       return std::unexpected(at(part, "a shape has at most " + std::to_string(most_call_sequences) + " sequences"));
     lengths.push_back(Tokens(*length));

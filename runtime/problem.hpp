@@ -42,7 +42,7 @@ struct Problem {
 
 inline constexpr std::int64_t most_call_sequences = std::int64_t{1} << 24;
 inline constexpr std::int64_t most_call_tokens = 0x7fffffff;  ///< of all sequences of a call
-inline constexpr std::int64_t most_step_tokens = 8;      ///< of each sequence of a step
+inline constexpr std::int64_t most_step_tokens = 8;           ///< of each sequence of a step
 
 /// The extents of one call: how many sequences, and how many tokens each has. Uniform shapes are the usual [B,T];
 /// ragged ones lay their sequences one after the other on the token axis.

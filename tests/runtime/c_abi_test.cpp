@@ -19,8 +19,7 @@ static_assert(GLAIVE_OK == int(Status::ok) and GLAIVE_INVALID_ARGUMENT == int(St
               GLAIVE_WRONG_DEVICE == int(Status::wrong_device) and GLAIVE_FAILED == int(Status::failed) and
               GLAIVE_OUT_OF_SLOTS == int(Status::out_of_slots) and GLAIVE_STALE == int(Status::stale) and
               GLAIVE_FOREIGN == int(Status::foreign) and GLAIVE_LOST == int(Status::lost) and
-              GLAIVE_OUT_OF_ORDER == int(Status::out_of_order) and
-              GLAIVE_BAD_SNAPSHOT == int(Status::bad_snapshot));
+              GLAIVE_OUT_OF_ORDER == int(Status::out_of_order) and GLAIVE_BAD_SNAPSHOT == int(Status::bad_snapshot));
 
 }  // namespace
 

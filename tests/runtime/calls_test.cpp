@@ -19,7 +19,8 @@ struct SlotBench : Bench {
   std::int32_t read[2] = {0, 1}, write[2] = {0, 1};
   std::uint32_t status = 0;
 
-  explicit SlotBench(std::int64_t slots, std::vector<PackEntry> entries = {kernel_entry()}) : Bench(std::move(entries)) {
+  explicit SlotBench(std::int64_t slots, std::vector<PackEntry> entries = {kernel_entry()})
+      : Bench(std::move(entries)) {
     states.resize(static_cast<std::size_t>(slots * state_size));
     for (std::size_t i = 0; i < states.size(); ++i) states[i] = static_cast<float>(i % 97) / 97 - 0.5f;
     args.initial_state = args.final_state = states.data();
@@ -178,7 +179,9 @@ TEST_CASE("call: every bad slot, status and stream argument is named, and nothin
     std::function<void(glaive_args&)> change;
     const char* part;
   };
-  const auto odd = [](const auto* p) { return reinterpret_cast<const std::int32_t*>(reinterpret_cast<const char*>(p) + 2); };
+  const auto odd = [](const auto* p) {
+    return reinterpret_cast<const std::int32_t*>(reinterpret_cast<const char*>(p) + 2);
+  };
   const Row rows[] = {
       {[](auto& a) { a.initial_state = nullptr; }, "args->read_slots is given without args->initial_state"},
       {[](auto& a) { a.final_state = nullptr; }, "args->write_slots is given without args->final_state"},
@@ -196,7 +199,8 @@ TEST_CASE("call: every bad slot, status and stream argument is named, and nothin
       {[](auto& a) { a.slots = INT32_MAX, a.initial_state_slot_stride = (std::int64_t{1} << 40) - 1; },
        "args->initial_state has strides that reach past the end of memory"},
       {[&](auto& a) { a.stream = &b; }, "args->stream is set, but a CPU has no streams"},
-      {[&](auto& a) { a.read_slots = reinterpret_cast<std::int32_t*>(b.o.data()); }, "args->o overlaps args->read_slots"},
+      {[&](auto& a) { a.read_slots = reinterpret_cast<std::int32_t*>(b.o.data()); },
+       "args->o overlaps args->read_slots"},
       {[&](auto& a) { a.o = b.states.data() + 3 * state_size; }, "args->o overlaps args->final_state"},
       {[&](auto& a) { a.read_slots = reinterpret_cast<std::int32_t*>(b.states.data()); },
        "args->final_state overlaps args->read_slots"},

@@ -1,8 +1,7 @@
 // Operators, several packs and devices, and what a launch costs the host.
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-
-#include <linux/seccomp.h>
 
 #include <atomic>
 #include <thread>
@@ -375,8 +374,8 @@ TEST_CASE("operator: a launch has every word, by name") {
   a.scale = a.gate_tau = a.gate_clamp = 0;
   REQUIRE(glaive_run(b.plan(2, 3), &tensors.shape, &a, tensors.workspace, sizeof tensors.workspace) == GLAIVE_OK);
   const Words& words = b.stub->last.words;
-  for (const Arg absent : {Arg::state_in, Arg::state_out, Arg::read_slots, Arg::write_slots, Arg::cu_seqlens,
-                           Arg::device_status})
+  for (const Arg absent :
+       {Arg::state_in, Arg::state_out, Arg::read_slots, Arg::write_slots, Arg::cu_seqlens, Arg::device_status})
     CHECK(words[absent] == 0);
   CHECK(words[Arg::slots] == 2);
   CHECK(words[Arg::tokens] == 6);
@@ -429,7 +428,8 @@ TEST_CASE("devices: they are listed by name, and each name opens") {
 }
 
 TEST_CASE("devices: two in one process, each with plans of its own, at the same time") {
-  const auto entries = std::vector{entry_for("one", {2, 1}, "v1 threads=1"), entry_for("three", {2, 1}, "v1 threads=3")};
+  const auto entries =
+      std::vector{entry_for("one", {2, 1}, "v1 threads=1"), entry_for("three", {2, 1}, "v1 threads=3")};
   Bench tensors(entries, 1);
   glaive_device* wide = nullptr;
   REQUIRE(glaive_device_open("cpu", 3, &wide) == GLAIVE_OK);
