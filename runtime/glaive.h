@@ -1,8 +1,7 @@
 /*
  * glaive: tuned Gated Linear Attention kernels, called from host code.
  *
- *   S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T,   o_t = scale * S_t^T q_t       (Yang et al. 2024, Gated Linear
- * Attention)
+ *   S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T,   o_t = scale * S_t^T q_t       (Yang et al. 2024, section 3)
  *
  * Open a device and packs, make an operator for a problem, ask it for the plan of a shape, call that.
  *
