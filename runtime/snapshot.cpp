@@ -170,7 +170,7 @@ Result<Sequence> absorb(StatePool& pool, const SnapshotHeader& header, Get&& get
     return value == checksum.value() ? Result<void>() : bad(altered);
   };
   if (auto filled = fill(); not filled) {
-    (void)pool.release(reserved->sequence);
+    [[maybe_unused]] const auto released = pool.release(reserved->sequence);
     return std::unexpected(std::move(filled).error());
   }
   pool.settle(*reserved, header.position, header.zero_state);
@@ -237,7 +237,7 @@ Result<std::size_t> save_snapshot(StatePool& pool, Sequence sequence, std::span<
     return fail(Status::invalid_argument, "the buffer has " + std::to_string(buffer.size()) +
                                               " bytes; the snapshot takes " + std::to_string(header.total_bytes()));
   std::byte* to = buffer.data();
-  (void)emit(pool, **pin, [&](std::span<const std::byte> part) -> Result<void> {
+  [[maybe_unused]] const auto emitted = emit(pool, **pin, [&](std::span<const std::byte> part) -> Result<void> {
     to = std::ranges::copy(part, to).out;
     return {};
   });
