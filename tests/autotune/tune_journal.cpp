@@ -181,6 +181,7 @@ TEST_CASE("memory: tensors with their padding, a copy of the outputs and the exp
   }
 }
 
+#if not defined(__SANITIZE_ADDRESS__) and not defined(__SANITIZE_THREAD__)  // whose shadow memory fits no such limit
 TEST_CASE("memory: a limit of the process counts as what is available", "[tune]") {
   const pid_t child = fork();
   if (child == 0) {
@@ -192,6 +193,7 @@ TEST_CASE("memory: a limit of the process counts as what is available", "[tune]"
   waitpid(child, &status, 0);
   CHECK(WEXITSTATUS(status) == 0);
 }
+#endif
 
 TEST_CASE("journal: everything put in comes out", "[tune]") {
   const Folder folder;
