@@ -118,6 +118,7 @@ class LocalEvaluator final : public Evaluator {
   Result<void> compare_at_full_size(const Case& what, const CpuKernel& kernel, Verdict& verdict) {
     if (auto made = make_call(what); not made) return made;
     if (plain_o_.empty()) {
+      call_->poison_outputs();
       if (const auto ran = baseline_tiles(*call_, pool_); not ran) {
         verdict.message = "not compared: " + ran.error().message;
         return {};
@@ -135,7 +136,7 @@ class LocalEvaluator final : public Evaluator {
     const double o = relative_error(call_->o.data(), plain_o_),
                  state = relative_error(call_->state_out.data(), plain_state_);
     const auto allowed = tolerance(what.problem);
-    if (o <= full_size_tolerance + allowed.o and state <= full_size_tolerance + allowed.state) return {};
+    if (o <= full_size_tolerance + allowed.o.tensor and state <= full_size_tolerance + allowed.state.tensor) return {};
     verdict.drop = Drop::wrong_result;
     verdict.message =
         fmt::format("at full size o is {:.2e} and the state {:.2e} from a plain loop ({:.0e} allowed)\n  {}", o, state,
@@ -169,7 +170,8 @@ class LocalEvaluator final : public Evaluator {
     plain_o_.clear(), plain_state_.clear();
     if (auto fits = check_memory(what); not fits) return fits;
     try {
-      call_.emplace(what, Gates::weak, 1);
+      // A step updates its states in place, which is a third less traffic than from one buffer to another.
+      call_.emplace(what, Gates::weak, 1, what.problem.op == Op::step ? Passing::in_place : Passing::contiguous);
     } catch (const std::bad_alloc&) {
       call_.reset();
       return fail(Status::out_of_memory, fmt::format("no memory for the tensors of `{}`", to_string(what)));

@@ -10,8 +10,11 @@ namespace glaive {
 
 /// What a kernel may err, by dtype (docs/numerics.md).
 struct Tolerance {
-  double o, state;  ///< relative Frobenius error of the tensor
-  double element;   ///< any one element, relative to the root mean square of its tensor
+  struct Of {
+    double tensor;   ///< relative Frobenius error
+    double element;  ///< any one element, relative to the root mean square of its tensor
+  };
+  Of o, state;
 };
 /// On a CPU: f32 5e-6, bf16 3e-3, f16 4e-4, o by the io and states by the state dtype.
 Tolerance tolerance(const Problem& problem);

@@ -46,9 +46,10 @@ void stream_on_threads(float* a, std::int64_t count, int threads) {
   for (std::thread& other : others) other.join();
 }
 
-/// Medians of runs that take turns, in milliseconds.
-std::vector<double> race(int rounds, const std::vector<std::function<void()>>& contenders) {
-  std::vector<std::vector<double>> times(contenders.size());
+/// Milliseconds of runs that take turns, by contender and round.
+using Times = std::vector<std::vector<double>>;
+Times race(int rounds, const std::vector<std::function<void()>>& contenders) {
+  Times times(contenders.size());
   for (int round = -1; round < rounds; ++round)  // the first warms up
     for (std::size_t i = 0; i < contenders.size(); ++i) {
       const auto begin = std::chrono::steady_clock::now();
@@ -56,12 +57,20 @@ std::vector<double> race(int rounds, const std::vector<std::function<void()>>& c
       const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - begin;
       if (round >= 0) times[i].push_back(time.count());
     }
-  std::vector<double> medians;
-  for (auto& all : times) {
-    std::nth_element(all.begin(), all.begin() + rounds / 2, all.end());
-    medians.push_back(all[static_cast<std::size_t>(rounds / 2)]);
-  }
-  return medians;
+  return times;
+}
+
+void print(const char* name, std::vector<double> values, const char* end = ", ") {
+  std::sort(values.begin(), values.end());
+  const auto quantile = [&](std::size_t quarters) { return values[quarters * (values.size() - 1) / 4]; };
+  std::printf("\"%s\": {\"median\": %.4f, \"quartiles\": [%.4f, %.4f]}%s", name, quantile(2), quantile(1), quantile(3),
+              end);
+}
+/// Of two that ran next to each other, round by round.
+std::vector<double> ratio(const std::vector<double>& above, const std::vector<double>& below) {
+  std::vector<double> ratios;
+  for (std::size_t i = 0; i < above.size(); ++i) ratios.push_back(above[i] / below[i]);
+  return ratios;
 }
 
 /// Tensors of one token for each of `sequences`, valid in any dtype.
@@ -114,10 +123,10 @@ void steps(const api::Device& device, const api::Pack& pack) {
   const api::Workspace workspace(std::max(f32.workspace_bytes(shape), bf16.workspace_bytes(shape)));
   const auto ms = race(15, {[&] { stream_on_threads(states.get(), elements, device.threads()); },
                             [&] { f32(shape, args, workspace); }, [&] { bf16(shape, args, workspace); }});
-  std::printf(
-      "  \"step\": {\"states_mb\": %.0f, \"stream_ms\": %.3f, \"f32_ms\": %.3f, \"bf16_ms\": %.3f, "
-      "\"share_of_stream\": %.3f, \"f32_over_bf16\": %.3f, \"variant\": \"%s\"},\n",
-      static_cast<double>(elements) * 4e-6, ms[0], ms[1], ms[2], ms[0] / ms[1], ms[1] / ms[2], f32.variant().c_str());
+  std::printf("  \"step\": {\"states_mb\": %.0f, \"variant\": \"%s\", ", static_cast<double>(elements) * 4e-6,
+              f32.variant().c_str());
+  print("stream_ms", ms[0]), print("f32_ms", ms[1]), print("bf16_ms", ms[2]);
+  print("share_of_stream", ratio(ms[0], ms[1])), print("f32_over_bf16", ratio(ms[1], ms[2]), "},\n");
 }
 
 void batches(const api::Device& device, const api::Pack& pack, std::int64_t layers) {
@@ -137,7 +146,7 @@ void batches(const api::Device& device, const api::Pack& pack, std::int64_t laye
   const api::Shape shape(api::Sequences(rows), api::Tokens(1));
   const api::Plan plan(device, pack, problem, shape);
   const api::Workspace workspace(plan.workspace_bytes(shape));
-  const auto ms = race(5, {[&] {
+  const auto ms = race(9, {[&] {
                              for (std::int64_t l = 0; l < layers; ++l) {
                                api::Args args = tokens.args();
                                args.initial_state = args.final_state = states.get() + l * layer;
@@ -150,10 +159,10 @@ void batches(const api::Device& device, const api::Pack& pack, std::int64_t laye
                              for (std::int64_t l = 0; l < layers; ++l) batch.launch(plan, l, tokens.args(), workspace);
                              batch.commit();
                            }});
-  std::printf(
-      "  \"batch\": {\"rows\": %lld, \"layers\": %lld, \"kernels_ms\": %.3f, \"batch_ms\": %.3f, "
-      "\"batch_over_kernels\": %.4f},\n",
-      static_cast<long long>(rows), static_cast<long long>(layers), ms[0], ms[1], ms[1] / ms[0]);
+  std::printf("  \"batch\": {\"rows\": %lld, \"layers\": %lld, ", static_cast<long long>(rows),
+              static_cast<long long>(layers));
+  print("kernels_ms", ms[0]), print("batch_ms", ms[1]);
+  print("batch_over_kernels", ratio(ms[1], ms[0]), "},\n");
 }
 
 void snapshots(const api::Device& device, const std::string& folder) {
@@ -174,10 +183,9 @@ void snapshots(const api::Device& device, const std::string& folder) {
                            [&] { const api::Sequence restored = pool.read_snapshot(snapshot); }});
   ::unlink(plain.c_str());
   ::unlink(snapshot.c_str());
-  std::printf(
-      "  \"snapshot\": {\"mb\": %.0f, \"write_ms\": %.3f, \"plain_write_ms\": %.3f, \"write_share\": %.3f, "
-      "\"read_ms\": %.3f, \"plain_read_ms\": %.3f, \"read_share\": %.3f}\n",
-      static_cast<double>(bytes) * 1e-6, ms[1], ms[0], ms[0] / ms[1], ms[3], ms[2], ms[2] / ms[3]);
+  std::printf("  \"snapshot\": {\"mb\": %.0f, ", static_cast<double>(bytes) * 1e-6);
+  print("plain_write_ms", ms[0]), print("write_ms", ms[1]), print("plain_read_ms", ms[2]), print("read_ms", ms[3]);
+  print("write_share", ratio(ms[0], ms[1])), print("read_share", ratio(ms[2], ms[3]), "}\n");
 }
 
 }  // namespace

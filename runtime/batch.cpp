@@ -49,8 +49,8 @@ Result<std::unique_ptr<Batch>> Batch::create(std::shared_ptr<StatePool> pool, co
 }
 
 Batch::~Batch() {
-  if (open_) [[maybe_unused]]
-    const auto ended = abort();
+  if (not open_) return;
+  [[maybe_unused]] const auto ended = abort();
 }
 
 Result<void> Batch::begin(std::span<const Entry> entries, std::uint32_t flags) {

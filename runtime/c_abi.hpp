@@ -70,6 +70,9 @@ inline Result<void> need(const void* pointer, const char* name) {
   return {};
 }
 
+/// A size beyond this was never set.
+inline constexpr std::size_t largest_struct = 4096;
+
 /// A copy of a caller's struct, which may be of an older or a newer header than ours: missing fields are zero, and
 /// fields that this build does not know must be zero.
 template <class Struct>
@@ -77,8 +80,7 @@ Result<Struct> read_struct(const Struct* given, const char* name, std::size_t ol
   if (auto there = need(given, name); not there) return std::unexpected(there.error());
   std::size_t size = 0;
   std::memcpy(&size, given, sizeof size);
-  constexpr std::size_t absurd = 4096;
-  if (size < oldest or size > absurd)
+  if (size < oldest or size > largest_struct)
     return refuse(std::string(name) + "->size is " + std::to_string(size) + "; set it to sizeof(" + name + "[0]), " +
                   std::to_string(oldest) + " bytes or more");
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);

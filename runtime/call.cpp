@@ -134,16 +134,7 @@ Result<void> check_taken(const glaive_plan& plan, const glaive_args& a, const Ca
 }  // namespace
 
 Extents CallShape::extents(const Problem& problem, int workers) const {
-  Extents extents;
-  extents[Axis::sequences] = sequences;
-  extents[Axis::tokens] = tokens;
-  extents[Axis::longest] = longest;
-  extents[Axis::heads] = problem.heads.count();
-  extents[Axis::kv_heads] = problem.kv_heads.count();
-  extents[Axis::k] = problem.k.count();
-  extents[Axis::v] = problem.v.count();
-  extents[Axis::workers] = workers;
-  return extents;
+  return extents_of(problem, Sequences(sequences), Tokens(tokens), Tokens(longest), workers);
 }
 
 Result<CallShape> read_shape(const glaive_shape* given, const Problem& problem) {

@@ -115,7 +115,7 @@ glaive_status glaive_problem_parse(const char* text, glaive_problem* problem) {
   return guarded([&]() -> Result<void> {
     if (auto there = need(text, "text"); not there) return there;
     if (auto there = need(problem, "problem"); not there) return there;
-    if (problem->size < problem_0_1 or problem->size > sizeof *problem)
+    if (problem->size < problem_0_1 or problem->size > largest_struct)
       return refuse("problem->size is " + std::to_string(problem->size) + "; set it to sizeof(problem[0]), " +
                     std::to_string(sizeof *problem) + " bytes");
     const auto parsed = parse_problem(text);

@@ -329,17 +329,21 @@ Result<void> validate(const Shape& shape) {
   return {};
 }
 
-Extents extents_of(const Problem& problem, const Shape& shape, std::int64_t workers) {
+Extents extents_of(const Problem& problem, Sequences sequences, Tokens total, Tokens longest, std::int64_t workers) {
   Extents extents;
-  extents[Axis::sequences] = shape.sequences().count();
-  extents[Axis::tokens] = shape.total().count();
-  extents[Axis::longest] = shape.longest().count();
+  extents[Axis::sequences] = sequences.count();
+  extents[Axis::tokens] = total.count();
+  extents[Axis::longest] = longest.count();
   extents[Axis::heads] = problem.heads.count();
   extents[Axis::kv_heads] = problem.kv_heads.count();
   extents[Axis::k] = problem.k.count();
   extents[Axis::v] = problem.v.count();
   extents[Axis::workers] = workers;
   return extents;
+}
+
+Extents extents_of(const Problem& problem, const Shape& shape, std::int64_t workers) {
+  return extents_of(problem, shape.sequences(), shape.total(), shape.longest(), workers);
 }
 
 std::string to_string(const Problem& problem) {

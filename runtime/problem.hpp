@@ -80,6 +80,7 @@ Result<void> validate(const Shape& shape);
 
 /// The numbers of a call for a Plan.
 Extents extents_of(const Problem& problem, const Shape& shape, std::int64_t workers);
+Extents extents_of(const Problem& problem, Sequences sequences, Tokens total, Tokens longest, std::int64_t workers);
 
 /// Canonical one-line text, e.g. `forward H16 Hkv4 K128 V128 bf16 gate=f32 logit vk @ B8 T2048`; words at their default
 /// are left out except the io dtype. parse_case(to_string(c)) == c for every valid c.

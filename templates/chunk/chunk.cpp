@@ -306,13 +306,11 @@ class ChunkFamily final : public Family {
     const double gates =
         config[splits] * k / lanes * (12 + std::log2(c / config[leaf]) * 1.5 + c / 2 * tile(config[rows], 4));
     const double clocks = out + update + gates;
-    const double tasks =
-        static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * config[splits]);
-    const double waves = std::ceil(tasks / device.units) * device.units / tasks;
     const double scratch = 4 * (2 * c * k + k * config[cols] * lanes);
     const double spill = scratch > static_cast<double>(device.l1_bytes) ? 1.3 : 1.0;
-    return clocks * waves * spill * (config[prefetch] ? 1 : 1.1) * static_cast<double>(shape.total().count()) *
-           static_cast<double>(instance.problem.kv_heads.count()) / device.units / 3.5e9;
+    return clocks * waves(instance, shape, device, config[splits]) * spill * (config[prefetch] ? 1 : 1.1) *
+           static_cast<double>(shape.total().count()) * static_cast<double>(instance.problem.kv_heads.count()) /
+           device.units / 3.5e9;
   }
   MlirSource instantiate(const Instance& instance, const Config& config) const override {
     return {{"gla_chunk"}, [instance, config](mlir::OpBuilder& ops, mlir::ModuleOp module) {

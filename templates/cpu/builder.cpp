@@ -181,10 +181,6 @@ void Builder::copy_first(Place from, Place to, int count) {
   for (int lane = 0; lane < count; ++lane) move(type.getElementType(), lane);
 }
 void Builder::fill(Place place, float value) { store_first(constant(value), place, lanes_); }
-Value Builder::load_scalar(Place place) {
-  return widen(create<llvmd::LoadOp>(element(place.type), place.pointer, alignment_of(place.type)), place.type);
-}
-
 Value Builder::constant(float value) { return create<arith::ConstantOp>(mlir::DenseElementsAttr::get(vector_, value)); }
 Value Builder::fadd(Value a, Value b) { return create<arith::AddFOp>(a, b); }
 Value Builder::fsub(Value a, Value b) { return create<arith::SubFOp>(a, b); }

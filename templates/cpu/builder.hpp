@@ -87,7 +87,6 @@ class Builder {
   void copy_first(Place from, Place to, int count);  ///< bits, unchanged
   /// Fills one vector of elements with a value that the dtype holds exactly.
   void fill(Place place, float value);
-  Value load_scalar(Place place);
 
   // vectors of fp32
   Value constant(float value);

@@ -1,5 +1,6 @@
 #pragma once
 // Parameters and constraints that CPU families share.
+#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +24,12 @@ inline std::optional<std::string> split_constraint(const Instance& instance, int
   const std::int64_t lanes = vector_bits(instance.target) / 32;
   if (cols > 1 and instance.problem.v.count() / splits <= (cols - 1) * lanes) return "a panel is wider than a task's V";
   return {};
+}
+
+/// How much longer a call takes than its work shared evenly: the tasks of a device's last round leave some idle.
+inline double waves(const Instance& instance, const Shape& shape, const DeviceInfo& device, int splits) {
+  const auto tasks = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * splits);
+  return std::ceil(tasks / device.units) * device.units / tasks;
 }
 
 }  // namespace glaive::cpu

@@ -168,10 +168,7 @@ class RecurrentFamily final : public Family {
     // three scalars broadcast per panel.
     const double arithmetic = 1.5, memory = 1.0 / config[pass] + 1.5 / config[cols];
     const double clocks = k * columns * std::max(arithmetic, memory) + config[splits] * k / lanes * 12;
-    const double tasks =
-        static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * config[splits]);
-    const double waves = std::ceil(tasks / device.units) * device.units / tasks;
-    return clocks * waves * static_cast<double>(shape.total().count()) *
+    return clocks * waves(instance, shape, device, config[splits]) * static_cast<double>(shape.total().count()) *
            static_cast<double>(instance.problem.kv_heads.count()) / device.units / 3.5e9;
   }
   MlirSource instantiate(const Instance& instance, const Config& config) const override {

@@ -264,12 +264,10 @@ class StepFamily final : public Family {
     const double tokens = static_cast<double>(shape.longest().count());
     const double passes = std::max(1.0, std::ceil(tokens / config[pass]));
     const double bytes = 2 * k * v * static_cast<double>(size_of(instance.problem.state));
-    const double tasks =
-        static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * config[splits]);
-    const double waves = std::ceil(tasks / device.units) / tasks * config[splits];
     const double narrow = 1 + 0.3 / config[cols] + 0.1 * config[rows];
-    return waves * static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count()) * bytes *
-               (1 + 0.2 * (passes - 1)) * narrow / 1e10 +
+    const auto states = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count());
+    return waves(instance, shape, device, config[splits]) * states / device.units * bytes * (1 + 0.2 * (passes - 1)) *
+               narrow / 1e10 +
            1e-9;
   }
   MlirSource instantiate(const Instance& instance, const Config& config) const override {

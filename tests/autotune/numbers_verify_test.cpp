@@ -246,16 +246,19 @@ TEST_CASE("seeds visit every passing, contiguous first") {
   CHECK(passing_of(5) == Passing::contiguous);
 }
 
-TEST_CASE("tolerances by dtype") {
+TEST_CASE("tolerances by dtype, o and the states each by their own") {
   const auto of = [](const char* problem) { return tolerance(*parse_problem(problem)); };
-  CHECK(of("forward H1 K8 V8 f32").o == 5e-6);
-  CHECK(of("forward H1 K8 V8 f32").state == 5e-6);
-  CHECK(of("forward H1 K8 V8 f32").element == 1e-3);
-  CHECK(of("forward H1 K8 V8 bf16").o == 3e-3);
-  CHECK(of("forward H1 K8 V8 bf16").state == 5e-6);
-  CHECK(of("forward H1 K8 V8 f16").o == 4e-4);
-  CHECK(of("forward H1 K8 V8 f32 state=bf16").state == 3e-3);
-  CHECK(of("forward H1 K8 V8 f32 state=bf16").o == 5e-6);
+  CHECK(of("forward H1 K8 V8 f32").o.tensor == 5e-6);
+  CHECK(of("forward H1 K8 V8 f32").state.tensor == 5e-6);
+  CHECK(of("forward H1 K8 V8 f32").o.element == 1e-3);
+  CHECK(of("forward H1 K8 V8 bf16").o.tensor == 3e-3);
+  CHECK(of("forward H1 K8 V8 bf16").state.tensor == 5e-6);
+  CHECK(of("forward H1 K8 V8 bf16").state.element == 1e-3);
+  CHECK(of("forward H1 K8 V8 f16").o.tensor == 4e-4);
+  CHECK(of("forward H1 K8 V8 f32 state=bf16").state.tensor == 3e-3);
+  CHECK(of("forward H1 K8 V8 f32 state=bf16").o.tensor == 5e-6);
+  CHECK(of("step H1 K8 V8 f32 state=bf16").o.tensor == 3e-3);
+  CHECK(of("step H1 K8 V8 bf16").state.tensor == 5e-6);
 }
 
 TEST_CASE("verification cases keep the problem and stay small") {

@@ -1,10 +1,9 @@
-#include <sys/mount.h>
-
 #include <nlohmann/json.hpp>
 
 #include "autotune/cache.hpp"
 #include "tests/autotune/tune_support.hpp"
 #include "tests/catch.hpp"
+#include "tests/small_disk.hpp"
 
 using namespace glaive;
 using namespace glaive::test;
@@ -240,19 +239,10 @@ TEST_CASE("glaive tune: a lack of descriptors is told, and forgotten once it is 
 }
 
 TEST_CASE("glaive tune: a full cache folder is one sentence and exit 1", "[tune][cli]") {
-  if (geteuid() != 0) {
-    WARN("skipped: mounting a small tmpfs needs root");
-    return;
-  }
   const Folder folder;
-  const auto small = folder / "cache";
-  std::filesystem::create_directory(small);
-  if (mount("tmpfs", small.c_str(), "tmpfs", 0, "size=256k,mode=0700") != 0) {
-    WARN("skipped: no tmpfs can be mounted here");
-    return;
-  }
+  const testing::SmallDisk disk(folder / "cache", 256);
+  if (not disk.mounted()) return;
   const auto ended = run(folder, {"tune", line, "--effort", "quick", "--threads", "1", "--quiet"});
-  umount2(small.c_str(), MNT_DETACH);
   CHECK(ended.exit == 1);
   CHECK(std::ranges::count(ended.err, '\n') == 1);
   CHECK_THAT(ended.err, Catch::Contains("disk is full"));

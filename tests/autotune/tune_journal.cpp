@@ -1,4 +1,3 @@
-#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include <cmath>
@@ -7,6 +6,8 @@
 #include "autotune/memory.hpp"
 #include "tests/autotune/tune_support.hpp"
 #include "tests/catch.hpp"
+#include "tests/sanitized.hpp"
+#include "tests/small_disk.hpp"
 
 using namespace glaive;
 using namespace glaive::test;
@@ -181,7 +182,7 @@ TEST_CASE("memory: tensors with their padding, a copy of the outputs and the exp
   }
 }
 
-#if not defined(__SANITIZE_ADDRESS__) and not defined(__SANITIZE_THREAD__)  // whose shadow memory fits no such limit
+#if not GLAIVE_SANITIZED  // whose shadow memory fits no such limit
 TEST_CASE("memory: a limit of the process counts as what is available", "[tune]") {
   const pid_t child = fork();
   if (child == 0) {
@@ -363,17 +364,10 @@ TEST_CASE("journal: a folder that is missing or a file is an error", "[tune]") {
 }
 
 TEST_CASE("journal: a full disk is one sentence, and what was kept is kept", "[tune]") {
-  if (geteuid() != 0) {
-    WARN("skipped: mounting a small tmpfs needs root");
-    return;
-  }
   const Folder folder;
   const auto small = folder / "small";
-  std::filesystem::create_directory(small);
-  if (mount("tmpfs", small.c_str(), "tmpfs", 0, "size=512k") != 0) {
-    WARN("skipped: no tmpfs can be mounted here");
-    return;
-  }
+  const testing::SmallDisk disk(small, 512);
+  if (not disk.mounted()) return;
   int kept = 0;
   std::string message;
   {
@@ -389,7 +383,6 @@ TEST_CASE("journal: a full disk is one sentence, and what was kept is kept", "[t
   }
   CHECK(kept > 3);
   CHECK_THAT(message, Catch::Contains("disk is full"));
-  umount2(small.c_str(), MNT_DETACH);
 }
 
 TEST_CASE("journal: a file size limit is an error of the step that meets it", "[tune]") {

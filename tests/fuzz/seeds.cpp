@@ -6,6 +6,7 @@
 #include "runtime/batch.hpp"
 #include "runtime/pack.hpp"
 #include "runtime/snapshot.hpp"
+#include "tests/fuzz/pool.hpp"
 
 using namespace glaive;
 namespace fs = std::filesystem;
@@ -19,13 +20,7 @@ void put(const fs::path& path, std::span<const std::byte> bytes) {
 
 void snapshots(const fs::path& folder) {
   fs::create_directories(folder);
-  PoolConfig config;  // as in snapshot.cpp
-  config.layers = 2;
-  config.kv_heads = KvHeads(2);
-  config.k = KeyDim(4);
-  config.v = ValueDim(4);
-  config.slots = 2;
-  config.planes = {24};
+  PoolConfig config = fuzz::pool_config();
   const auto save = [&](const PoolConfig& of, bool zero_state, const char* name) {
     const auto pool = StatePool::create(of).value();
     const auto reserved = pool->reserve().value();

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <memory>
 
+#include "tests/fuzz/pool.hpp"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -36,16 +38,7 @@ void restore(StatePool& pool, std::span<const std::byte> bytes) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const std::shared_ptr<StatePool> pool = [] {
-    PoolConfig config;
-    config.layers = 2;
-    config.kv_heads = KvHeads(2);
-    config.k = KeyDim(4);
-    config.v = ValueDim(4);
-    config.slots = 2;
-    config.planes = {24};
-    return *StatePool::create(config);
-  }();
+  static const std::shared_ptr<StatePool> pool = *StatePool::create(fuzz::pool_config());
   const std::span bytes(reinterpret_cast<const std::byte*>(data), size);
   restore(*pool, bytes);
   restore(*pool, sealed(bytes));

@@ -12,7 +12,7 @@ static std::atomic<int> count = 0, locked = 0;
 int glaive::testing::allocations() { return count; }
 int glaive::testing::locks() { return locked; }
 
-#ifdef GLAIVE_NOT_SANITIZED
+#if not GLAIVE_SANITIZED
 void* operator new(std::size_t size) {
   ++count;
   if (void* const memory = std::malloc(size)) return memory;

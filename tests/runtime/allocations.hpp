@@ -1,8 +1,6 @@
 #pragma once
 
-#if not defined(__SANITIZE_ADDRESS__) and not defined(__SANITIZE_THREAD__)
-#define GLAIVE_NOT_SANITIZED 1
-#endif
+#include "tests/sanitized.hpp"
 
 namespace glaive::testing {
 

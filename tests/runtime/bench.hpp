@@ -64,6 +64,18 @@ struct Bench {
     REQUIRE(bytes <= sizeof workspace);
   }
   glaive_status call() { return glaive_run(plan, &shape, &args, workspace, bytes); }
+  /// The call with `change` made to its arguments is refused with a sentence that holds `part`, and writes nothing.
+  template <class Change>
+  void check_refused(const Change& change, const char* part) {
+    const glaive_args good = args;
+    change(args);
+    INFO(part);
+    CHECK(call() == GLAIVE_INVALID_ARGUMENT);
+    INFO(glaive_last_error());
+    CHECK(contains(glaive_last_error(), part));
+    CHECK(nothing_written());
+    args = good;
+  }
   bool nothing_written() const {
     const auto is_nan = [](float x) { return std::isnan(x); };
     return std::all_of(o.begin(), o.end(), is_nan) and std::all_of(out.begin(), out.end(), is_nan);

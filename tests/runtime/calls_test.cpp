@@ -220,12 +220,9 @@ TEST_CASE("call: every bad slot, status and stream argument is named, and nothin
   glaive_launch* launch = nullptr;
   for (const Row& row : rows) {
     b.args = good;
+    b.check_refused(row.change, row.part);
     row.change(b.args);
     INFO(row.part);
-    CHECK(b.call() == GLAIVE_INVALID_ARGUMENT);
-    INFO(glaive_last_error());
-    CHECK(contains(glaive_last_error(), row.part));
-    CHECK(b.nothing_written());
     CHECK(b.states == before);
     CHECK(glaive_launch_prepare(b.plan, &b.shape, &b.args, b.workspace, b.bytes, &launch) == GLAIVE_INVALID_ARGUMENT);
     CHECK(contains(glaive_last_error(), row.part));

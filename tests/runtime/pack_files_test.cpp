@@ -1,6 +1,5 @@
 // Packs as files: trust, failures of the system, crashes and concurrent writers.
 #include <fcntl.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -12,6 +11,7 @@
 #include "runtime/files.hpp"
 #include "runtime/pack.hpp"
 #include "tests/runtime/support.hpp"
+#include "tests/small_disk.hpp"
 
 using namespace glaive;
 using namespace glaive::testing;
@@ -300,21 +300,14 @@ TEST_CASE("a limit on file sizes is an error, not the end of the process, and le
 }
 
 TEST_CASE("a full disk is an error that leaves the old pack and no temporary file") {
-  if (geteuid() != 0) {
-    WARN("skipped: mounting a small tmpfs needs root");
-    return;
-  }
   Folder folder;
-  if (mount("none", folder.path().c_str(), "tmpfs", 0, "size=64k") != 0) {
-    WARN("skipped: no tmpfs can be mounted here");
-    return;
-  }
+  const SmallDisk disk(folder.path(), 64);
+  if (not disk.mounted()) return;
   const fs::path file = folder / "p.pack";
   const auto first = add(file, small_entry(1));
   const auto second = add(file, big_entry(2, 1 << 20));
   const auto after = spaces(file);
   const auto names = folder.names();
-  umount(folder.path().c_str());
   CHECK(first.has_value());
   REQUIRE_FALSE(second.has_value());
   CHECK(second.error().status == Status::io_error);

@@ -79,6 +79,54 @@ TEST_CASE("step is right for one to eight tokens, every dtype, gate form, group 
   check_default("step", line);
 }
 
+TEST_CASE("prefill at once, in chunks and step by step end in the same state with the same outputs") {
+  const std::string words = GENERATE("H2 K24 V40 f32", "H4 Hkv2 K21 V13 f32 vk", "H2 K16 V24 bf16 logit gate=f32",
+                                     "H2 K24 V16 f16 vk", "H2 K24 V40 bf16 state=bf16");
+  const char* family = GENERATE("chunk", "recurrent");
+  constexpr std::int64_t tokens = 40;
+  const auto kernel_of = [](const char* name, const std::string& problem) {
+    const Instance instance{parse_problem(problem).value(), host_cpu_target()};
+    return build(instance, {find_family(name), find_family(name)->default_config(instance)});
+  };
+  const auto forward = kernel_of(family, "forward " + words), step = kernel_of("step", "step " + words);
+  const auto what = parse_case("forward " + words + " @ B1 T" + std::to_string(tokens)).value();
+  WorkerPool pool(2);
+  // Parts of the same call: the first from the initial state, the others in place on what the one before left.
+  const auto run = [&](Call& call, std::initializer_list<std::int64_t> lengths) {
+    std::int64_t from = 0;
+    for (const std::int64_t length : lengths) {
+      const CpuKernel& kernel = length <= 8 ? step : forward;
+      const Extents extents = extents_of(what.problem, Sequences(1), Tokens(length), Tokens(length), 2);
+      Guarded workspace(workspace_bytes(kernel.plan(), extents) / 4);
+      Words part = call.words();
+      const auto skip = [&](Arg base, Arg token, DType type) {
+        part[base] += static_cast<std::uint64_t>(from * size_of(type)) * part[token];
+      };
+      skip(Arg::q, Arg::q_token, what.problem.io), skip(Arg::k, Arg::k_token, what.problem.io);
+      skip(Arg::v, Arg::v_token, what.problem.io), skip(Arg::g, Arg::g_token, what.problem.gate);
+      skip(Arg::o, Arg::o_token, what.problem.io);
+      if (from > 0) part[Arg::state_in] = part[Arg::state_out];
+      kernel.run(part, extents, workspace.memory(), pool);
+      from += length;
+    }
+    REQUIRE(from == tokens);
+    call.read_outputs();
+  };
+  const Call model(what, Gates::weak, 3);
+  const Expected expected = oracle(model);
+  const Tolerance allowed = tolerance(what.problem);
+  // A state in 16 bits is rounded once for every part that hands it on.
+  const bool exact = what.problem.state == DType::f32;
+  for (const auto& lengths : {std::initializer_list<std::int64_t>{40}, {17, 23}, {33, 1, 1, 5}, {8, 8, 8, 8, 8}}) {
+    Call call(what, Gates::weak, 3);
+    run(call, lengths);
+    const double rounds = exact ? 1 : static_cast<double>(lengths.size());
+    INFO(words << ", " << family << ", parts: " << lengths.size());
+    CHECK(relative_error(call.o.data(), expected.o) <= (exact ? allowed.o.tensor : rounds * allowed.state.tensor));
+    CHECK(relative_error(call.state_out.data(), expected.state) <= rounds * allowed.state.tensor);
+  }
+}
+
 TEST_CASE("slots and lengths out of range are skipped and reported") {
   const char* family = GENERATE("chunk", "recurrent", "step");
   const std::string op = std::string_view(family) == "step" ? "step" : "forward";
