@@ -133,7 +133,8 @@ class Step {
     }
   }
 
-  /// Row after row of the state, each read from end to end, as memory likes it; o is in the first cache.
+  /// Each of `rows` equal shares of K is read from end to end: as many streams, far apart, for streams within one page
+  /// of memory stall each other. o is in the first cache.
   void by_rows_of_k(const Place& from, const Place& to, Value t0, int count, std::int64_t head, int heads) {
     const auto output = [&](int t, int n, Value column, int i) {
       return b.at(b.at(output_row(b.add(t0, t), head + n), column), i * b.lanes());
@@ -142,7 +143,8 @@ class Step {
       for (int t = 0; t < count; ++t)
         for (int n = 0; n < heads; ++n) b.store(b.constant(0), output(t, n, column, 0));
     });
-    b.strips(problem.k.count(), knobs[rows], [&](Value k0, int channels) {
+    const std::int64_t share = problem.k.count() / knobs[rows];
+    const auto visit = [&](Value k0, std::int64_t channels) {
       b.strips(at.panels.columns, at.panels.width(), [&](Value column, int columns) {
         const int width = static_cast<int>(ceil_div(columns, b.lanes()));
         const auto real = [&](int i) { return std::min(columns - i * b.lanes(), b.lanes()); };
@@ -152,7 +154,7 @@ class Step {
             v[t * width + i] = b.load(b.at(b.at(scratch(at.v, b.add(t0, t), at.v_padded), column), i * b.lanes()));
             for (int n = 0; n < heads; ++n) o[(t * heads + n) * width + i] = b.load(output(t, n, column, i));
           }
-        for (int c = 0; c < channels; ++c) {
+        for (std::int64_t c = 0; c < channels * share; c += share) {
           Value offset = b.add(b.mul(b.add(k0, c), problem.v.count()), column);
           Values s(width);
           for (int i = 0; i < width; ++i) s[i] = b.load_first(b.at(b.at(from, offset), i * b.lanes()), real(i));
@@ -178,7 +180,10 @@ class Step {
           for (int n = 0; n < heads; ++n)
             for (int i = 0; i < width; ++i) b.store(o[(t * heads + n) * width + i], output(t, n, column, i));
       });
-    });
+    };
+    b.loop(b.i64(0), b.i64(share), 1, [&](Value k0) { visit(k0, knobs[rows]); });
+    if (const auto shared = share * knobs[rows]; shared < problem.k.count())
+      b.loop(b.i64(shared), b.i64(problem.k.count()), 1, [&](Value k0) { visit(k0, 1); });
   }
 
   void by_rows_of_v(const Place& from, const Place& to, Value t0, int count, std::int64_t head, int heads) {
@@ -237,7 +242,7 @@ class StepFamily final : public Family {
   }
   std::vector<Parameter> parameters(const Instance& instance) const override {
     return {
-        {"rows", "rows of the state unrolled", {1, 2, 4, 8}},
+        {"rows", "rows of the state together: of [K,V] equally far apart, of [V,K] neighbours", {1, 2, 4, 8}},
         {"cols", "vectors of a row of [K,V] together", {1, 2, 4, 8}},
         {"pass", "tokens applied while the state streams by", {1, 2, 4}},
         {"splits", "tasks that share a head's V", split_values(instance)},
@@ -252,19 +257,19 @@ class StepFamily final : public Family {
   Config default_config(const Instance& instance) const override {
     const int pass_of_it = group_of(instance.problem) > 1 ? 1 : 2;
     if (instance.problem.layout == StateLayout::vk) return {4, 1, pass_of_it, 1};
-    // One row at a time, in wide panels: several rows at once read several streams that lie a power of two apart.
+    // As many streams as the prefetchers follow, in panels that leave registers for v and o.
     const std::int64_t vectors = ceil_div(instance.problem.v.count(), vector_bits(instance.target) / 32);
-    return {1, vectors >= 8 ? 8 : vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1, pass_of_it, 1};
+    return {instance.problem.k.count() >= 4 ? 4 : 1, vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1, pass_of_it, 1};
   }
   double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
                const Config& config) const override {
     // Two accesses of every element of the state per pass over it, at about 10 GB/s a core from memory; narrow panels
-    // and several rows at once break up the stream.
+    // cost, and any other number of streams than four.
     const auto k = static_cast<double>(instance.problem.k.count()), v = static_cast<double>(instance.problem.v.count());
     const double tokens = static_cast<double>(shape.longest().count());
     const double passes = std::max(1.0, std::ceil(tokens / config[pass]));
     const double bytes = 2 * k * v * static_cast<double>(size_of(instance.problem.state));
-    const double narrow = 1 + 0.3 / config[cols] + 0.1 * config[rows];
+    const double narrow = 1 + 0.3 / config[cols] + 0.1 * std::abs(std::log2(config[rows]) - 2);
     const auto states = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count());
     return waves(instance, shape, device, config[splits]) * states / device.units * bytes * (1 + 0.2 * (passes - 1)) *
                narrow / 1e10 +
