@@ -10,7 +10,22 @@ using Json = nlohmann::ordered_json;
 Json times(const Timing& timing) {
   return {{"median_ms", timing.median() * 1e3},
           {"interval_ms", {timing.low() * 1e3, timing.high() * 1e3}},
-          {"runs", timing.samples.size()}};
+          {"runs", timing.samples.size()},
+          {"discarded", timing.discarded}};
+}
+
+Json standing(const Ratio& ratio) {
+  return {{"verdict", to_string(ratio.standing())},
+          {"ratio", ratio.median},
+          {"interval", {ratio.low, ratio.high}},
+          {"pairs", ratio.pairs}};
+}
+
+/// A loser, with how the winner stands to it.
+Json loser(const Timing& timing, const Timing& winner) {
+  Json json = times(timing);
+  json["winner"] = standing(ratio(winner, timing));
+  return json;
 }
 
 }  // namespace
@@ -29,11 +44,17 @@ std::string to_json(const Evidence& evidence) {
   Json defaults = Json::array();
   for (const auto& [variant, timing] : evidence.defaults) {
     Json entry = {{"variant", variant}};
-    entry.update(times(timing));
+    entry.update(loser(timing, evidence.timing));
     defaults.push_back(std::move(entry));
   }
   json["defaults"] = std::move(defaults);
-  json["baselines"] = {{"rows", times(evidence.rows)}, {"tiles", times(evidence.tiles)}};
+  json["baselines"] = {{"rows", loser(evidence.rows, evidence.timing)},
+                       {"tiles", loser(evidence.tiles, evidence.timing)}};
+  json["final"] = Json::array();
+  for (const auto& challenge : evidence.challenges) {
+    json["final"].push_back({{"challenger", challenge.challenger}, {"holder", challenge.holder}});
+    json["final"].back().update(standing(challenge.ratio));
+  }
   json["errors"] = {{"o", evidence.verdict.error_o}, {"state", evidence.verdict.error_state}};
   // The message of a verdict without fault is why the comparison was left out.
   json["full_size"] = evidence.verdict.message.empty() ? "compared" : evidence.verdict.message;

@@ -16,13 +16,14 @@ struct Evidence {
   Timing timing;
   std::vector<std::pair<std::string, Timing>> defaults;  ///< by variant; the first is the one to compare with
   Timing rows, tiles;
+  std::vector<Challenge> challenges;  ///< of the final
   Verdict verdict;
   std::int64_t text_bytes = 0, stack_bytes = 0;
   std::size_t legal = 0, tried = 0, compiled = 0, correct = 0;
   std::map<Drop, std::size_t> drops;
 };
 
-/// Times in ms with the ends of their 95 % interval.
+/// Times in ms with the ends of their 95 % interval; `winner` is the winner's time over that of the entry, from pairs.
 std::string to_json(const Evidence& evidence);
 
 /// The shape that evidence was measured with, e.g. `B1 T512`, when it is another than that of `what`: shapes of one

@@ -70,22 +70,24 @@ class LocalEvaluator final : public Evaluator {
     if (workspace == nullptr) return no_workspace(bytes);
 
     const auto words = call_->words();
-    std::vector<std::function<void()>> runs;
+    std::vector<Sampler> runs;
     std::vector<std::size_t> running, kept;  // a plain loop that does not cover the problem stays out
     for (std::size_t i = 0, loaded = 0; i < contenders.size(); ++i) {
       if (contenders[i].kind == Contender::Kind::kernel) {
-        runs.emplace_back([&, kernel = &kernels[loaded++]] { kernel->run(words, extents, workspace.get(), pool_); });
+        runs.push_back(
+            by_clock([&, kernel = &kernels[loaded++]] { kernel->run(words, extents, workspace.get(), pool_); }));
       } else {
         const auto loop = contenders[i].kind == Contender::Kind::rows ? baseline_rows : baseline_tiles;
         if (not loop(*call_, pool_)) continue;
-        runs.emplace_back([&, loop] { static_cast<void>(loop(*call_, pool_)); });
+        runs.push_back(by_clock([&, loop] { static_cast<void>(loop(*call_, pool_)); }));
       }
       if (std::ranges::find(keep, i) != keep.end()) kept.push_back(running.size());
       running.push_back(i);
     }
     auto times = glaive::race(runs, policy, kept);
+    if (not times) return times;
     std::vector<Timing> out(contenders.size());
-    for (std::size_t i = 0; i < running.size(); ++i) out[running[i]] = std::move(times[i]);
+    for (std::size_t i = 0; i < running.size(); ++i) out[running[i]] = std::move((*times)[i]);
     return out;
   }
 

@@ -57,14 +57,17 @@ std::string tune_table(std::span<const TuneOutcome> outcomes) {
         const auto& time = entry.at("median_ms");
         return time.is_null() ? "-" : fmt::format("{:.2f}x", time.get<double>() / median);
       };
+      const auto verdict = [](const nlohmann::json& entry) {  // evidence of an older glaive has none
+        return entry.contains("winner") ? " " + entry.at("winner").at("verdict").get<std::string>() : std::string();
+      };
       const auto shape = measured_shape(outcome.evidence, outcome.what);
-      rows.push_back({to_string(outcome.what) + (shape.empty() ? "" : fmt::format(" (tuned as {})", shape)),
-                      fmt::format("{:.3f}", median),
-                      spread(json.at("interval_ms").at(0), median, json.at("interval_ms").at(1)),
-                      fmt::format("{:.1f}", json.at("gflops").get<double>()),
-                      fmt::format("{:.0f} %", json.at("peak_share").get<double>() * 100),
-                      defaults.empty() ? "-" : against(defaults.at(0)), against(json.at("baselines").at("tiles")),
-                      against(json.at("baselines").at("rows")), json.at("variant")});
+      rows.push_back(
+          {to_string(outcome.what) + (shape.empty() ? "" : fmt::format(" (tuned as {})", shape)),
+           fmt::format("{:.3f}", median), spread(json.at("interval_ms").at(0), median, json.at("interval_ms").at(1)),
+           fmt::format("{:.1f}", json.at("gflops").get<double>()),
+           fmt::format("{:.0f} %", json.at("peak_share").get<double>() * 100),
+           defaults.empty() ? "-" : against(defaults.at(0)) + verdict(defaults.at(0)),
+           against(json.at("baselines").at("tiles")), against(json.at("baselines").at("rows")), json.at("variant")});
     } catch (const nlohmann::json::exception&) {
       others += fmt::format("{}: {} (its evidence cannot be read)\n", to_string(outcome.what), outcome.sentence);
     }

@@ -13,7 +13,10 @@ constexpr MeasurePolicy screen_policy{
     .min_sample_seconds = 2e-4, .warmup = 1, .min_samples = 3, .max_samples = 9, .budget_seconds = 0.03};
 constexpr MeasurePolicy semifinal_policy{
     .min_sample_seconds = 2e-4, .warmup = 2, .min_samples = 7, .max_samples = 25, .budget_seconds = 0.2};
-constexpr MeasurePolicy final_policy{};
+/// An error of 5 % over all pairs.
+constexpr MeasurePolicy pair_policy{
+    .min_samples = 10, .max_samples = 250, .error = 0.05 / challengers, .until_clear = true};
+constexpr MeasurePolicy last_policy{};
 
 std::vector<std::size_t> fastest(const std::map<std::size_t, double>& ratio, std::size_t count) {
   std::vector<std::size_t> order;
@@ -23,16 +26,15 @@ std::vector<std::size_t> fastest(const std::map<std::size_t, double>& ratio, std
   return order;
 }
 
-}  // namespace
-
-bool clearly_faster(const Timing& a, const Timing& b) { return a.high() < b.low(); }
-
-bool faster_in_pairs(const Timing& a, const Timing& b) {
-  Timing ratio;
-  for (std::size_t i = 0; i < std::min(a.samples.size(), b.samples.size()); ++i)
-    ratio.samples.push_back(a.samples[i] / b.samples[i]);
-  return ratio.high() < 1 and ratio.median() < 1 - worthwhile;
+/// The reference's median is that of the rounds that both ran.
+TimingRecord record_of(const Entrant& entrant, const Timing& timing, const Entrant& reference, Timing shared) {
+  const bool slower = timing.dropped or ratio(timing, shared).standing() == Standing::slower;
+  shared.samples.resize(std::min(shared.samples.size(), timing.samples.size()));
+  return {entrant.variant,   entrant.content, timing,
+          reference.variant, shared.median(), slower ? Drop::slower : Drop::none};
 }
+
+}  // namespace
 
 /// What the journal holds of `field` is not timed again.
 Result<void> Tournament::run(Round round, std::span<const Entrant> entrants, std::size_t reference,
@@ -65,15 +67,8 @@ Result<void> Tournament::run(Round round, std::span<const Entrant> entrants, std
     if (not times) return std::unexpected(times.error());
     std::vector<TimingRecord> records;
     for (std::size_t i = 1; i < running.size(); ++i) {
-      const auto& entrant = entrants[running[i]];
-      TimingRecord record{entrant.variant,
-                          entrant.content,
-                          (*times)[i],
-                          entrants[reference].variant,
-                          times->front().median(),
-                          clearly_faster(times->front(), (*times)[i]) ? Drop::slower : Drop::none};
-      ratios[running[i]] = record.ratio();
-      records.push_back(std::move(record));
+      records.push_back(record_of(entrants[running[i]], (*times)[i], entrants[reference], times->front()));
+      ratios[running[i]] = records.back().ratio();
     }
     if (auto kept = journal_.put_timings(key_, round, records); not kept) return kept;
     events_.advance(begin + members.size());
@@ -106,9 +101,14 @@ Result<TournamentResult> Tournament::decide(std::span<const Entrant> entrants, s
   for (const std::size_t challenger : top) {
     if (challenger != result.winner) {
       const std::size_t pair[] = {result.winner, challenger}, keep[] = {0, 1};
-      const auto times = time_(pair, false, final_policy, keep);
+      const auto times = time_(pair, false, pair_policy, keep);
       if (not times) return std::unexpected(times.error());
-      if (faster_in_pairs((*times)[1], (*times)[0])) result.winner = challenger;
+      const auto& holder = entrants[result.winner];
+      const auto record = record_of(entrants[challenger], (*times)[1], holder, (*times)[0]);
+      if (auto kept = journal_.put_timings(key_, Round::final, std::span(&record, 1)); not kept)
+        return std::unexpected(kept.error());
+      result.challenges.push_back({record.variant, holder.variant, ratio((*times)[1], (*times)[0], pair_policy.error)});
+      if (result.challenges.back().ratio.standing() == Standing::faster) result.winner = challenger;
     }
     events_.advance(++done);
   }
@@ -118,15 +118,14 @@ Result<TournamentResult> Tournament::decide(std::span<const Entrant> entrants, s
     if ((entrants[i].is_default or i == reference) and not entrants[i].out and i != result.winner) last.push_back(i);
   std::vector<std::size_t> keep(last.size() + 2);
   std::iota(keep.begin(), keep.end(), std::size_t{0});
-  auto times = time_(last, true, final_policy, keep);
+  auto times = time_(last, true, last_policy, keep);
   if (not times) return std::unexpected(times.error());
   result.timing = times->front();
   for (std::size_t i = 0; i < last.size(); ++i) {
     const auto& entrant = entrants[last[i]];
     if (entrant.is_default or last[i] == reference) result.defaults.emplace_back(last[i], (*times)[i]);
-    if (i == 0 or (*times)[i].median() >= result.timing.median()) continue;
-    if (result.winner != incumbent or faster_in_pairs((*times)[i], result.timing) or
-        clearly_faster((*times)[i], result.timing)) {
+    const bool ahead = (*times)[i].median() < result.timing.median();
+    if ((ahead and result.winner != incumbent) or ratio((*times)[i], result.timing).standing() == Standing::faster) {
       result.winner = last[i];
       result.timing = (*times)[i];
     }

@@ -27,29 +27,31 @@ struct TournamentEvents {
   std::function<void(const std::string& variant, double ratio)> best;  ///< time relative to the reference
 };
 
+/// One pair of the final: the challenger's time over that of who held the place.
+struct Challenge {
+  std::string challenger, holder;  ///< variants
+  Ratio ratio;
+};
+
 struct TournamentResult {
   std::size_t winner = 0;
-  Timing timing;  ///< of the winner, interleaved with the following
+  std::vector<Challenge> challenges;  ///< in the order raced
+  Timing timing;                      ///< of the winner, interleaved with the following
   std::vector<std::pair<std::size_t, Timing>> defaults;
   Timing rows, tiles;      ///< the plain loops
   std::size_t slower = 0;  ///< entrants that were timed and lost
 };
 
-/// Whether `a` is faster than `b` beyond doubt: the intervals do not touch.
-bool clearly_faster(const Timing& a, const Timing& b);
-
-/// Whether `a` is faster than `b` by more than `worthwhile`, given samples that were taken in turn: the 95 % interval
-/// of the ratio of each pair lies below 1. Drift that hits both drops out, so this decides where single intervals
-/// overlap.
-bool faster_in_pairs(const Timing& a, const Timing& b);
-inline constexpr double worthwhile = 0.005;
-
-/// Finds the fastest entrant in three rounds, each kept in the journal as soon as it is over and not run again:
+/// Finds the fastest entrant in three rounds, each kept in the journal as soon as it is over; the first two are not run
+/// again:
 ///   screen     every entrant a few times, in small groups that share the reference;
 ///   semifinal  the best few, interleaved, longer;
-///   final      the best three against the incumbent in pairs; a challenger takes its place only when clearly faster.
-///   Last,
-///              the winner, the defaults and the plain loops together: a default that is clearly faster takes over.
+///   final      the best three against the incumbent in pairs, each until the verdict is clear. A challenger takes its
+///              place only when it stands faster, so that one who is no faster gets it in at most 2.5 of 100 finals,
+///              all pairs together.
+/// Last, the winner, the defaults and the plain loops run together. The times of this race are published, not those
+/// that the winner was chosen by, which flatter it. A new winner that is behind a default here gives way to it, an old
+/// one when the default stands faster.
 class Tournament {
  public:
   Tournament(TimeEntrants time, Journal& journal, CaseKey key, TournamentEvents events)

@@ -77,7 +77,7 @@ std::string verification_rules(Scrutiny scrutiny, const Shape& shape) {
 }
 
 std::string policy_text(Effort effort, int threads) {
-  return fmt::format("v1 effort={} threads={}", to_string(effort), threads);
+  return fmt::format("v2 effort={} threads={}", to_string(effort), threads);
 }
 
 WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, int threads) {
@@ -418,6 +418,7 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
                     .defaults = {},
                     .rows = result->rows,
                     .tiles = result->tiles,
+                    .challenges = result->challenges,
                     .verdict = winner.verdict,
                     .text_bytes = winner.built.code.text_bytes,
                     .stack_bytes = winner.built.code.stack_bytes,

@@ -30,7 +30,7 @@ struct TuneOutcome {
   std::string evidence;  ///< JSON; empty unless tuned or already
 };
 
-/// `v1 effort=normal threads=2`
+/// `v2 effort=normal threads=2`
 std::string policy_text(Effort effort, int threads);
 
 WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, int threads);

@@ -20,7 +20,7 @@ Timing one_to(int n) {
 struct Machine {
   double now = 0;
   std::vector<int> order;  ///< who ran, call by call
-  std::vector<std::function<void()>> contenders;
+  std::vector<Sampler> contenders;
   Clock clock = [this] { return now; };
 
   Machine() = default;
@@ -29,10 +29,16 @@ struct Machine {
   /// Takes `seconds`, times 1 + spread x noise in [0,1).
   void add(double seconds, double spread = 0) {
     const int id = static_cast<int>(contenders.size());
-    contenders.emplace_back([this, id, seconds, spread, calls = std::uint64_t{0}]() mutable {
+    add([this, id, seconds, spread, calls = std::uint64_t{0}]() mutable {
       now += seconds * (1 + spread * CounterRng(1, static_cast<std::uint64_t>(id)).uniform(calls++));
       order.push_back(id);
     });
+  }
+  void add(std::function<void()> call) {
+    contenders.push_back(by_clock(std::move(call), [this] { return clock(); }));
+  }
+  std::vector<Timing> race(const MeasurePolicy& policy = {}, std::span<const std::size_t> keep = {}) {
+    return glaive::race(contenders, policy, keep).value();
   }
   std::ptrdiff_t calls(int id) const { return std::ranges::count(order, id); }
 };
@@ -87,7 +93,7 @@ TEST_CASE("the interval covers the median at least 95 times in 100, whatever the
 TEST_CASE("a slower contender is dropped early and no longer run") {
   Machine machine;
   machine.add(1e-3, 0.05), machine.add(1.5e-3, 0.05);
-  const auto timings = race(machine.contenders, {}, {}, machine.clock);
+  const auto timings = machine.race({});
   CHECK_FALSE(timings[0].dropped);
   CHECK(timings[1].dropped);
   CHECK(timings[1].samples.size() == 7);
@@ -99,7 +105,7 @@ TEST_CASE("who is kept is timed to the end, however slow") {
   Machine machine;
   machine.add(1e-3, 0.05), machine.add(9e-3, 0.05), machine.add(9e-3, 0.05);
   const std::size_t keep[] = {1};
-  const auto timings = race(machine.contenders, {.max_samples = 30, .budget_seconds = 100}, keep, machine.clock);
+  const auto timings = machine.race({.max_samples = 30, .budget_seconds = 100}, keep);
   CHECK(timings[0].samples.size() == 30);
   CHECK(timings[1].samples.size() == 30);
   CHECK_FALSE(timings[1].dropped);
@@ -109,7 +115,7 @@ TEST_CASE("who is kept is timed to the end, however slow") {
 TEST_CASE("a hopeless contender costs two samples") {
   Machine machine;
   machine.add(1e-3), machine.add(20e-3);
-  const auto timings = race(machine.contenders, {}, {}, machine.clock);
+  const auto timings = machine.race({});
   CHECK(timings[1].dropped);
   CHECK(timings[1].samples.size() == 2);
   CHECK(timings[0].samples.size() >= 7);
@@ -118,7 +124,7 @@ TEST_CASE("a hopeless contender costs two samples") {
 TEST_CASE("contenders that cannot be told apart all stay") {
   Machine machine;
   for (int i = 0; i < 4; ++i) machine.add(1e-3, 0.2);
-  const auto timings = race(machine.contenders, {.max_samples = 25, .budget_seconds = 10}, {}, machine.clock);
+  const auto timings = machine.race({.max_samples = 25, .budget_seconds = 10});
   for (const Timing& timing : timings) {
     CHECK_FALSE(timing.dropped);
     CHECK(timing.samples.size() == 25);
@@ -128,17 +134,17 @@ TEST_CASE("contenders that cannot be told apart all stay") {
 TEST_CASE("samples are interleaved in a fixed order") {
   Machine machine;
   for (int i = 0; i < 3; ++i) machine.add(1e-3);
-  race(machine.contenders, {.warmup = 1, .min_samples = 4, .max_samples = 4}, {}, machine.clock);
+  machine.race({.warmup = 1, .min_samples = 4, .max_samples = 4});
   CHECK(machine.order == std::vector<int>{0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2});
 }
 
 TEST_CASE("drift hits all alike: the slower one loses though it ran early") {
   Machine machine;  // time per call grows steadily
   const auto drifting = [&](double seconds) {
-    machine.contenders.emplace_back([&machine, seconds] { machine.now += seconds * (1 + machine.now); });
+    machine.add([&machine, seconds] { machine.now += seconds * (1 + machine.now); });
   };
   drifting(1.2e-3), drifting(1e-3);
-  const auto timings = race(machine.contenders, {.max_samples = 40, .budget_seconds = 10}, {}, machine.clock);
+  const auto timings = machine.race({.max_samples = 40, .budget_seconds = 10});
   CHECK(timings[1].median() < timings[0].median());
   CHECK(timings[0].dropped);
 }
@@ -146,8 +152,8 @@ TEST_CASE("drift hits all alike: the slower one loses though it ran early") {
 TEST_CASE("who was dropped on a faster machine is no measure for the others") {
   Machine machine;  // four times slower after 50 ms
   for (const double seconds : {1e-3, 1.5e-3, 1e-3})
-    machine.contenders.emplace_back([&machine, seconds] { machine.now += seconds * (machine.now > 0.05 ? 4 : 1); });
-  const auto timings = race(machine.contenders, {.max_samples = 60, .budget_seconds = 10}, {}, machine.clock);
+    machine.add([&machine, seconds] { machine.now += seconds * (machine.now > 0.05 ? 4 : 1); });
+  const auto timings = machine.race({.max_samples = 60, .budget_seconds = 10});
   CHECK(timings[1].dropped);
   CHECK_FALSE(timings[0].dropped);
   CHECK_FALSE(timings[2].dropped);
@@ -157,7 +163,7 @@ TEST_CASE("who was dropped on a faster machine is no measure for the others") {
 TEST_CASE("short calls are batched, and samples are of one call") {
   Machine machine;
   machine.add(1e-6), machine.add(1e-6);
-  const auto timings = race(machine.contenders, {.min_samples = 7, .max_samples = 7}, {}, machine.clock);
+  const auto timings = machine.race({.min_samples = 7, .max_samples = 7});
   CHECK(timings[0].median() == Approx(1e-6));
   CHECK(machine.calls(0) >= 7 * 200);
   CHECK(machine.calls(0) < 7 * 600);
@@ -167,30 +173,29 @@ TEST_CASE("a clock that does not see one call gets more of them") {
   Machine machine;
   machine.add(1e-8);
   machine.clock = [&] { return std::floor(machine.now * 1e5) / 1e5; };  // ticks of 10 us
-  const auto timings = race(machine.contenders, {.min_samples = 7, .max_samples = 7}, {}, machine.clock);
+  const auto timings = machine.race({.min_samples = 7, .max_samples = 7});
   CHECK(timings[0].median() == Approx(1e-8).epsilon(0.1));
 }
 
 TEST_CASE("a race ends when its budget is spent, but not before the least number of samples") {
   Machine cheap, dear;
   cheap.add(1e-3), dear.add(1.0);
-  CHECK(race(cheap.contenders, {.max_samples = 1000, .budget_seconds = 0.05}, {}, cheap.clock)[0].samples.size() ==
-        Approx(50).margin(1));
-  CHECK(race(dear.contenders, {.budget_seconds = 0.05}, {}, dear.clock)[0].samples.size() == 7);
+  CHECK(cheap.race({.max_samples = 1000, .budget_seconds = 0.05})[0].samples.size() == Approx(50).margin(1));
+  CHECK(dear.race({.budget_seconds = 0.05})[0].samples.size() == 7);
 }
 
 TEST_CASE("one contender alone is timed in full, and none at all is no error") {
   Machine machine;
   machine.add(1e-3);
-  CHECK(race(machine.contenders, {.max_samples = 20}, {}, machine.clock)[0].samples.size() == 20);
-  CHECK(race({}, {}).empty());
+  CHECK(machine.race({.max_samples = 20})[0].samples.size() == 20);
+  CHECK(race({}, {}).value().empty());
 }
 
 TEST_CASE("the same machine gives the same race") {
   const auto run = [] {
     Machine machine;
     machine.add(1e-3, 0.3), machine.add(1.05e-3, 0.3), machine.add(1.3e-3, 0.3);
-    race(machine.contenders, {}, {}, machine.clock);
+    machine.race({});
     return machine.order;
   };
   CHECK(run() == run());

@@ -192,23 +192,6 @@ TEST_CASE("tune: the served winner gives way to one that is clearly faster", "[t
   CHECK(Pack::open(folder / "winners.pack").value().size() == 1);
 }
 
-TEST_CASE("race: pairs see through drift that hits both, but not through noise or trifles", "[tune]") {
-  Timing slow, fast, noisy, trifle;
-  for (int i = 0; i < 20; ++i) {
-    const double heat = 1 + 0.1 * i;
-    slow.samples.push_back(heat);
-    fast.samples.push_back(heat * 0.97);
-    noisy.samples.push_back(heat * (i % 2 == 0 ? 0.8 : 1.1));
-    trifle.samples.push_back(heat * 0.998);
-  }
-  CHECK_FALSE(clearly_faster(fast, slow));
-  CHECK(faster_in_pairs(fast, slow));
-  CHECK_FALSE(faster_in_pairs(slow, fast));
-  CHECK_FALSE(faster_in_pairs(noisy, slow));
-  CHECK_FALSE(faster_in_pairs(trifle, slow));
-  CHECK_FALSE(faster_in_pairs({}, slow));
-}
-
 TEST_CASE("tune: what can win is compiled in full, the rest lightly", "[tune]") {
   const Folder folder;
   ToyRun run(folder);
