@@ -7,8 +7,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
+#include <fstream>
+#include <thread>
 
 namespace glaive {
 namespace {
@@ -35,6 +40,69 @@ int open_lock_file(const char* file) {
     if (descriptor >= 0) fchmod(descriptor, 0444);  // whatever the umask
     if (descriptor >= 0 or errno != EEXIST) return descriptor;
   }
+}
+
+/// `glaive tune --set smoke`, as another process was started; from /proc, so printable characters only.
+std::string command_of(pid_t process) {
+  std::ifstream file(fmt::format("/proc/{}/cmdline", process), std::ios::binary);
+  std::string command(std::istreambuf_iterator<char>(file), {});
+  while (not command.empty() and command.back() == '\0') command.pop_back();
+  constexpr std::size_t longest = 100;
+  if (command.size() > longest) command.replace(longest, command.npos, "...");
+  for (char& c : command)
+    if (c == '\0') c = ' ';
+  for (char& c : command)
+    if (c < ' ' or c > '~') c = '?';
+  return command;
+}
+
+struct flock record(short type, off_t start, off_t length) {
+  struct flock record{};
+  record.l_type = type;
+  record.l_whence = SEEK_SET;
+  record.l_start = start;
+  record.l_len = length;
+  return record;
+}
+
+/// flock() decides who holds the lock but does not tell. So its holder also has a record lock, on the one byte at the
+/// offset of the time in seconds: the system tells others who has it, and where. It keeps nobody out.
+void sign(int descriptor) {
+  auto mine = record(F_RDLCK, std::time(nullptr), 1);
+  fcntl(descriptor, F_SETLK, &mine);
+}
+
+std::string holder_of(int descriptor) {
+  auto theirs = record(F_WRLCK, 0, 0);
+  if (fcntl(descriptor, F_GETLK, &theirs) != 0 or theirs.l_type == F_UNLCK or theirs.l_pid <= 0)
+    return "another process";  // of another container, or no glaive
+  std::string text = fmt::format("process {}", theirs.l_pid);
+  if (const auto command = command_of(theirs.l_pid); not command.empty()) text += fmt::format(" (`{}`)", command);
+  const std::time_t since = theirs.l_start;
+  if (std::tm local{}; since <= std::time(nullptr) and localtime_r(&since, &local) != nullptr) {
+    char clock[] = "00:00:00";
+    std::strftime(clock, sizeof clock, "%T", &local);
+    text += fmt::format(" since {}", clock);
+  }
+  return text;
+}
+
+/// Whether the lock was had within so many seconds; fails with errno's sentence.
+std::expected<bool, int> wait_for(int descriptor, int kind, double seconds) {
+  using Seconds = std::chrono::duration<double>;
+  constexpr auto look_every = std::chrono::milliseconds(20);
+  if (std::isinf(seconds)) {
+    while (flock(descriptor, kind) != 0)
+      if (errno != EINTR) return std::unexpected(errno);
+    return true;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  while (flock(descriptor, kind | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK and errno != EINTR) return std::unexpected(errno);
+    if (Seconds(std::chrono::steady_clock::now() - begin).count() >= seconds) return false;
+    std::this_thread::sleep_for(look_every);
+  }
+  return true;
 }
 
 }  // namespace
@@ -80,7 +148,7 @@ Result<std::filesystem::path> open_cache() {
 }
 
 Result<DeviceLock> DeviceLock::acquire(For purpose, const std::filesystem::path& folder, std::string_view device,
-                                       void (*on_wait)(void* context), void* context) {
+                                       const Patience& patience) {
   const auto file = folder / fmt::format("glaive-device-{:016x}.lock", fnv1a(device));
   const auto refused = [&](const char* why) {
     return fail(Status::io_error, fmt::format("lock file {}: {}", file.string(), why));
@@ -92,10 +160,20 @@ Result<DeviceLock> DeviceLock::acquire(For purpose, const std::filesystem::path&
   if (fstat(descriptor, &facts) != 0 or not S_ISREG(facts.st_mode)) return refused("it is no regular file");
 
   const int kind = purpose == For::timing ? LOCK_EX : LOCK_SH;
-  if (flock(descriptor, kind | LOCK_NB) == 0) return lock;
-  if (errno == EWOULDBLOCK and on_wait != nullptr) on_wait(context);
-  while (flock(descriptor, kind) != 0)
-    if (errno != EINTR) return refused(std::strerror(errno));
+  auto had = wait_for(descriptor, kind, 0);
+  if (had and not*had) {
+    const auto holder = holder_of(descriptor);
+    if (patience.seconds > 0) {
+      if (patience.tell) patience.tell(holder);
+      had = wait_for(descriptor, kind, patience.seconds);
+    }
+    if (had and not*had)
+      return fail(Status::io_error,
+                  fmt::format("the device is in use by {}; gave up {}", holder,
+                              patience.seconds > 0 ? fmt::format("after {:g} s", patience.seconds) : "at once"));
+  }
+  if (not had) return refused(std::strerror(had.error()));
+  sign(descriptor);
   return lock;
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 #include <filesystem>
-#include <memory>
+#include <functional>
+#include <limits>
+#include <string>
 #include <string_view>
 
 #include "runtime/status.hpp"
@@ -24,16 +26,23 @@ Result<void> check_trusted(const std::filesystem::path& file);
 /// Where the processes of all users of a machine find its locks.
 inline constexpr const char* lock_folder = "/tmp";
 
+/// How long to wait for a lock, and whom to tell, once, that one waits: `tell` gets who holds it.
+struct Patience {
+  double seconds = std::numeric_limits<double>::infinity();
+  std::function<void(const std::string& holder)> tell;
+};
+
 /// An advisory lock on a file, held until destroyed. While a process times kernels on a device, no other one times,
-/// compiles or verifies.
+/// compiles or verifies. Who holds it is asked of the system, never of the file's content, which anybody could have
+/// written: the lock of a process that ended is gone, and so is its name.
 class DeviceLock {
  public:
   enum class For { work, timing };  ///< compiling and verifying, by any number at once; timing, by one alone
 
-  /// Waits for the lock; `on_wait` is called once if other processes hold it. The file is made readable for everybody
-  /// if absent; it is never written, and a link in its place is refused.
+  /// The file is made readable for everybody if absent; it is never written, and a link in its place is refused. Fails
+  /// with io_error, naming the holder, when the lock is not to be had within `patience`.
   static Result<DeviceLock> acquire(For purpose, const std::filesystem::path& folder, std::string_view device,
-                                    void (*on_wait)(void* context) = nullptr, void* context = nullptr);
+                                    const Patience& patience = {});
   DeviceLock(DeviceLock&& other) noexcept : descriptor_(other.descriptor_) { other.descriptor_ = -1; }
   DeviceLock& operator=(DeviceLock&&) = delete;
   ~DeviceLock();

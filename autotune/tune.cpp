@@ -440,10 +440,9 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
 }
 
 Result<DeviceLock> Tuner::lock_device(const Search& search, DeviceLock::For purpose) {
-  const auto waiting = [](void* progress) {
-    static_cast<Progress*>(progress)->note("waiting for another glaive process on this device");
-  };
-  return DeviceLock::acquire(purpose, options_.locks, search.key.device, waiting, &progress_);
+  const Patience patience{options_.patience_seconds,
+                          [&](const std::string& holder) { progress_.note("waiting for " + holder); }};
+  return DeviceLock::acquire(purpose, options_.locks, search.key.device, patience);
 }
 
 Result<TuneOutcome> Tuner::publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence) {

@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,10 +16,11 @@ namespace glaive {
 
 struct TuneOptions {
   Effort effort = Effort::normal;
-  int threads = 1;                            ///< compilers at work, and workers of a kernel
-  std::filesystem::path pack;                 ///< winners go here
-  std::filesystem::path locks = lock_folder;  ///< folder of the device lock
-  bool force = false;                         ///< tune again even if a winner is known
+  int threads = 1;                                                    ///< compilers at work, and workers of a kernel
+  std::filesystem::path pack;                                         ///< winners go here
+  std::filesystem::path locks = lock_folder;                          ///< folder of the device lock
+  double patience_seconds = std::numeric_limits<double>::infinity();  ///< for another process on the device, each time
+  bool force = false;                                                 ///< tune again even if a winner is known
   std::span<const Family* const> families = glaive::families();
 };
 

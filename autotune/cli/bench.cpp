@@ -19,7 +19,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines, sets;
-  std::string json, variant, pack, threads = "0";
+  std::string json, variant, pack, threads = "0", lock = "wait";
   bool peak = false;
 };
 
@@ -65,6 +65,8 @@ Result<void> write(const Place& place, const std::string& text) {
 int run(const Options& asked) {
   const auto threads = read_threads(asked.threads);
   if (not threads) return report(threads.error());
+  const auto patience = read_patience(asked.lock);
+  if (not patience) return report(patience.error());
   const auto cases = read_cases(asked.lines, asked.sets);
   if (not cases) return report(cases.error());
   if (cases->empty() and not asked.peak)
@@ -81,7 +83,7 @@ int run(const Options& asked) {
   auto evaluator = make_local_evaluator(*threads);
   if (not evaluator) return report(evaluator.error());
   const auto lock =
-      DeviceLock::acquire(DeviceLock::For::timing, lock_folder, identity((*evaluator)->device()), tell_waiting);
+      DeviceLock::acquire(DeviceLock::For::timing, lock_folder, identity((*evaluator)->device()), *patience);
   if (not lock) return report(lock.error());
 
   BenchOptions options{.threads = *threads, .pack = *pack, .variant = {}};
@@ -124,6 +126,7 @@ void add_bench(CLI::App& program, int& exit) {
   command->add_option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
   command->add_option("--threads", options->threads, "threads that run a kernel (default: all CPUs)")->type_name("INT");
   command->add_flag("--peak", options->peak, "also print the machine's FMA and copy rates");
+  add_lock(*command, options->lock);
   command->callback([options, &exit] { exit = run(*options); });
 }
 

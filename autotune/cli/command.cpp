@@ -109,6 +109,22 @@ Result<std::filesystem::path> read_pack(const std::string& asked) {
   return *folder / pack_name;
 }
 
-void tell_waiting(void*) { fmt::print(stderr, "waiting for another glaive process on this device\n"); }
+void add_lock(CLI::App& command, std::string& asked) {
+  command
+      .add_option("--lock", asked,
+                  "while another process works on the device: wait, fail, or wait so many seconds (default: wait)")
+      ->type_name("wait|fail|SECONDS");
+}
+
+Result<Patience> read_patience(const std::string& asked) {
+  Patience patience;
+  patience.tell = [](const std::string& holder) { fmt::print(stderr, "waiting for {}\n", holder); };
+  if (asked == "wait") return patience;
+  const auto seconds = asked == "fail" ? 0 : read_number<double>(asked);
+  if (not seconds or not(*seconds >= 0))
+    return fail(Status::invalid_argument, fmt::format("--lock {}: it is wait, fail or a number of seconds", asked));
+  patience.seconds = *seconds;
+  return patience;
+}
 
 }  // namespace glaive::cli

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "autotune/cache.hpp"
 #include "runtime/problem.hpp"
 
 namespace glaive::cli {
@@ -44,7 +45,9 @@ Result<std::uint64_t> read_seed(const std::string& asked);
 /// The pack asked for, or the default one in the cache folder, which is created.
 Result<std::filesystem::path> read_pack(const std::string& asked);
 
-/// Prints what a lock is waiting for.
-void tell_waiting(void*);
+/// Adds --lock, which says how long to wait for another process on the device.
+void add_lock(CLI::App& command, std::string& asked);
+/// `wait`, `fail` or a number of seconds; tells on stderr whom it waits for.
+Result<Patience> read_patience(const std::string& asked);
 
 }  // namespace glaive::cli

@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines, sets;
-  std::string effort = "normal", pack, threads = "0";
+  std::string effort = "normal", pack, threads = "0", lock = "wait";
   bool force = false, quiet = false;
 };
 
@@ -61,6 +61,8 @@ int run(const Options& asked) {
   if (not effort) return report(effort.error());
   const auto threads = read_threads(asked.threads);
   if (not threads) return report(threads.error());
+  const auto patience = read_patience(asked.lock);
+  if (not patience) return report(patience.error());
   auto sets = asked.sets;
   if (asked.lines.empty() and sets.empty()) sets = {"smoke"};
   const auto cases = read_cases(asked.lines, sets);
@@ -69,7 +71,11 @@ int run(const Options& asked) {
   if (not cache) return report(cache.error());
   const auto pack = read_pack(asked.pack);
   if (not pack) return report(pack.error());
-  const TuneOptions options{.effort = *effort, .threads = *threads, .pack = *pack, .force = asked.force};
+  const TuneOptions options{.effort = *effort,
+                            .threads = *threads,
+                            .pack = *pack,
+                            .patience_seconds = patience->seconds,
+                            .force = asked.force};
 
   auto known = all_known(*cases, options);
   if (not known) return report(known.error());
@@ -115,6 +121,7 @@ void add_tune(CLI::App& program, int& exit) {
   command->add_flag("--force", options->force,
                     "tune again what is tuned; compiled code and verdicts are kept, times are not");
   command->add_flag("--quiet", options->quiet, "no progress");
+  add_lock(*command, options->lock);
   command->callback([options, &exit] { exit = run(*options); });
 }
 

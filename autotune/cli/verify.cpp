@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines;
-  std::string variant, gates, seed = "1", threads = "0";
+  std::string variant, gates, seed = "1", threads = "0", lock = "wait";
 };
 
 int run(const Options& asked) {
@@ -22,6 +22,8 @@ int run(const Options& asked) {
   if (not cases) return report(cases.error());
   const auto threads = read_threads(asked.threads);
   if (not threads) return report(threads.error());
+  const auto patience = read_patience(asked.lock);
+  if (not patience) return report(patience.error());
   const auto seed = read_seed(asked.seed);
   if (not seed) return report(seed.error());
   std::vector<Gates> gates(std::begin(all_gates), std::end(all_gates));
@@ -41,7 +43,7 @@ int run(const Options& asked) {
   }
   auto evaluator = make_local_evaluator(*threads);
   if (not evaluator) return report(evaluator.error());
-  const auto lock = DeviceLock::acquire(DeviceLock::For::work, lock_folder, identity(device), tell_waiting);
+  const auto lock = DeviceLock::acquire(DeviceLock::For::work, lock_folder, identity(device), *patience);
   if (not lock) return report(lock.error());
   WorkerPool pool(*threads);
 
@@ -82,6 +84,7 @@ void add_verify(CLI::App& program, int& exit) {
   command->add_option("--seed", options->seed, "seed of the inputs (default: 1)")->type_name("UINT");
   command->add_option("--threads", options->threads, "threads that run the kernel (default: all CPUs)")
       ->type_name("INT");
+  add_lock(*command, options->lock);
   command->callback([options, &exit] { exit = run(*options); });
 }
 

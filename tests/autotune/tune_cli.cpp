@@ -69,6 +69,15 @@ TEST_CASE("glaive: numbers out of range are refused with what is allowed", "[tun
   }
 }
 
+TEST_CASE("glaive: --lock says how long to wait, and whoever gives up says for whom", "[tune][cli]") {
+  const Folder folder;
+  for (const char* asked : {"never", "-1", "nan", "", "5s"}) {
+    const auto ended = run(folder, {"verify", "forward H1 K8 V8 @ B1 T8", "--variant", "chunk", "--lock", asked});
+    CHECK(ended.exit == 2);
+    CHECK(ended.err == fmt::format("glaive: --lock {}: it is wait, fail or a number of seconds\n", asked));
+  }
+}
+
 TEST_CASE("glaive: output that is lost is no success", "[tune][cli]") {
   const Folder folder;
   std::string told;

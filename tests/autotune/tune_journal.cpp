@@ -1,3 +1,4 @@
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include <cmath>
@@ -108,8 +109,8 @@ TEST_CASE("cache: what is timed on a device is timed alone", "[tune]") {
     // Waits, says so, and goes on when the parent lets go.
     char byte = 0;
     bool waited = read(held[0], &byte, 1) != 1;
-    const auto note = [](void* flag) { *static_cast<bool*>(flag) = true; };
-    const auto mine = DeviceLock::acquire(For::timing, folder.path(), "device", note, &waited);
+    const Patience patience{.tell = [&](const std::string&) { waited = true; }};
+    const auto mine = DeviceLock::acquire(For::timing, folder.path(), "device", patience);
     _exit(mine and waited ? 0 : 1);
   }
   {
@@ -126,6 +127,95 @@ TEST_CASE("cache: what is timed on a device is timed alone", "[tune]") {
   CHECK(WEXITSTATUS(status) == 0);
   close(held[0]);
   close(held[1]);
+}
+
+namespace {
+
+/// A process that holds the lock until killed.
+class Holder {
+ public:
+  Holder(const Folder& folder, For purpose) {
+    int ready[2];
+    if (pipe(ready) != 0) return;
+    pid_ = fork();
+    if (pid_ == 0) {
+      const auto lock = DeviceLock::acquire(purpose, folder.path(), "device");
+      const bool told = lock and write(ready[1], "x", 1) == 1;
+      while (told) pause();
+      _exit(1);
+    }
+    close(ready[1]);
+    char byte = 0;
+    holds_ = read(ready[0], &byte, 1) == 1;
+    close(ready[0]);
+  }
+  Holder(const Holder&) = delete;
+  ~Holder() { kill(); }
+  void kill() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+  pid_t pid() const { return pid_; }
+  bool holds() const { return holds_; }
+
+ private:
+  pid_t pid_ = -1;
+  bool holds_ = false;
+};
+
+}  // namespace
+
+TEST_CASE("cache: who cannot have the lock is told who holds it, and gives up as told", "[tune]") {
+  const Folder folder;
+  for (const For theirs : {For::timing, For::work}) {
+    Holder holder(folder, theirs);
+    REQUIRE(holder.holds());
+    for (const double seconds : {0.0, 0.05}) {
+      std::string told;
+      const Patience patience{seconds, [&](const std::string& who) { told = who; }};
+      const auto lock = DeviceLock::acquire(For::timing, folder.path(), "device", patience);
+      REQUIRE_FALSE(lock);
+      CHECK(lock.error().status == Status::io_error);
+      CHECK_THAT(lock.error().message,
+                 Catch::StartsWith(fmt::format("the device is in use by process {} (`", holder.pid())) and
+                     Catch::Contains("test_tune") and Catch::Contains("`) since "));
+      CHECK_THAT(lock.error().message, Catch::EndsWith(seconds > 0 ? "gave up after 0.05 s" : "gave up at once"));
+      CHECK(told.starts_with("process ") == (seconds > 0));
+    }
+    // A process that is no more holds nothing.
+    holder.kill();
+    CHECK(DeviceLock::acquire(For::timing, folder.path(), "device", {.seconds = 0, .tell = {}}));
+  }
+}
+
+TEST_CASE("cache: a lock held by something else than glaive still keeps out, and no name is made up", "[tune]") {
+  const Folder folder;
+  {
+    const auto made = DeviceLock::acquire(For::work, folder.path(), "device");
+  }
+  const auto file = std::filesystem::directory_iterator(folder.path())->path();
+  const int foreign = open(file.c_str(), O_RDONLY);
+  REQUIRE(flock(foreign, LOCK_EX) == 0);
+  const auto lock = DeviceLock::acquire(For::timing, folder.path(), "device", {.seconds = 0, .tell = {}});
+  REQUIRE_FALSE(lock);
+  CHECK(lock.error().message == "the device is in use by another process; gave up at once");
+  close(foreign);
+}
+
+TEST_CASE("cache: what is written into the lock file is never believed", "[tune]") {
+  const Folder folder;
+  {
+    const auto made = DeviceLock::acquire(For::work, folder.path(), "device");
+  }
+  const auto file = std::filesystem::directory_iterator(folder.path())->path();
+  chmod(file.c_str(), 0644);
+  write_text(file, "process 1 (`init`) since 00:00:00");
+  const Holder holder(folder, For::timing);
+  const auto lock = DeviceLock::acquire(For::work, folder.path(), "device", {.seconds = 0, .tell = {}});
+  REQUIRE_FALSE(lock);
+  CHECK_THAT(lock.error().message, Catch::Contains(fmt::format("process {} ", holder.pid())));
 }
 
 TEST_CASE("cache: the device lock is one for all users, and is no way to other files", "[tune]") {
