@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
 
 #include "autotune/evidence.hpp"
 #include "autotune/tune.hpp"
@@ -28,14 +30,22 @@ Result<Chosen> compile_variant(Evaluator& evaluator, const Instance& instance, c
   return chosen;
 }
 
+Result<std::vector<Chosen>> compile_asked(Evaluator& evaluator, const Case& what, std::span<const std::string> names) {
+  const Instance instance{what.problem, evaluator.device().target};
+  std::vector<Chosen> chosen;
+  for (const auto& name : names) {
+    const auto variant = parse_variant(name, instance);
+    if (not variant) return std::unexpected(variant.error());
+    auto compiled = compile_variant(evaluator, instance, *variant, "asked");
+    if (not compiled) return std::unexpected(compiled.error());
+    chosen.push_back(std::move(*compiled));
+  }
+  return chosen;
+}
+
 Result<Chosen> choose_variant(Evaluator& evaluator, const Case& what, const BenchOptions& options) {
   const auto& device = evaluator.device();
   const Instance instance{what.problem, device.target};
-  if (options.variant) {
-    const auto variant = parse_variant(*options.variant, instance);
-    if (not variant) return std::unexpected(variant.error());
-    return compile_variant(evaluator, instance, *variant, "asked");
-  }
   auto pack = open_pack_if_any(options.pack);
   if (not pack) return std::unexpected(pack.error());
   std::string skipped;  // what the runtime would pass over, too
@@ -58,24 +68,27 @@ Result<Chosen> choose_variant(Evaluator& evaluator, const Case& what, const Benc
 
 nlohmann::ordered_json to_json(const BenchRecord& record) {
   const double seconds = record.timing.median();
-  return {{"problem", to_string(record.what)},
-          {"device", record.device},
-          {"variant", record.variant},
-          {"source", record.source},
-          {"threads", record.threads},
-          {"median_ms", seconds * 1e3},
-          {"interval", {record.timing.low() * 1e3, record.timing.high() * 1e3}},
-          {"runs", record.timing.samples.size()},
-          {"gflops", record.gflops()},
-          {"roof_ms", record.roof_seconds() * 1e3},
-          {"roof_share", record.roof_seconds() / seconds},
-          {"baseline", record.baseline()},
-          {"baseline_ms", record.baseline_timing().median() * 1e3},
-          {"speedup", record.baseline_timing().median() / seconds},
-          {"error", record.error},
-          {"baselines", {{"rows_ms", record.rows.median() * 1e3}, {"tiles_ms", record.tiles.median() * 1e3}}},
-          {"fma_gflops", record.rates.fma / 1e9},
-          {"copy_gbps", record.rates.copy / 1e9}};
+  nlohmann::ordered_json json = {
+      {"problem", to_string(record.what)},
+      {"device", record.device},
+      {"variant", record.variant},
+      {"source", record.source},
+      {"threads", record.threads},
+      {"median_ms", seconds * 1e3},
+      {"interval", {record.timing.low() * 1e3, record.timing.high() * 1e3}},
+      {"runs", record.timing.samples.size()},
+      {"gflops", record.gflops()},
+      {"roof_ms", record.roof_seconds() * 1e3},
+      {"roof_share", record.roof_seconds() / seconds},
+      {"baseline", record.baseline()},
+      {"baseline_ms", record.baseline_timing().median() * 1e3},
+      {"speedup", record.baseline_timing().median() / seconds},
+      {"error", record.error},
+      {"baselines", {{"rows_ms", record.rows.median() * 1e3}, {"tiles_ms", record.tiles.median() * 1e3}}},
+      {"fma_gflops", record.rates.fma / 1e9},
+      {"copy_gbps", record.rates.copy / 1e9}};
+  if (record.to_fastest.pairs > 0) json["to_fastest"] = standing_json(record.to_fastest);
+  return json;
 }
 
 }  // namespace
@@ -94,35 +107,54 @@ double BenchRecord::roof_seconds() const {
                   useful_operations(what.problem, what.shape) / rates.fma);
 }
 
-Result<BenchRecord> bench(Evaluator& evaluator, const Case& what, const BenchOptions& options) {
+Result<std::vector<BenchRecord>> bench(Evaluator& evaluator, const Case& what, const BenchOptions& options) {
   if (auto fits = evaluator.check_memory(what); not fits) return std::unexpected(fits.error());
-  auto chosen = choose_variant(evaluator, what, options);
+  auto chosen = compile_asked(evaluator, what, options.variants);
   if (not chosen) return std::unexpected(chosen.error());
-  BenchRecord record{.what = what,
-                     .device = evaluator.device().name,
-                     .variant = chosen->built.plan.variant,
-                     .source = chosen->source,
-                     .threads = evaluator.workers(),
-                     .timing = {},
-                     .rows = {},
-                     .tiles = {},
-                     .rates = evaluator.rates(),
-                     .error = 0};
-  const auto verdict = evaluator.verify(what, chosen->built, Scrutiny::full);
-  if (not verdict) return std::unexpected(verdict.error());
-  if (verdict->drop != Drop::none)
-    return fail(Status::failed, fmt::format("{} on `{}` is not correct ({}): {}", record.variant, to_string(what),
-                                            to_string(verdict->drop), verdict->message));
-  record.error = verdict->error_o;
-  const Contender contenders[] = {
-      {Contender::Kind::kernel, &chosen->built}, {Contender::Kind::rows, nullptr}, {Contender::Kind::tiles, nullptr}};
-  const std::size_t keep[] = {0, 1, 2};
-  auto times = evaluator.race(what, contenders, MeasurePolicy{}, keep);
+  if (chosen->empty()) {
+    auto one = choose_variant(evaluator, what, options);
+    if (not one) return std::unexpected(one.error());
+    chosen->push_back(std::move(*one));
+  }
+
+  std::vector<BenchRecord> records;
+  std::vector<Contender> contenders;
+  for (const auto& [built, source] : *chosen) {
+    const auto& name = built.plan.variant;
+    const auto verdict = evaluator.verify(what, built, Scrutiny::full);
+    if (not verdict) return std::unexpected(verdict.error());
+    if (verdict->drop != Drop::none)
+      return fail(Status::failed, fmt::format("{} on `{}` is not correct ({}): {}", name, to_string(what),
+                                              to_string(verdict->drop), verdict->message));
+    records.push_back({.what = what,
+                       .device = evaluator.device().name,
+                       .variant = name,
+                       .source = source,
+                       .threads = evaluator.workers(),
+                       .timing = {},
+                       .rows = {},
+                       .tiles = {},
+                       .to_fastest = {},
+                       .rates = evaluator.rates(),
+                       .error = verdict->error_o});
+    contenders.push_back({Contender::Kind::kernel, &built});
+  }
+  contenders.push_back({Contender::Kind::rows, nullptr});
+  contenders.push_back({Contender::Kind::tiles, nullptr});
+  std::vector<std::size_t> keep(contenders.size());
+  std::iota(keep.begin(), keep.end(), std::size_t{0});
+  const auto times = evaluator.race(what, contenders, options.policy, keep);
   if (not times) return std::unexpected(times.error());
-  record.timing = std::move((*times)[0]);
-  record.rows = std::move((*times)[1]);
-  record.tiles = std::move((*times)[2]);
-  return record;
+
+  const auto kernels = std::span(*times).first(records.size());
+  const auto fastest = std::ranges::min_element(kernels, {}, &Timing::median);
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    records[i].timing = kernels[i];
+    records[i].rows = (*times)[records.size()];
+    records[i].tiles = (*times)[records.size() + 1];
+    if (records.size() > 1) records[i].to_fastest = ratio(kernels[i], *fastest);
+  }
+  return records;
 }
 
 std::string to_json(std::span<const BenchRecord> records, const std::string& command) {

@@ -1,7 +1,7 @@
 #pragma once
 #include <filesystem>
-#include <optional>
 #include <string>
+#include <vector>
 
 #include "autotune/evaluator.hpp"
 
@@ -10,16 +10,18 @@ namespace glaive {
 struct BenchOptions {
   int threads = 1;
   std::filesystem::path pack;
-  std::optional<std::string> variant;  ///< instead of the pack's winner
+  std::vector<std::string> variants;  ///< instead of the pack's winner
+  MeasurePolicy policy{};
 };
 
-/// One measured case: the kernel and both plain loops, interleaved in one run.
+/// One measured kernel, interleaved in one run with both plain loops and the other kernels of its case.
 struct BenchRecord {
   Case what;
   std::string device, variant;
   std::string source;  ///< `pack, exact`, `pack, nearest`, `default` or `asked`, then what of the pack was skipped
   int threads = 1;
   Timing timing, rows, tiles;
+  Ratio to_fastest;  ///< of its case's kernels, that with the least median; no pairs where there is no other
   Rates rates;
   double error = 0;  ///< relative error of o against float64, worst over the verification cases
 
@@ -29,8 +31,8 @@ struct BenchRecord {
   double roof_seconds() const;  ///< minimal bytes at the copy rate or useful operations at the FMA peak
 };
 
-/// Measures the pack's winner for `what`, or the default variant where the pack has none.
-Result<BenchRecord> bench(Evaluator& evaluator, const Case& what, const BenchOptions& options);
+/// Measures the variants asked for, or the pack's winner for `what`, or the default variant where the pack has none.
+Result<std::vector<BenchRecord>> bench(Evaluator& evaluator, const Case& what, const BenchOptions& options);
 
 /// `{"command", "host", "commit", "records": [..]}`
 std::string to_json(std::span<const BenchRecord> records, const std::string& command);

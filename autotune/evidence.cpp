@@ -14,21 +14,21 @@ Json times(const Timing& timing) {
           {"discarded", timing.discarded}};
 }
 
-Json standing(const Ratio& ratio) {
+/// A loser, with how the winner stands to it.
+Json loser(const Timing& timing, const Timing& winner) {
+  Json json = times(timing);
+  json["winner"] = standing_json(ratio(winner, timing));
+  return json;
+}
+
+}  // namespace
+
+nlohmann::ordered_json standing_json(const Ratio& ratio) {
   return {{"verdict", to_string(ratio.standing())},
           {"ratio", ratio.median},
           {"interval", {ratio.low, ratio.high}},
           {"pairs", ratio.pairs}};
 }
-
-/// A loser, with how the winner stands to it.
-Json loser(const Timing& timing, const Timing& winner) {
-  Json json = times(timing);
-  json["winner"] = standing(ratio(winner, timing));
-  return json;
-}
-
-}  // namespace
 
 std::string to_json(const Evidence& evidence) {
   const double operations = useful_operations(evidence.what.problem, evidence.what.shape);
@@ -53,7 +53,7 @@ std::string to_json(const Evidence& evidence) {
   json["final"] = Json::array();
   for (const auto& challenge : evidence.challenges) {
     json["final"].push_back({{"challenger", challenge.challenger}, {"holder", challenge.holder}});
-    json["final"].back().update(standing(challenge.ratio));
+    json["final"].back().update(standing_json(challenge.ratio));
   }
   json["errors"] = {{"o", evidence.verdict.error_o}, {"state", evidence.verdict.error_state}};
   // The message of a verdict without fault is why the comparison was left out.

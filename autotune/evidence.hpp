@@ -1,5 +1,6 @@
 #pragma once
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "autotune/evaluator.hpp"
@@ -25,6 +26,9 @@ struct Evidence {
 
 /// Times in ms with the ends of their 95 % interval; `winner` is the winner's time over that of the entry, from pairs.
 std::string to_json(const Evidence& evidence);
+
+/// `{"verdict": "FASTER", "ratio": .., "interval": [.., ..], "pairs": ..}`; an unbounded end is null.
+nlohmann::ordered_json standing_json(const Ratio& ratio);
 
 /// The shape that evidence was measured with, e.g. `B1 T512`, when it is another than that of `what`: shapes of one
 /// bucket share a winner. Empty when it is the same, or the evidence does not say.

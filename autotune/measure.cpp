@@ -143,6 +143,8 @@ class Race {
   }
 
   void drop_slower() {
+    const auto may_drop = [](const Runner& runner) { return not runner.kept and not runner.timing.dropped; };
+    if (std::ranges::none_of(runners_, may_drop)) return;
     const auto best = std::ranges::min_element(runners_, [](const Runner& a, const Runner& b) {
       if (a.timing.dropped != b.timing.dropped) return b.timing.dropped;
       return a.timing.median() < b.timing.median();
@@ -150,7 +152,7 @@ class Race {
     const double best_median = best->timing.median();
     const auto best_samples = static_cast<int>(best->timing.samples.size());
     for (Runner& runner : runners_) {
-      if (runner.timing.dropped or runner.kept or &runner == &*best) continue;
+      if (not may_drop(runner) or &runner == &*best) continue;
       const int pairs = std::min(static_cast<int>(runner.timing.samples.size()), best_samples);
       const bool beaten = pairs >= policy_.min_samples and
                           ratio(runner.timing, best->timing, policy_.error).standing() == Standing::slower;

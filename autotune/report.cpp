@@ -76,18 +76,22 @@ std::string tune_table(std::span<const TuneOutcome> outcomes) {
 }
 
 std::string bench_table(std::span<const BenchRecord> records) {
-  std::vector<Row> rows{
-      {"problem", "median ms", "+-", "runs", "GFLOP/s", "of roof", "vs tiles", "vs rows", "error", "from", "variant"}};
+  std::vector<Row> rows{{"problem", "median ms", "+-", "runs", "GFLOP/s", "of roof", "vs tiles", "vs rows",
+                         "to fastest", "error", "from", "variant"}};
   for (const auto& record : records) {
     const double median = record.timing.median();
     const auto against = [&](const Timing& loop) {
       return loop.samples.empty() ? "-" : fmt::format("{:.2f}x", loop.median() / median);
     };
+    const auto to_fastest = [](const Ratio& ratio) {
+      return ratio.pairs == 0 ? "-" : fmt::format("{:.3f} {}", ratio.median, to_string(ratio.standing()));
+    };
     rows.push_back({to_string(record.what), fmt::format("{:.3f}", median * 1e3),
                     spread(record.timing.low(), median, record.timing.high()),
                     fmt::format("{}", record.timing.samples.size()), fmt::format("{:.1f}", record.gflops()),
                     fmt::format("{:.0f} %", record.roof_seconds() / median * 100), against(record.tiles),
-                    against(record.rows), fmt::format("{:.1e}", record.error), record.source, record.variant});
+                    against(record.rows), to_fastest(record.to_fastest), fmt::format("{:.1e}", record.error),
+                    record.source, record.variant});
   }
   return rows.size() > 1 ? align(rows) : std::string();
 }

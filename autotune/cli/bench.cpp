@@ -4,9 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
+#include <limits>
 #include <memory>
 
 #include "autotune/cache.hpp"
@@ -18,8 +21,8 @@ namespace glaive::cli {
 namespace {
 
 struct Options {
-  std::vector<std::string> lines, sets;
-  std::string json, variant, pack, threads = "0", lock = "wait";
+  std::vector<std::string> lines, sets, variants;
+  std::string json, pack, seconds, threads = "0", lock = "wait";
   bool peak = false;
 };
 
@@ -67,6 +70,8 @@ int run(const Options& asked) {
   if (not threads) return report(threads.error());
   const auto patience = read_patience(asked.lock);
   if (not patience) return report(patience.error());
+  const auto seconds = read_seconds(asked.seconds);
+  if (not seconds) return report(seconds.error());
   const auto cases = read_cases(asked.lines, asked.sets);
   if (not cases) return report(cases.error());
   if (cases->empty() and not asked.peak)
@@ -86,8 +91,8 @@ int run(const Options& asked) {
       DeviceLock::acquire(DeviceLock::For::timing, lock_folder, identity((*evaluator)->device()), *patience);
   if (not lock) return report(lock.error());
 
-  BenchOptions options{.threads = *threads, .pack = *pack, .variant = {}};
-  if (not asked.variant.empty()) options.variant = asked.variant;
+  BenchOptions options{.threads = *threads, .pack = *pack, .variants = asked.variants};
+  if (*seconds) options.policy = {.max_samples = std::numeric_limits<int>::max(), .budget_seconds = **seconds};
   if (asked.peak) {
     const auto rates = (*evaluator)->rates();
     fmt::print("{}: {} threads, {:.1f} GFLOP/s of f32 FMA, {:.1f} GB/s of memory copy\n", (*evaluator)->device().name,
@@ -96,15 +101,15 @@ int run(const Options& asked) {
   std::vector<BenchRecord> records;
   int exit = success;
   for (const auto& what : *cases) {
-    auto record = bench(**evaluator, what, options);
-    if (not record) {
-      fmt::print(stderr, "glaive: {}: {}\n", to_string(what), record.error().message);
-      exit = record.error().status == Status::invalid_argument or record.error().status == Status::not_found ? usage
-                                                                                                             : failure;
+    auto measured = bench(**evaluator, what, options);
+    if (not measured) {
+      const auto& [status, message] = measured.error();
+      fmt::print(stderr, "glaive: {}: {}\n", to_string(what), message);
+      exit = status == Status::invalid_argument or status == Status::not_found ? usage : failure;
       if (exit == usage) return exit;
       continue;
     }
-    records.push_back(std::move(*record));
+    std::ranges::move(*measured, std::back_inserter(records));
   }
   fmt::print("{}", bench_table(records));
   if (json)
@@ -121,8 +126,11 @@ void add_bench(CLI::App& program, int& exit) {
   command->add_option("LINE", options->lines, "problem lines");
   command->add_option("--set", options->sets, "built-in problem set or file of problem lines");
   command->add_option("--json", options->json, "file for one record per case");
-  command->add_option("--variant", options->variant,
-                      "measure this variant, e.g. 'chunk(C=16)', instead of the pack's winner");
+  command->add_option(
+      "--variant", options->variants,
+      "measure this variant, e.g. 'chunk(C=16)', instead of the pack's winner; several race each other");
+  command->add_option("--seconds", options->seconds, "time each contender for so long (default: 60 samples, 0.5 s)")
+      ->type_name("NUMBER");
   command->add_option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
   command->add_option("--threads", options->threads, "threads that run a kernel (default: all CPUs)")->type_name("INT");
   command->add_flag("--peak", options->peak, "also print the machine's FMA and copy rates");

@@ -102,6 +102,14 @@ Result<std::uint64_t> read_seed(const std::string& asked) {
   return *seed;
 }
 
+Result<std::optional<double>> read_seconds(const std::string& asked) {
+  if (asked.empty()) return std::nullopt;
+  const auto seconds = read_number<double>(asked);
+  if (not seconds or not(*seconds > 0 and *seconds <= 3600))
+    return fail(Status::invalid_argument, fmt::format("--seconds {}: it is above 0, and at most 3600", asked));
+  return seconds;
+}
+
 Result<std::filesystem::path> read_pack(const std::string& asked) {
   if (not asked.empty()) return std::filesystem::path(asked);
   auto folder = open_cache();

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,9 @@ Result<Case> read_case(const std::string& line);
 /// Number of threads asked for (0 = one per CPU that this process may run on).
 Result<int> read_threads(const std::string& asked);
 Result<std::uint64_t> read_seed(const std::string& asked);
+
+/// Seconds to time for; nothing when nothing was asked.
+Result<std::optional<double>> read_seconds(const std::string& asked);
 
 /// The pack asked for, or the default one in the cache folder, which is created.
 Result<std::filesystem::path> read_pack(const std::string& asked);

@@ -600,11 +600,11 @@ TEST_CASE("bench: a damaged entry is passed over as the runtime does, and named"
   REQUIRE(run.tune(evaluator, "forward H4 K64 V64 f32 @ B1 T4096"));
   REQUIRE(run.tune(evaluator, "forward H4 K64 V64 f32 @ B1 T512"));  // the last in the file
   const auto what = parse_case("forward H4 K64 V64 f32 @ B1 T512").value();
-  const BenchOptions options{.threads = 2, .pack = run.options.pack, .variant = {}};
-  CHECK(bench(evaluator, what, options).value().source == "pack, exact");
+  const BenchOptions options{.threads = 2, .pack = run.options.pack, .variants = {}};
+  CHECK(bench(evaluator, what, options).value().at(0).source == "pack, exact");
   auto bytes = read_text(run.options.pack);
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
   write_text(run.options.pack, bytes);
-  CHECK_THAT(bench(evaluator, what, options).value().source,
+  CHECK_THAT(bench(evaluator, what, options).value().at(0).source,
              Catch::StartsWith("pack, nearest; skipped ") and Catch::Contains("entry 1: its checksum does not match"));
 }
