@@ -1,0 +1,28 @@
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace glaive {
+
+/// The rules by which a sampler times a kernel on a GPU, as data: they need no driver, and no GPU to be tested.
+
+/// Bytes to write before a call so that it finds nothing of its tensors in an L2 cache of `l2_bytes`, as the driver
+/// tells it: twice as many, since its lines do not leave by age alone, and it may be two halves that copy each other.
+std::int64_t flush_bytes(std::int64_t l2_bytes);
+
+/// How many calls of that length lie between two events, so that what events and a launch cost is at most 2 % of it.
+/// More than one are replayed as a graph: launched one by one, short kernels would wait for the host.
+int calls_per_replay(double seconds_per_call);
+
+/// What NVML tells of a device while a sample runs.
+struct GpuState {
+  int sm_mhz = 0;
+  std::uint64_t reasons = 0;  ///< nvmlClocksEventReason*, formerly ThrottleReason*
+};
+
+/// Why a sample must not count; empty when it does. `usual_mhz` is the clock that this kernel ran at so far in this
+/// race: kernels differ in it, since those that draw much power run at the power cap, and so does every sample of
+/// theirs.
+std::string distortion(const GpuState& state, int usual_mhz);
+
+}  // namespace glaive
