@@ -206,6 +206,35 @@ TEST_CASE("glaive verify: a correct variant passes on every gate distribution", 
   CHECK(run(folder, {"verify", line, "--variant", "chunk", "--gates", "nosuch"}).exit == 2);
 }
 
+TEST_CASE("glaive verify: --lock fail gives up on a device in use, and names who uses it", "[tune][cli]") {
+  const Folder folder;
+  const auto lock = DeviceLock::acquire(DeviceLock::For::timing, lock_folder, identity(host_cpu_device()));
+  REQUIRE(lock);
+  for (const char* asked : {"fail", "0.1"}) {
+    const auto ended = run(folder, {"verify", line, "--variant", "chunk", "--threads", "1", "--lock", asked});
+    CHECK(ended.exit == 1);
+    CHECK_THAT(ended.err, Catch::Contains(fmt::format("glaive: the device is in use by process {} (`", getpid())));
+    CHECK_THAT(ended.err, Catch::StartsWith("waiting for process") or Catch::EndsWith("gave up at once\n"));
+  }
+}
+
+TEST_CASE("glaive bench: several variants race each other", "[tune][cli]") {
+  const Folder folder;
+  const auto out = folder / "out.json";
+  const auto ended = run(folder, {"bench", line, "--variant", "chunk", "--variant", "recurrent", "--seconds", "0.02",
+                                  "--threads", "1", "--json", out.string()});
+  REQUIRE(ended.exit == 0);
+  const auto records = json::parse(read_text(out)).at("records");
+  REQUIRE(records.size() == 2);
+  CHECK(records[0].at("variant").get<std::string>().starts_with("chunk"));
+  CHECK(records[1].at("variant").get<std::string>().starts_with("recurrent"));
+  CHECK(records[0].at("baselines") == records[1].at("baselines"));
+  const double one = records[0].at("to_fastest").at("ratio"), other = records[1].at("to_fastest").at("ratio");
+  CHECK(std::min(one, other) <= 1);
+  CHECK(records[0].at("to_fastest").at("pairs") >= 7);
+  CHECK(run(folder, {"bench", line, "--seconds", "0"}).err == "glaive: --seconds 0: it is above 0, and at most 3600\n");
+}
+
 TEST_CASE("glaive: an unsupported problem is exit 1 for every command, with what was given", "[tune][cli]") {
   const Folder folder;
   const std::vector<std::string> commands[] = {{"tune", "forward H1 K16 V16 state=f16 @ B1 T1"},
