@@ -12,7 +12,7 @@ constexpr std::size_t challengers = 3;
 constexpr MeasurePolicy screen_policy{
     .min_sample_seconds = 2e-4, .warmup = 1, .min_samples = 3, .max_samples = 9, .budget_seconds = 0.03};
 constexpr MeasurePolicy semifinal_policy{
-    .min_sample_seconds = 2e-4, .warmup = 2, .min_samples = 7, .max_samples = 25, .budget_seconds = 0.2};
+    .min_sample_seconds = 2e-4, .warmup = 2, .min_samples = 7, .max_samples = 200, .budget_seconds = 0.2};
 /// An error of 5 % over all pairs.
 constexpr MeasurePolicy pair_policy{
     .min_samples = 10, .max_samples = 250, .error = 0.05 / challengers, .until_clear = true};
