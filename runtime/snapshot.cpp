@@ -4,7 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <system_error>
+#include <thread>
 
 #include "runtime/bytes.hpp"
 #include "runtime/files.hpp"
@@ -17,33 +23,39 @@ namespace glaive {
 namespace {
 
 constexpr std::string_view magic = "GLAIVEST";
-constexpr std::uint32_t version = 1;
+constexpr std::uint32_t version = 2;
 constexpr std::size_t checksum_size = sizeof(std::uint64_t);
 // A page, so that the payload is copied from and to whole pages: off by the fields alone, reading takes twice as long.
 constexpr std::size_t header_size = 4096, summed_size = header_size - checksum_size;
-constexpr std::size_t chunk = std::size_t{1} << 20;  // stays in a second-level cache between its copy and its checksum
+constexpr std::size_t block_size = std::size_t{1} << 18;  // stays in a second-level cache between copy and checksum
 constexpr std::int64_t most_planes = 17, most_bytes = std::int64_t{1} << 46;
 
 std::unexpected<Error> bad(std::string message) { return fail(Status::bad_snapshot, std::move(message)); }
 
-class Checksum {
- public:
-  explicit Checksum(std::uint64_t seed) {
-    XXH3_INITSTATE(&state_);
-    XXH3_64bits_reset_withSeed(&state_, seed);
-  }
-  void add(std::span<const std::byte> bytes) { XXH3_64bits_update(&state_, bytes.data(), bytes.size()); }
-  std::uint64_t value() const { return XXH3_64bits_digest(&state_); }
-
- private:
-  XXH3_state_t state_;
+/// A piece of the payload with a checksum of its own, so that several threads can read. The trailer is the checksum
+/// over those of all blocks, seeded by the header's.
+struct Block {
+  std::size_t plane, offset;  ///< of its first byte
+  std::size_t size;
+  std::size_t at;  ///< bytes of payload before it
 };
 
-template <class Body>
-Result<void> in_chunks(std::span<std::byte> bytes, Body&& body) {
-  for (; not bytes.empty(); bytes = bytes.subspan(std::min(chunk, bytes.size())))
-    if (auto done = body(bytes.first(std::min(chunk, bytes.size()))); not done) return done;
-  return {};
+std::vector<Block> blocks_of(const SnapshotHeader& h) {
+  std::vector<Block> blocks;
+  std::size_t at = 0;
+  for (std::size_t plane = 0; plane < h.planes.size() and not h.zero_state; ++plane)
+    for (std::size_t offset = 0, end = static_cast<std::size_t>(h.planes[plane]); offset < end; offset += block_size) {
+      blocks.push_back({plane, offset, std::min(block_size, end - offset), at});
+      at += blocks.back().size;
+    }
+  return blocks;
+}
+
+std::uint64_t sum_of(std::span<const std::byte> bytes, std::uint64_t seed) {
+  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+}
+std::uint64_t sum_of(std::span<const std::uint64_t> sums, const SnapshotHeader& header) {
+  return sum_of(std::as_bytes(sums), header.checksum);
 }
 
 SnapshotHeader header_of(const StatePool& pool, const StatePool::Pinned& pinned) {
@@ -126,16 +138,15 @@ class Pin {
   StatePool::Pinned pinned_;
 };
 
-/// The slot's bytes of one plane, in memory of the device.
-std::span<std::byte> bytes_of(const StatePool& pool, std::size_t plane, std::int32_t slot) {
-  return {pool.at(plane, slot), static_cast<std::size_t>(pool.layout().planes[plane].bytes)};
+std::span<std::byte> bytes_of(const StatePool& pool, const Block& block, std::int32_t slot) {
+  return {pool.at(block.plane, slot) + block.offset, block.size};
 }
 
-/// Room on the host for a chunk of a device's memory; none where the host sees that itself.
+/// Room on the host for a block of a device's memory; none where the host sees that itself.
 class Bounce {
  public:
   explicit Bounce(const StatePool& pool) : device_(pool.in_host_memory() ? nullptr : pool.device()) {
-    if (device_ != nullptr) room_.resize(chunk);
+    if (device_ != nullptr) room_.resize(block_size);
   }
   /// The part as the host may read it.
   Result<std::span<const std::byte>> read(std::span<const std::byte> part) {
@@ -165,42 +176,65 @@ Result<void> emit(const StatePool& pool, const StatePool::Pinned& pinned, Put&& 
   SnapshotHeader header = header_of(pool, pinned);
   const std::vector<std::byte> bytes = encode(header);
   if (auto done = put(std::span(bytes)); not done) return done;
-  Checksum checksum(header.checksum);
+  std::vector<std::uint64_t> sums;
   Bounce bounce(pool);
-  for (std::size_t plane = 0; plane < header.planes.size() and not header.zero_state; ++plane) {
-    const auto piece = [&](std::span<const std::byte> part) -> Result<void> {
-      const auto bytes_read = bounce.read(part);
-      if (not bytes_read) return std::unexpected(bytes_read.error());
-      checksum.add(*bytes_read);
-      return put(*bytes_read);
-    };
-    if (auto done = in_chunks(bytes_of(pool, plane, pinned.slot), piece); not done) return done;
+  for (const Block& block : blocks_of(header)) {
+    const auto part = bounce.read(bytes_of(pool, block, pinned.slot));
+    if (not part) return std::unexpected(part.error());
+    sums.push_back(sum_of(*part, sums.size()));
+    if (auto done = put(*part); not done) return done;
   }
-  const std::uint64_t value = checksum.value();
-  return put(std::as_bytes(std::span(&value, 1)));
+  const std::uint64_t sum = sum_of(sums, header);
+  return put(std::as_bytes(std::span(&sum, 1)));
 }
 
-/// get(bytes) fills them with what follows the header.
+/// Runs body(i) for i in 0..count, on two threads where there is much to do; the first error ends it.
+Result<void> for_each_block(std::size_t count, const std::function<Result<void>(std::size_t)>& body) {
+  constexpr std::size_t worth_a_thread = 32;
+  std::atomic<std::size_t> next = 0;
+  std::mutex mutex;
+  std::optional<Error> broken;
+  const auto work = [&] {
+    for (std::size_t i; (i = next++) < count;)
+      if (auto done = body(i); not done) {
+        const std::lock_guard lock(mutex);
+        if (not broken) broken = std::move(done).error();
+        next = count;
+      }
+  };
+  {
+    std::jthread helper;
+    if (count >= worth_a_thread and std::thread::hardware_concurrency() > 1) try {
+        helper = std::jthread(work);
+      } catch (const std::system_error&) {  // no thread to be had: alone, then
+      }
+    work();
+  }
+  if (broken) return std::unexpected(std::move(*broken));
+  return {};
+}
+
+/// get(bytes, at) fills them with what lies `at` bytes behind the header, on several threads at once.
 template <class Get>
 Result<Sequence> absorb(StatePool& pool, const SnapshotHeader& header, Get&& get) {
   if (auto fits = check_geometry(header, pool); not fits) return std::unexpected(std::move(fits).error());
   const auto reserved = pool.reserve();
   if (not reserved) return std::unexpected(reserved.error());
   const auto fill = [&]() -> Result<void> {
-    Checksum checksum(header.checksum);
-    Bounce bounce(pool);
-    const auto fill_part = [&](std::span<std::byte> part) -> Result<void> {
-      if (auto done = get(part); not done) return done;
-      checksum.add(part);
-      return {};
+    const std::vector<Block> blocks = blocks_of(header);
+    std::vector<std::uint64_t> sums(blocks.size());
+    const auto take = [&](std::size_t i) -> Result<void> {
+      return Bounce(pool).write(bytes_of(pool, blocks[i], reserved->slot),
+                                [&](std::span<std::byte> part) -> Result<void> {
+                                  if (auto done = get(part, blocks[i].at); not done) return done;
+                                  sums[i] = sum_of(part, i);
+                                  return {};
+                                });
     };
-    for (std::size_t plane = 0; plane < header.planes.size() and not header.zero_state; ++plane) {
-      const auto piece = [&](std::span<std::byte> part) { return bounce.write(part, fill_part); };
-      if (auto done = in_chunks(bytes_of(pool, plane, reserved->slot), piece); not done) return done;
-    }
-    std::uint64_t value = 0;
-    if (auto done = get(std::as_writable_bytes(std::span(&value, 1))); not done) return done;
-    return value == checksum.value() ? Result<void>() : bad(altered);
+    if (auto done = for_each_block(blocks.size(), take); not done) return done;
+    std::uint64_t sum = 0;
+    if (auto done = get(std::as_writable_bytes(std::span(&sum, 1)), header.payload_bytes()); not done) return done;
+    return sum == sum_of(sums, header) ? Result<void>() : bad(altered);
   };
   if (auto filled = fill(); not filled) {
     [[maybe_unused]] const auto released = pool.release(reserved->sequence);
@@ -249,10 +283,11 @@ Result<SnapshotHeader> check_snapshot(std::span<const std::byte> bytes) {
   auto header = decode_snapshot_header(bytes);
   if (not header) return header;
   if (auto whole = check_size(*header, bytes.size()); not whole) return std::unexpected(std::move(whole).error());
-  Checksum checksum(header->checksum);
-  checksum.add(bytes.subspan(header_size, header->payload_bytes()));
+  std::vector<std::uint64_t> sums;
+  for (const Block& block : blocks_of(*header))
+    sums.push_back(sum_of(bytes.subspan(header_size + block.at, block.size), sums.size()));
   ByteReader trailer(bytes.last(checksum_size));
-  if (trailer.number<std::uint64_t>() != checksum.value()) return bad(altered);
+  if (trailer.number<std::uint64_t>() != sum_of(sums, *header)) return bad(altered);
   return header;
 }
 
@@ -282,10 +317,8 @@ Result<Sequence> restore_snapshot(StatePool& pool, std::span<const std::byte> by
   const auto header = decode_snapshot_header(bytes);
   if (not header) return std::unexpected(header.error());
   if (auto whole = check_size(*header, bytes.size()); not whole) return std::unexpected(std::move(whole).error());
-  auto rest = bytes.subspan(header_size);
-  return absorb(pool, *header, [&](std::span<std::byte> part) -> Result<void> {
-    std::ranges::copy(rest.first(part.size()), part.begin());
-    rest = rest.subspan(part.size());
+  return absorb(pool, *header, [&](std::span<std::byte> part, std::size_t at) -> Result<void> {
+    std::ranges::copy(bytes.subspan(header_size + at, part.size()), part.begin());
     return {};
   });
 }
@@ -300,7 +333,7 @@ Result<void> write_snapshot(StatePool& pool, Sequence sequence, const std::files
     if (auto written = file->write(part); not written) return written;
     end += part.size();
     // The disk starts at once, so that the flush at the end finds most of it done.
-    constexpr std::size_t most_behind = 16 * chunk;
+    constexpr std::size_t most_behind = 64 * block_size;
     if (end - flushing >= most_behind) {
       sync_file_range(file->descriptor(), static_cast<off_t>(flushing), static_cast<off_t>(end - flushing),
                       SYNC_FILE_RANGE_WRITE);
@@ -339,12 +372,10 @@ Result<Sequence> read_snapshot(StatePool& pool, const std::filesystem::path& pat
   if (not header) return named(header.error());
   if (auto whole = check_size(*header, trusted->size); not whole) return named(std::move(whole).error());
   posix_fadvise(trusted->file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
-  auto at = static_cast<off_t>(header_size);
-  auto sequence = absorb(pool, *header, [&](std::span<std::byte> part) -> Result<void> {
-    const auto n = get(part, at);
+  auto sequence = absorb(pool, *header, [&](std::span<std::byte> part, std::size_t at) -> Result<void> {
+    const auto n = get(part, static_cast<off_t>(header_size + at));
     if (not n) return std::unexpected(n.error());
     if (*n < part.size()) return bad("the snapshot was cut short while it was read");
-    at += static_cast<off_t>(part.size());
     return {};
   });
   if (not sequence and sequence.error().status != Status::io_error) return named(sequence.error());

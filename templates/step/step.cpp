@@ -133,7 +133,16 @@ class Step {
     }
   }
 
-  /// Row after row of the state, each read from end to end, as memory likes it; o is in the first cache.
+  /// Gives `body` the lines of the state in groups that lie `apart`, so that each of `rows` equal shares is read from
+  /// end to end: as many streams, far apart, for streams within one page of memory stall each other.
+  void in_streams(std::int64_t lines, const std::function<void(Value first, int count, std::int64_t apart)>& body) {
+    const std::int64_t apart = lines / knobs[rows];
+    b.loop(b.i64(0), b.i64(apart), 1, [&](Value first) { body(first, knobs[rows], apart); });
+    if (apart * knobs[rows] < lines)
+      b.loop(b.i64(apart * knobs[rows]), b.i64(lines), 1, [&](Value line) { body(line, 1, apart); });
+  }
+
+  /// o is in the first cache.
   void by_rows_of_k(const Place& from, const Place& to, Value t0, int count, std::int64_t head, int heads) {
     const auto output = [&](int t, int n, Value column, int i) {
       return b.at(b.at(output_row(b.add(t0, t), head + n), column), i * b.lanes());
@@ -142,7 +151,7 @@ class Step {
       for (int t = 0; t < count; ++t)
         for (int n = 0; n < heads; ++n) b.store(b.constant(0), output(t, n, column, 0));
     });
-    b.strips(problem.k.count(), knobs[rows], [&](Value k0, int channels) {
+    in_streams(problem.k.count(), [&](Value k0, int channels, std::int64_t apart) {
       b.strips(at.panels.columns, at.panels.width(), [&](Value column, int columns) {
         const int width = static_cast<int>(ceil_div(columns, b.lanes()));
         const auto real = [&](int i) { return std::min(columns - i * b.lanes(), b.lanes()); };
@@ -152,7 +161,7 @@ class Step {
             v[t * width + i] = b.load(b.at(b.at(scratch(at.v, b.add(t0, t), at.v_padded), column), i * b.lanes()));
             for (int n = 0; n < heads; ++n) o[(t * heads + n) * width + i] = b.load(output(t, n, column, i));
           }
-        for (int c = 0; c < channels; ++c) {
+        for (std::int64_t c = 0; c < channels * apart; c += apart) {
           Value offset = b.add(b.mul(b.add(k0, c), problem.v.count()), column);
           Values s(width);
           for (int i = 0; i < width; ++i) s[i] = b.load_first(b.at(b.at(from, offset), i * b.lanes()), real(i));
@@ -182,15 +191,15 @@ class Step {
   }
 
   void by_rows_of_v(const Place& from, const Place& to, Value t0, int count, std::int64_t head, int heads) {
-    b.strips(at.panels.columns, knobs[rows], [&](Value v0, int lines) {
+    in_streams(at.panels.columns, [&](Value v0, int lines, std::int64_t apart) {
       Values v(count * lines), o(count * heads * lines, b.constant(0));
       for (int t = 0; t < count; ++t)
         for (int j = 0; j < lines; ++j)
-          v[t * lines + j] = b.load_splat(b.at(b.at(scratch(at.v, b.add(t0, t), at.v_padded), v0), j));
+          v[t * lines + j] = b.load_splat(b.at(b.at(scratch(at.v, b.add(t0, t), at.v_padded), v0), j * apart));
       o = b.strips(problem.k.count(), b.lanes(), o, [&](Value channel, int channels, const Values& carried) {
         Values next = carried, s(lines);
         const auto line = [&](const Place& state, int j) {
-          return b.at(state, b.add(b.mul(b.add(v0, j), problem.k.count()), channel));
+          return b.at(state, b.add(b.mul(b.add(v0, j * apart), problem.k.count()), channel));
         };
         for (int j = 0; j < lines; ++j) s[j] = b.load_first(line(from, j), channels);
         for (int t = 0; t < count; ++t) {
@@ -216,7 +225,8 @@ class Step {
       for (int t = 0; t < count; ++t)
         for (int n = 0; n < heads; ++n)
           for (int j = 0; j < lines; ++j)
-            b.store_scalar(sums[(t * heads + n) * lines + j], b.at(b.at(output_row(b.add(t0, t), head + n), v0), j));
+            b.store_scalar(sums[(t * heads + n) * lines + j],
+                           b.at(b.at(output_row(b.add(t0, t), head + n), v0), j * apart));
     });
   }
 
@@ -237,7 +247,7 @@ class StepFamily final : public Family {
   }
   std::vector<Parameter> parameters(const Instance& instance) const override {
     return {
-        {"rows", "rows of the state unrolled", {1, 2, 4, 8}},
+        {"rows", "rows of the state together, equally far apart", {1, 2, 4, 8}},
         {"cols", "vectors of a row of [K,V] together", {1, 2, 4, 8}},
         {"pass", "tokens applied while the state streams by", {1, 2, 4}},
         {"splits", "tasks that share a head's V", split_values(instance)},
@@ -252,19 +262,19 @@ class StepFamily final : public Family {
   Config default_config(const Instance& instance) const override {
     const int pass_of_it = group_of(instance.problem) > 1 ? 1 : 2;
     if (instance.problem.layout == StateLayout::vk) return {4, 1, pass_of_it, 1};
-    // One row at a time, in wide panels: several rows at once read several streams that lie a power of two apart.
+    // As many streams as the prefetchers follow, in panels that leave registers for v and o.
     const std::int64_t vectors = ceil_div(instance.problem.v.count(), vector_bits(instance.target) / 32);
-    return {1, vectors >= 8 ? 8 : vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1, pass_of_it, 1};
+    return {instance.problem.k.count() >= 4 ? 4 : 1, vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1, pass_of_it, 1};
   }
   double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
                const Config& config) const override {
     // Two accesses of every element of the state per pass over it, at about 10 GB/s a core from memory; narrow panels
-    // and several rows at once break up the stream.
+    // cost, and any other number of streams than four.
     const auto k = static_cast<double>(instance.problem.k.count()), v = static_cast<double>(instance.problem.v.count());
     const double tokens = static_cast<double>(shape.longest().count());
     const double passes = std::max(1.0, std::ceil(tokens / config[pass]));
     const double bytes = 2 * k * v * static_cast<double>(size_of(instance.problem.state));
-    const double narrow = 1 + 0.3 / config[cols] + 0.1 * config[rows];
+    const double narrow = 1 + 0.3 / config[cols] + 0.1 * std::abs(std::log2(config[rows]) - 2);
     const auto states = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count());
     return waves(instance, shape, device, config[splits]) * states / device.units * bytes * (1 + 0.2 * (passes - 1)) *
                narrow / 1e10 +

@@ -81,7 +81,7 @@ TEST_CASE("snapshot: truncated and altered ones are refused at every byte, and t
   CHECK(pool->statistics().sequences == used.sequences);
 }
 
-TEST_CASE("snapshot: no snapshot, a newer one, and a small buffer") {
+TEST_CASE("snapshot: no snapshot, one of another version, and a small buffer") {
   const auto pool = make();
   const Sequence a = *pool->acquire();
   auto bytes = saved(*pool, a);
@@ -90,8 +90,8 @@ TEST_CASE("snapshot: no snapshot, a newer one, and a small buffer") {
   const std::string text = "a text of some length that is no snapshot";
   refused(restore_snapshot(*pool, std::as_bytes(std::span(text))), Status::bad_snapshot, "no snapshot");
   refused(restore_snapshot(*pool, {}), Status::bad_snapshot, "no snapshot");
-  bytes[8] = std::byte{2};
-  refused(restore_snapshot(*pool, bytes), Status::bad_snapshot, "version 2, where this build reads version 1");
+  bytes[8] = std::byte{1};
+  refused(restore_snapshot(*pool, bytes), Status::bad_snapshot, "version 1, where this build reads version 2");
 }
 
 TEST_CASE("snapshot: of another shape") {
@@ -155,5 +155,40 @@ TEST_CASE("snapshot: a sequence may go on while it is saved") {
   CHECK(static_cast<int>(*pool->at(0, pinned.slot)) == 1);
   CHECK(pool->statistics().used == 2);
   pool->unpin(pinned);
+  CHECK(pool->statistics().used == 1);
+}
+
+TEST_CASE("snapshot: of many blocks, read by two threads") {
+  PoolConfig config = small(2);
+  config.planes = {std::int64_t{10} << 20, 40};
+  const auto pool = make(config);
+  const auto batch = make_batch(pool);
+  const Sequence a = *pool->acquire();
+  step(*pool, *batch, {{a, Tokens(9)}}, 7);
+  std::byte* const plane = pool->at(1, *pool->slot(a));
+  for (std::size_t i = 0; i < static_cast<std::size_t>(config.planes[0]); i += 1000)
+    plane[i] = static_cast<std::byte>(i / 1000);
+  Folder folder;
+  REQUIRE(write_snapshot(*pool, a, folder / "s").has_value());
+  const auto good = read_bytes(folder / "s");
+  CHECK(saved(*pool, a) == good);
+  CHECK(check_snapshot(good).has_value());
+  const Sequence back = read_snapshot(*pool, folder / "s").value();
+  CHECK(saved(*pool, back) == good);
+  REQUIRE(pool->release(back).has_value());
+
+  constexpr std::size_t page = 4096, block = std::size_t{1} << 18;
+  for (const std::size_t at : {page, page + 17 * block + 5, good.size() - 9}) {
+    auto altered = good;
+    altered[at] ^= std::byte{1};
+    write_bytes(folder / "altered", altered);
+    refused(read_snapshot(*pool, folder / "altered"), Status::bad_snapshot, "do not match their checksum");
+  }
+  auto swapped = good;
+  std::swap_ranges(swapped.begin() + page + 3 * block, swapped.begin() + page + 4 * block,
+                   swapped.begin() + page + 9 * block);
+  REQUIRE(swapped != good);
+  refused(restore_snapshot(*pool, swapped), Status::bad_snapshot, "do not match their checksum");
+  CHECK_FALSE(check_snapshot(swapped).has_value());
   CHECK(pool->statistics().used == 1);
 }
