@@ -455,6 +455,14 @@ Result<DeviceInfo> describe_gpu(const Driver& driver, int ordinal) {
   return info;
 }
 
+std::string bus_id_of_gpu(const Driver& driver, int ordinal) {
+  DeviceNumber device = 0;
+  std::array<char, 64> text = {};
+  const bool known = driver.api().DeviceGet(&device, ordinal) == success and
+                     driver.api().DeviceGetPCIBusId(text.data(), static_cast<int>(text.size()) - 1, device) == success;
+  return known ? text.data() : "";
+}
+
 Result<std::shared_ptr<Device>> open_gpu(const Driver& driver, int ordinal) {
   auto info = describe_gpu(driver, ordinal);
   if (not info) return std::unexpected(std::move(info).error());

@@ -16,5 +16,7 @@ Result<std::shared_ptr<Device>> open_gpu(const cuda::Driver& driver, int ordinal
 
 /// What a GPU is, without a context on it.
 Result<DeviceInfo> describe_gpu(const cuda::Driver& driver, int ordinal);
+/// `0000:01:00.0`, by which NVML knows it; "" where the driver does not say.
+std::string bus_id_of_gpu(const cuda::Driver& driver, int ordinal);
 
 }  // namespace glaive
