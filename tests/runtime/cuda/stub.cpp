@@ -27,6 +27,10 @@ struct glaive::cuda::FunctionOfCuda {
 struct glaive::cuda::EventOfCuda {
   std::size_t at = 0;  // how much must have run
 };
+struct glaive::cuda::StreamOfCuda {
+  int unused = 0;
+};
+using Graph = std::vector<std::function<void()>>;
 
 namespace glaive::testing {
 namespace {
@@ -40,7 +44,7 @@ class TheStub final : public Stub {
   void reset() override {
     const std::lock_guard lock(mutex_);
     run_until(enqueued_);
-    kernels_.clear(), failures_.clear(), launches_.clear(), calls_.clear(), graphs_.clear(), captures_.clear();
+    kernels_.clear(), failures_.clear(), launches_.clear(), calls_.clear(), captures_.clear();
     sticky_ = success;
     memory_ = default_memory;
     jit_log_.clear();
@@ -57,16 +61,6 @@ class TheStub final : public Stub {
     const std::lock_guard lock(mutex_);
     run_until(enqueued_);
   }
-  void begin_capture(void* stream) override { captures_[stream]; }
-  std::size_t end_capture(void* stream) override {
-    graphs_.push_back(std::move(captures_[stream]));
-    captures_.erase(stream);
-    return graphs_.size() - 1;
-  }
-  void launch_graph(std::size_t graph, void* stream) override {
-    for (const auto& work : graphs_.at(graph)) enqueue(stream, work);
-  }
-
   /// Every function of the driver comes through here; `body` makes its outcome.
   template <class Body>
   Outcome call(const char* name, bool needs_context, Body&& body) {
@@ -146,8 +140,7 @@ class TheStub final : public Stub {
   std::map<std::string, Failure> failures_;
   std::map<Address, std::size_t> device_blocks_;
   std::map<void*, std::size_t> host_blocks_;
-  std::map<void*, std::vector<std::function<void()>>> captures_;
-  std::vector<std::vector<std::function<void()>>> graphs_;
+  std::map<void*, Graph> captures_;
   std::vector<std::function<void()>> queue_;
   std::size_t enqueued_ = 0, done_ = 0, objects_ = 0, memory_ = default_memory;
   std::vector<StubLaunch> launches_;
@@ -371,6 +364,58 @@ Outcome cuStreamIsCapturing(Stream stream, int* status) {
     *status = the_stub().capturing(stream) ? 1 : 0;
     return success;
   });
+}
+Outcome cuStreamCreate(Stream* stream, unsigned) {
+  STUB("StreamCreate", true, {
+    *stream = new StreamOfCuda;
+    return success;
+  });
+}
+Outcome cuStreamDestroy_v2(Stream stream) {
+  STUB("StreamDestroy", true, {
+    delete stream;
+    return success;
+  });
+}
+Outcome cuStreamSynchronize(Stream) {
+  STUB("StreamSynchronize", true, {
+    if (the_stub().capturing()) return capture_unsupported;
+    the_stub().run_until(the_stub().enqueued_);
+    return success;
+  });
+}
+Outcome cuStreamBeginCapture_v2(Stream stream, int) {
+  STUB("StreamBeginCapture", true, {
+    the_stub().captures_[stream];
+    return success;
+  });
+}
+Outcome cuStreamEndCapture(Stream stream, Graph** graph) {
+  STUB("StreamEndCapture", true, {
+    *graph = new Graph(std::move(the_stub().captures_.at(stream)));
+    the_stub().captures_.erase(stream);
+    return success;
+  });
+}
+Outcome cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long) {
+  STUB("GraphInstantiate", true, {
+    *executable = new Graph(*graph);
+    return success;
+  });
+}
+Outcome cuGraphLaunch(Graph* executable, Stream stream) {
+  STUB("GraphLaunch", true, {
+    for (const auto& work : *executable) the_stub().enqueue(stream, work);
+    return success;
+  });
+}
+Outcome cuGraphDestroy(Graph* graph) {
+  delete graph;
+  return success;
+}
+Outcome cuGraphExecDestroy(Graph* executable) {
+  delete executable;
+  return success;
 }
 Outcome cuModuleLoadDataEx(Module* module, const void*, unsigned options, JitOption* names, void** values) {
   const auto write_log = [&] {
