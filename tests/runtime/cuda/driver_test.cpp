@@ -150,6 +150,7 @@ TEST_CASE("gpu stub: an exchange sends each block once it is whole, and waits on
   CHECK(on_device() == 4);
   stub().fail("EventSynchronize", cuda::illegal_address);
   refused_with(exchange->compose(), Status::device_lost, {"CUDA_ERROR_ILLEGAL_ADDRESS"});
+  stub().reset();  // a GPU that is lost gives nothing back
 }
 
 TEST_CASE("gpu stub: an exchange's answer is what kernels left in the first word by then") {

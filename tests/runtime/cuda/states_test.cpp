@@ -58,7 +58,7 @@ TEST_CASE("gpu stub: a fault that a kernel reports is told when the GPU has come
   const api::Sequence a = server.pool->acquire();
   // What could only be if somebody else wrote to the batch's numbers.
   stub().set_kernel("forward", {.words = gpu_plan().stages[0].args.size(), .body = [](const StubLaunch& launch) {
-                                  const auto& args = gpu_plan().stages[0].args;
+                                  const std::vector<Arg> args = kernel_plan().stages[0].args;
                                   const auto at = std::ranges::find(args, Arg::device_status) - args.begin();
                                   *reinterpret_cast<std::uint32_t*>(launch.words[static_cast<std::size_t>(at)]) |= 1;
                                 }});
