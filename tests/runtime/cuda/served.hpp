@@ -36,31 +36,26 @@ inline void refuses(glaive_status got, glaive_status wanted, std::string_view pa
 /// A copy on the GPU of a vector of the host.
 class OnGpu {
  public:
-  OnGpu(glaive_device* device, const std::vector<float>& values) : bytes_(std::max<std::size_t>(1, values.size() * 4)) {
-    api::check(glaive_memory_create(device, bytes_, &memory_));
-    if (not values.empty()) api::check(glaive_memory_write(memory_, 0, values.data(), values.size() * 4));
+  OnGpu(const api::Device& device, const std::vector<float>& values)
+      : memory_(device, std::max<std::size_t>(1, values.size() * sizeof(float))) {
+    write(values);
   }
-  OnGpu(const OnGpu&) = delete;
-  ~OnGpu() { glaive_memory_close(memory_); }
-  void* data() const { return glaive_memory_data(memory_); }
-  void write(const std::vector<float>& values) {
-    api::check(glaive_memory_write(memory_, 0, values.data(), values.size() * 4));
-  }
+  void* data() const { return memory_.data(); }
+  void write(const std::vector<float>& values) { memory_.write(values.data(), values.size() * sizeof(float)); }
   std::vector<float> read(std::size_t count) const {
     std::vector<float> values(count);
-    if (count > 0) api::check(glaive_memory_read(memory_, 0, values.data(), count * 4));
+    memory_.read(values.data(), count * sizeof(float));
     return values;
   }
 
  private:
-  std::size_t bytes_;
-  glaive_memory* memory_ = nullptr;
+  api::Memory memory_;
 };
 
 /// The tensors of a step in memory of the GPU.
 struct StepOnGpu {
   OnGpu q, k, v, g, o;
-  StepOnGpu(glaive_device* device, const Step& step)
+  StepOnGpu(const api::Device& device, const Step& step)
       : q(device, step.q), k(device, step.k), v(device, step.v), g(device, step.g), o(device, step.o) {}
   void write(const Step& step) { q.write(step.q), k.write(step.k), v.write(step.v), g.write(step.g), o.write(step.o); }
   api::Args args(void* stream) const {
@@ -153,10 +148,6 @@ struct GpuServer {
     pool.emplace(device, api::PoolConfig(problem, model_layers, slots));
   }
 
-  void begin(const api::Batch& batch, const std::vector<api::Entry>& entries, std::uint32_t flags = 0) const {
-    api::check(
-        glaive_batch_begin_on(batch.get(), entries.data(), static_cast<std::int64_t>(entries.size()), flags, stream));
-  }
   /// Begins, launches every layer and commits; the models go along. False when o or a position is wrong.
   bool step(api::Batch& batch, const std::vector<std::pair<const api::Sequence*, Model*>>& rows,
             const std::vector<std::int64_t>& lengths) {
@@ -164,14 +155,14 @@ struct GpuServer {
     std::int64_t total = 0;
     for (std::size_t i = 0; i < rows.size(); total += lengths[i++])
       entries.emplace_back(*rows[i].first, api::Tokens(lengths[i]));
-    begin(batch, entries);
+    batch.begin(entries, 0, stream);
     bool good = true;
     for (std::int64_t layer = 0; layer < model_layers; ++layer) {
       Step step(total, random);
       std::int64_t at = 0;
       for (std::size_t i = 0; i < rows.size(); at += lengths[i++])
         step.advance(*rows[i].second, layer, at, at + lengths[i]);
-      const StepOnGpu tensors(device.get(), step);
+      const StepOnGpu tensors(device, step);
       batch.launch(*plan, layer, tensors.args(stream), api::Workspace());
       driving.wait(stream);
       good = good and near(tensors.o.read(step.want.size()).data(), step.want.data(), step.want.size());

@@ -23,9 +23,7 @@ TEST_CASE("served: prefill, decode, fork, rollback and beams on a GPU are each s
   Model first = model_b, second = model_b;
   CHECK(server.step(batch, {{&beams[0], &first}, {&beams[1], &second}}, {1, 1}));
   CHECK(server.step(batch, {{&beams[1], &second}, {&beams[0], &first}}, {1, 1}));
-  std::uint32_t faults = 1;
-  api::check(glaive_batch_faults(batch.get(), &faults));
-  CHECK(faults == 0);
+  CHECK(batch.faults() == 0);
 }
 
 TEST_CASE("served: a snapshot goes from a GPU to the host and to another pool") {
@@ -67,9 +65,9 @@ TEST_CASE("served: one captured graph serves batches of changing sequences and l
   // Captured over the batch's maxima, with tensors at fixed addresses.
   std::vector<std::unique_ptr<StepOnGpu>> tensors;
   for (std::int64_t layer = 0; layer < model_layers; ++layer)
-    tensors.push_back(std::make_unique<StepOnGpu>(server.device.get(), Step(most_tokens, server.random)));
+    tensors.push_back(std::make_unique<StepOnGpu>(server.device, Step(most_tokens, server.random)));
   const cuda::Stream capture_stream = server.driving.stream();
-  server.begin(batch, {{sequences[0], api::Tokens(1)}}, GLAIVE_BATCH_PADDED);
+  batch.begin({{sequences[0], api::Tokens(1)}}, GLAIVE_BATCH_PADDED, server.stream);
   server.driving.begin_capture(capture_stream);
   for (std::int64_t layer = 0; layer < model_layers; ++layer)
     batch.launch(*server.plan, layer, tensors[static_cast<std::size_t>(layer)]->args(capture_stream), api::Workspace());
@@ -85,7 +83,7 @@ TEST_CASE("served: one captured graph serves batches of changing sequences and l
   for (const auto& round : rounds) {
     std::vector<api::Entry> entries;
     for (const auto& [which, tokens] : round) entries.emplace_back(sequences[which], api::Tokens(tokens));
-    server.begin(batch, entries, GLAIVE_BATCH_PADDED);
+    batch.begin(entries, GLAIVE_BATCH_PADDED, server.stream);
     std::vector<Step> steps;
     for (std::int64_t layer = 0; layer < model_layers; ++layer) {
       Step step(most_tokens, server.random);
@@ -111,9 +109,7 @@ TEST_CASE("served: one captured graph serves batches of changing sequences and l
     for (std::size_t layer = 0; layer < steps.size(); ++layer)
       CHECK(near(tensors[layer]->o.read(count).data(), steps[layer].want.data(), count));
   }
-  std::uint32_t faults = 1;
-  api::check(glaive_batch_faults(batch.get(), &faults));
-  CHECK(faults == 0);
+  CHECK(batch.faults() == 0);
 }
 
 TEST_CASE("served: a batch is not begun on a stream that is captured, nor launched on another than its own") {
@@ -126,7 +122,7 @@ TEST_CASE("served: a batch is not begun on a stream that is captured, nor launch
   server.driving.end_capture(server.stream);
   REQUIRE(glaive_batch_begin_on(batch.get(), &entry, 1, 0, server.stream) == GLAIVE_OK);
   const Step step(2, server.random);
-  const StepOnGpu tensors(server.device.get(), step);
+  const StepOnGpu tensors(server.device, step);
   const cuda::Stream other = server.driving.stream();
   const auto launch = [&](void* stream) {
     const auto args = tensors.args(stream);

@@ -64,19 +64,16 @@ TEST_CASE("gpu stub: a fault that a kernel reports is told when the GPU has come
                                 }});
   server.plan.emplace(server.device, *server.pack, server.problem, api::Shape(api::Sequences(2), api::Tokens(3)));
   const auto run = [&] {
-    server.begin(batch, {{a, api::Tokens(1)}});
+    batch.begin({{a, api::Tokens(1)}}, 0, server.stream);
     const Step step(1, server.random);
-    const StepOnGpu tensors(server.device.get(), step);
+    const StepOnGpu tensors(server.device, step);
     for (std::int64_t layer = 0; layer < model_layers; ++layer)
       batch.launch(*server.plan, layer, tensors.args(server.stream), api::Workspace());
     batch.commit();
   };
   run();
-  std::uint32_t faults = 0;
-  api::check(glaive_batch_faults(batch.get(), &faults));
-  CHECK(faults == GLAIVE_FAULT_SLOT);
-  api::check(glaive_batch_faults(batch.get(), &faults));
-  CHECK(faults == 0);
+  CHECK(batch.faults() == GLAIVE_FAULT_SLOT);
+  CHECK(batch.faults() == 0);
   // Nobody asks: a later batch finds it out.
   CHECK_THROWS_WITH(
       [&] {
