@@ -229,8 +229,11 @@ Outcome cuDeviceGetAttribute(int* value, DeviceAttribute attribute, DeviceNumber
     return success;
   });
 }
-Outcome cuDeviceGetPCIBusId(char*, int, DeviceNumber) {
-  STUB("DeviceGetPCIBusId", false, { return success; });
+Outcome cuDeviceGetPCIBusId(char* text, int bytes, DeviceNumber device) {
+  STUB("DeviceGetPCIBusId", false, {
+    std::snprintf(text, static_cast<std::size_t>(bytes), "0000:0%d:00.0", device);
+    return success;
+  });
 }
 Outcome cuDevicePrimaryCtxRetain(Context* context, DeviceNumber device) {
   STUB("DevicePrimaryCtxRetain", false, {
@@ -498,6 +501,40 @@ Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** p
     });
     return success;
   });
+}
+
+// NVML, as far as it is asked.
+int nvmlInit_v2() { return 0; }
+int nvmlShutdown() { return 0; }
+const char* nvmlErrorString(int) { return "text of the stub"; }
+int nvmlSystemGetDriverVersion(char* text, unsigned bytes) {
+  std::snprintf(text, bytes, "580.1");
+  return 0;
+}
+int nvmlDeviceGetHandleByPciBusId_v2(const char* id, void** device) {
+  *device = the_stub().context(0);
+  return std::string(id) == "0000:00:00.0" ? 0 : 6;
+}
+int nvmlDeviceGetClockInfo(void*, int clock, unsigned* mhz) {
+  *mhz = clock == 1 ? 1755 : 2619;
+  return 0;
+}
+int nvmlDeviceGetMaxClockInfo(void*, int, unsigned* mhz) {
+  *mhz = 1980;
+  return 0;
+}
+int nvmlDeviceGetPowerUsage(void*, unsigned* milliwatts) {
+  *milliwatts = 699'500;
+  return 0;
+}
+int nvmlDeviceGetEnforcedPowerLimit(void*, unsigned* milliwatts) {
+  *milliwatts = 700'000;
+  return 0;
+}
+int nvmlDeviceGetTemperature(void*, int, unsigned*) { return 3; }  // not supported
+int nvmlDeviceGetCurrentClocksThrottleReasons(void*, unsigned long long* reasons) {
+  *reasons = 4;
+  return 0;
 }
 
 }  // extern "C"
