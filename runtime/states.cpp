@@ -90,7 +90,8 @@ Result<std::shared_ptr<StatePool>> StatePool::create(const PoolConfig& config, s
   } else {
     auto own = device == nullptr ? allocate_on_host(bytes) : device->allocate(bytes);
     if (not own)
-      return fail(own.error().status, "no memory for a pool of " + std::to_string(bytes) + " bytes: " + own.error().message);
+      return fail(own.error().status,
+                  "no memory for a pool of " + std::to_string(bytes) + " bytes: " + own.error().message);
     pool->own_memory_ = std::move(*own);
     pool->memory_ = pool->own_memory_.get();
   }
