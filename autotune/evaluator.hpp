@@ -6,6 +6,7 @@
 
 #include "autotune/measure.hpp"
 #include "autotune/verify.hpp"
+#include "compiler/compiler.hpp"
 #include "templates/family.hpp"
 
 namespace glaive {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "compiler/compiler.hpp"
+#include "compiler/key.hpp"
 
 namespace llvm {
 class Module;
@@ -59,19 +60,5 @@ Result<ObjectFacts> object_facts(std::span<const std::byte> object);
 /// Links one object into a shared object that exports its global symbols. One link at a time in a process. Fails with
 /// `failed` when lld refuses the object, with io_error when descriptors, memory or threads do not suffice now.
 Result<std::vector<std::byte>> link_shared(std::span<const std::byte> object);
-
-/// 128-bit digest of a sequence of parts; where a part ends counts.
-class KeyHash {
- public:
-  KeyHash();
-  ~KeyHash();
-  KeyHash(const KeyHash&) = delete;
-  void bytes(const void* data, std::size_t size);
-  void part(std::string_view text);
-  std::string hex() const;  ///< 32 digits
-
- private:
-  void* state_;
-};
 
 }  // namespace glaive::backend

@@ -1,7 +1,9 @@
+#include "compiler/key.hpp"
+
+#include "compiler/compiler.hpp"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
-
-#include "compiler/backend.hpp"
 
 namespace glaive {
 

@@ -90,6 +90,10 @@ class RawHash : public llvm::raw_ostream {
 
 mlir::OpPrintingFlags exact() { return mlir::OpPrintingFlags().assumeVerified().useLocalScope(); }
 
+std::unexpected<Error> refuse_cuda() {
+  return fail(Status::invalid_argument, "recipe: the source is CUDA C++, which is compiled for GPUs only");
+}
+
 std::string print(mlir::ModuleOp module) {
   std::string text;
   llvm::raw_string_ostream stream(text);
@@ -235,8 +239,10 @@ struct MlirCompiler::Impl {
 MlirCompiler::MlirCompiler() : impl_(std::make_unique<Impl>()) {}
 MlirCompiler::~MlirCompiler() = default;
 
-Result<CodeObject> MlirCompiler::compile(const MlirSource& source, const CompileOptions& options, Dump* dump) {
+Result<CodeObject> MlirCompiler::compile(const Source& given, const CompileOptions& options, Dump* dump) {
   if (dump) *dump = {};
+  if (not std::holds_alternative<MlirSource>(given)) return refuse_cuda();
+  const auto& source = std::get<MlirSource>(given);
   backend::StageClock clock(dump);
   auto machine = backend::make_machine(options);
   if (not machine) return std::unexpected(machine.error());
@@ -278,7 +284,9 @@ Result<CodeObject> MlirCompiler::compile(const MlirSource& source, const Compile
                     object->stack_bytes};
 }
 
-Result<std::string> MlirCompiler::content_key(const MlirSource& source, const CompileOptions& options) {
+Result<std::string> MlirCompiler::content_key(const Source& given, const CompileOptions& options) {
+  if (not std::holds_alternative<MlirSource>(given)) return refuse_cuda();
+  const auto& source = std::get<MlirSource>(given);
   backend::StageClock clock(nullptr);
   auto module = impl_->build(source, clock);
   if (not module) return std::unexpected(module.error());

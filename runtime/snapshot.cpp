@@ -142,6 +142,34 @@ std::span<std::byte> bytes_of(const StatePool& pool, const Block& block, std::in
   return {pool.at(block.plane, slot) + block.offset, block.size};
 }
 
+/// Room on the host for a block of a device's memory; none where the host sees that itself.
+class Bounce {
+ public:
+  explicit Bounce(const StatePool& pool) : device_(pool.in_host_memory() ? nullptr : pool.device()) {
+    if (device_ != nullptr) room_.resize(block_size);
+  }
+  /// The part as the host may read it.
+  Result<std::span<const std::byte>> read(std::span<const std::byte> part) {
+    if (device_ == nullptr) return part;
+    const auto copy = std::span(room_).first(part.size());
+    if (auto copied = device_->copy_from_device(copy, part.data()); not copied)
+      return std::unexpected(std::move(copied).error());
+    return copy;
+  }
+  /// fill(bytes) makes the part's new contents.
+  template <class Fill>
+  Result<void> write(std::span<std::byte> part, Fill&& fill) {
+    if (device_ == nullptr) return fill(part);
+    const auto copy = std::span(room_).first(part.size());
+    if (auto filled = fill(copy); not filled) return filled;
+    return device_->copy_to_device(part.data(), copy);
+  }
+
+ private:
+  Device* device_;
+  std::vector<std::byte> room_;
+};
+
 /// put(bytes) takes the snapshot piece by piece.
 template <class Put>
 Result<void> emit(const StatePool& pool, const StatePool::Pinned& pinned, Put&& put) {
@@ -149,10 +177,12 @@ Result<void> emit(const StatePool& pool, const StatePool::Pinned& pinned, Put&& 
   const std::vector<std::byte> bytes = encode(header);
   if (auto done = put(std::span(bytes)); not done) return done;
   std::vector<std::uint64_t> sums;
+  Bounce bounce(pool);
   for (const Block& block : blocks_of(header)) {
-    const std::span<const std::byte> part = bytes_of(pool, block, pinned.slot);
-    sums.push_back(sum_of(part, sums.size()));
-    if (auto done = put(part); not done) return done;
+    const auto part = bounce.read(bytes_of(pool, block, pinned.slot));
+    if (not part) return std::unexpected(part.error());
+    sums.push_back(sum_of(*part, sums.size()));
+    if (auto done = put(*part); not done) return done;
   }
   const std::uint64_t sum = sum_of(sums, header);
   return put(std::as_bytes(std::span(&sum, 1)));
@@ -194,10 +224,12 @@ Result<Sequence> absorb(StatePool& pool, const SnapshotHeader& header, Get&& get
     const std::vector<Block> blocks = blocks_of(header);
     std::vector<std::uint64_t> sums(blocks.size());
     const auto take = [&](std::size_t i) -> Result<void> {
-      const std::span<std::byte> part = bytes_of(pool, blocks[i], reserved->slot);
-      if (auto done = get(part, blocks[i].at); not done) return done;
-      sums[i] = sum_of(part, i);
-      return {};
+      return Bounce(pool).write(bytes_of(pool, blocks[i], reserved->slot),
+                                [&](std::span<std::byte> part) -> Result<void> {
+                                  if (auto done = get(part, blocks[i].at); not done) return done;
+                                  sums[i] = sum_of(part, i);
+                                  return {};
+                                });
     };
     if (auto done = for_each_block(blocks.size(), take); not done) return done;
     std::uint64_t sum = 0;
@@ -273,10 +305,11 @@ Result<std::size_t> save_snapshot(StatePool& pool, Sequence sequence, std::span<
     return fail(Status::invalid_argument, "the buffer has " + std::to_string(buffer.size()) +
                                               " bytes; the snapshot takes " + std::to_string(header.total_bytes()));
   std::byte* to = buffer.data();
-  [[maybe_unused]] const auto emitted = emit(pool, **pin, [&](std::span<const std::byte> part) -> Result<void> {
+  const auto emitted = emit(pool, **pin, [&](std::span<const std::byte> part) -> Result<void> {
     to = std::ranges::copy(part, to).out;
     return {};
   });
+  if (not emitted) return std::unexpected(emitted.error());  // the device's copy
   return header.total_bytes();
 }
 

@@ -10,6 +10,7 @@
 #include <charconv>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <span>
 
 #include "runtime/text.hpp"
@@ -96,12 +97,27 @@ const Level* find_level(std::string_view name) {
   return found == std::end(levels) ? nullptr : found;
 }
 
-bool is_cuda_arch(std::string_view arch) {
-  if (not arch.starts_with("sm_")) return false;
-  arch.remove_prefix(3);
-  if (arch.ends_with('a') or arch.ends_with('f')) arch.remove_suffix(1);
-  return arch.size() >= 2 and arch.size() <= 3 and arch.front() != '0' and
-         std::ranges::all_of(arch, [](char c) { return c >= '0' and c <= '9'; });
+std::optional<CudaArch> parse_cuda_arch(std::string_view arch) {
+  CudaArch found;
+  if (arch.starts_with("sm_")) {
+    arch.remove_prefix(3);
+  } else if (arch.starts_with("compute_")) {
+    arch.remove_prefix(8);
+    found.ptx = true;
+  } else {
+    return std::nullopt;
+  }
+  if (arch.ends_with('a') or arch.ends_with('f')) {
+    found.suffix = arch.back();
+    arch.remove_suffix(1);
+  }
+  if (arch.size() < 2 or arch.size() > 3 or arch.front() == '0') return std::nullopt;
+  for (const char c : arch) {
+    if (c < '0' or c > '9') return std::nullopt;
+    found.major = found.major * 10 + found.minor;
+    found.minor = c - '0';
+  }
+  return found;
 }
 
 std::string brand_of_processor() {
@@ -203,7 +219,8 @@ Result<Target> parse_target(std::string_view text) {
   if (kind == "cuda") {
     target.kind = Target::Kind::cuda;
     if (plus != std::string_view::npos) return refuse("a cuda target takes no features");
-    if (not is_cuda_arch(target.arch)) return refuse("a cuda architecture reads sm_NN, sm_NNa or sm_NNf");
+    if (not parse_cuda_arch(target.arch))
+      return refuse("a cuda architecture reads sm_NN, sm_NNa or sm_NNf, and compute_NN for PTX");
     return target;
   }
   if (find_level(target.arch) == nullptr)
@@ -263,6 +280,20 @@ Result<void> check_runs_here(const Target& target) {
   if (lacking.empty()) return {};
   return fail(Status::wrong_device, "code for " + to_string(target) + " does not run here: this processor (" +
                                         to_string(host_cpu_target()) + ") lacks " + lacking);
+}
+
+bool CudaArch::runs_on(int gpu_major, int gpu_minor) const {
+  if (suffix == 'a') return gpu_major == major and gpu_minor == minor;
+  if (ptx and suffix == 0) return gpu_major > major or (gpu_major == major and gpu_minor >= minor);
+  return gpu_major == major and gpu_minor >= minor;
+}
+
+CudaArch cuda_arch(const Target& cuda_target) { return parse_cuda_arch(cuda_target.arch).value_or(CudaArch()); }
+
+Target gpu_target(int major, int minor) {
+  std::string arch = "sm_" + std::to_string(major * 10 + minor);
+  if (major == 9 and minor == 0) arch += 'a';
+  return {Target::Kind::cuda, std::move(arch), {}};
 }
 
 int vector_bits(const Target& cpu_target) {

@@ -8,11 +8,11 @@
 
 namespace glaive {
 
-/// What code is made for: `cpu:x86-64-v3`, `cpu:x86-64-v4+avx512bf16`, `cuda:sm_90a`.
+/// What code is made for: `cpu:x86-64-v3`, `cpu:x86-64-v4+avx512bf16`, `cuda:sm_90a`, `cuda:compute_120` (PTX).
 struct Target {
   enum class Kind : std::uint8_t { cpu, cuda };
   Kind kind = Kind::cpu;
-  std::string arch;                   ///< psABI level (`x86-64-v2`..`x86-64-v4`) or `sm_NN[a|f]`
+  std::string arch;                   ///< psABI level (`x86-64-v2`..`x86-64-v4`), `sm_NN[a|f]` or `compute_NN[a|f]`
   std::vector<std::string> features;  ///< beyond the level, sorted; LLVM's names
 
   friend bool operator==(const Target&, const Target&) = default;
@@ -26,6 +26,21 @@ Target host_cpu_target();
 
 /// fails with wrong_device, naming the features that this processor lacks.
 Result<void> check_runs_here(const Target& target);
+
+/// A cuda target's architecture, taken apart: `sm_103f` is 10, 3, 'f'; `compute_120` is 12, 0, 0 and PTX.
+struct CudaArch {
+  int major = 0, minor = 0;
+  char suffix = 0;   ///< 'a' = with what only this architecture has, 'f' = with what its family has; 0 = neither
+  bool ptx = false;  ///< compiled by the driver when it is loaded
+  int number() const { return major * 10 + minor; }
+  /// Whether such code runs on a GPU of this compute capability: an `a` on its own only, machine code and `f` on the
+  /// same major and no lower a minor, PTX on anything no lower.
+  bool runs_on(int gpu_major, int gpu_minor) const;
+};
+/// Of a cuda target that parse_target accepts.
+CudaArch cuda_arch(const Target& cuda_target);
+/// What code for a GPU is made for if it is to be at its best there: `cuda:sm_90a` for 9.0, else `cuda:sm_NN`.
+Target gpu_target(int major, int minor);
 
 /// Bits of one vector register of a CPU target: 128, 256 or 512.
 int vector_bits(const Target& cpu_target);

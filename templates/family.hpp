@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "compiler/compiler.hpp"
+#include "compiler/source.hpp"
 #include "runtime/plan.hpp"
 #include "runtime/problem.hpp"
 
@@ -49,7 +49,7 @@ class Family {
   virtual double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
                        const Config& config) const = 0;
 
-  virtual MlirSource instantiate(const Instance& instance, const Config& config) const = 0;
+  virtual Source instantiate(const Instance& instance, const Config& config) const = 0;
   virtual Plan plan(const Instance& instance, const Config& config) const = 0;
 };
 

@@ -1,28 +1,18 @@
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <unistd.h>
-
-#include <initializer_list>
 
 #include "autotune/cache.hpp"
 #include "autotune/cli/command.hpp"
 #include "autotune/evaluator.hpp"
 #include "autotune/evidence.hpp"
 #include "autotune/sets.hpp"
+#include "compiler/cuda.hpp"
+#include "runtime/cuda.hpp"
+#include "runtime/nvml.hpp"
 #include "runtime/pack.hpp"
 
 namespace glaive::cli {
 namespace {
-
-std::string_view found_library(std::initializer_list<const char*> names) {
-  for (const char* name : names)
-    // NODELETE: what a library allocates at its start must not look like a leak of ours
-    if (void* handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE); handle != nullptr) {
-      dlclose(handle);
-      return name;
-    }
-  return {};
-}
 
 std::string size_text(std::int64_t bytes) {
   if (bytes <= 0) return "unknown";
@@ -48,6 +38,40 @@ std::string cache_state() {
   return fmt::format("{}: {}", folder->string(), pack_state(*folder / pack_name));
 }
 
+void print_gpus() {
+  const auto driver = cuda::Driver::get();
+  if (not driver) {
+    fmt::print("CUDA      no GPU can be used: {}\n", driver.error().message);
+    return;
+  }
+  const auto nvml = Nvml::open();
+  const std::string version = nvml ? (*nvml)->driver_version() : "";
+  fmt::print("CUDA      driver {}for {} ({})\n", version.empty() ? "" : version + " ", (*driver)->version_text(),
+             (*driver)->path());
+  for (int i = 0; i < (*driver)->devices(); ++i) {
+    const auto gpu = describe_gpu(**driver, i);
+    if (not gpu) {
+      fmt::print("  cuda:{}  {}\n", i, gpu.error().message);
+      continue;
+    }
+    fmt::print("  cuda:{}  {}: {}, {} SMs with {} of shared memory, L2 {}, memory {} GB/s\n", i, gpu->name,
+               to_string(gpu->target), gpu->units, size_text(gpu->l1_bytes), size_text(gpu->l2_bytes),
+               gpu->memory_rate / 1'000'000'000);
+    const auto condition = nvml ? (*nvml)->condition(bus_id_of_gpu(**driver, i)) : std::unexpected(nvml.error());
+    fmt::print("          {}\n", condition ? to_string(*condition) : condition.error().message);
+  }
+}
+
+void print_nvrtc() {
+  const auto compiler = CudaCompiler::open();
+  if (not compiler) {
+    fmt::print("NVRTC     no GPU kernel can be compiled: {}\n", compiler.error().message);
+    return;
+  }
+  fmt::print("NVRTC     {} ({}) for sm_{}\n", (*compiler)->build(), (*compiler)->library(),
+             fmt::join((*compiler)->architectures(), ", "));
+}
+
 int run() {
   const auto device = host_cpu_device();
   fmt::print("glaive    {} {}\n", glaive_version(), glaive_commit());
@@ -61,12 +85,8 @@ int run() {
 #else
   fmt::print("MLIR      not built in, so no CPU kernel can be compiled or tuned: build with -DGLAIVE_MLIR=ON\n");
 #endif
-  const auto driver = found_library({"libcuda.so.1"});
-  fmt::print("CUDA      {}\n", driver.empty() ? "no driver found (libcuda.so.1), so no GPU can be used"
-                                              : fmt::format("driver found ({})", driver));
-  const auto nvrtc = found_library({"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"});
-  fmt::print("NVRTC     {}\n", nvrtc.empty() ? "not found (libnvrtc.so.13 or .12), so no GPU code can be compiled"
-                                             : fmt::format("found ({})", nvrtc));
+  print_gpus();
+  print_nvrtc();
   fmt::print("families ");
   for (const Family* family : families()) fmt::print(" {}", family->name());
   fmt::print("{}\n", families().empty() ? " none" : "");

@@ -171,11 +171,11 @@ class RecurrentFamily final : public Family {
     return clocks * waves(instance, shape, device, config[splits]) * static_cast<double>(shape.total().count()) *
            static_cast<double>(instance.problem.kv_heads.count()) / device.units / 3.5e9;
   }
-  MlirSource instantiate(const Instance& instance, const Config& config) const override {
-    return {{"gla_recurrent"}, [instance, config](mlir::OpBuilder& ops, mlir::ModuleOp module) {
-              Builder builder(ops, vector_bits(instance.target) / 32);
-              Recurrent(builder, instance, config).emit(module);
-            }};
+  Source instantiate(const Instance& instance, const Config& config) const override {
+    return MlirSource{{"gla_recurrent"}, [instance, config](mlir::OpBuilder& ops, mlir::ModuleOp module) {
+                        Builder builder(ops, vector_bits(instance.target) / 32);
+                        Recurrent(builder, instance, config).emit(module);
+                      }};
   }
   Plan plan(const Instance& instance, const Config& config) const override {
     return cpu_plan(instance.target, to_string(Variant{this, config}, instance), "gla_recurrent", config[splits],

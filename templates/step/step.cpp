@@ -280,11 +280,11 @@ class StepFamily final : public Family {
                narrow / 1e10 +
            1e-9;
   }
-  MlirSource instantiate(const Instance& instance, const Config& config) const override {
-    return {{"gla_step"}, [instance, config](mlir::OpBuilder& ops, mlir::ModuleOp module) {
-              Builder builder(ops, vector_bits(instance.target) / 32);
-              Step(builder, instance, config).emit(module);
-            }};
+  Source instantiate(const Instance& instance, const Config& config) const override {
+    return MlirSource{{"gla_step"}, [instance, config](mlir::OpBuilder& ops, mlir::ModuleOp module) {
+                        Builder builder(ops, vector_bits(instance.target) / 32);
+                        Step(builder, instance, config).emit(module);
+                      }};
   }
   Plan plan(const Instance& instance, const Config& config) const override {
     return cpu_plan(instance.target, to_string(Variant{this, config}, instance), "gla_step", config[splits],

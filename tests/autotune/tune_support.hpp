@@ -161,7 +161,7 @@ class ToyFamily : public Family {
   double prior(const Instance&, const Shape&, const DeviceInfo&, const Config& config) const override {
     return slowness_ * (10.0 - config[0] + 0.1 * config[1]);
   }
-  MlirSource instantiate(const Instance&, const Config&) const override { return {}; }
+  Source instantiate(const Instance&, const Config&) const override { return MlirSource{}; }
   Plan plan(const Instance& instance, const Config& config) const override {
     Plan plan;
     plan.target = instance.target;
@@ -190,7 +190,7 @@ class HillFamily : public Family {
   double prior(const Instance&, const Shape&, const DeviceInfo&, const Config& config) const override {
     return 1 + std::abs(config[0] - 4.1);
   }
-  MlirSource instantiate(const Instance&, const Config&) const override { return {}; }
+  Source instantiate(const Instance&, const Config&) const override { return MlirSource{}; }
   Plan plan(const Instance& instance, const Config& config) const override {
     Plan plan;
     plan.target = instance.target;

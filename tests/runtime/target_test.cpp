@@ -10,7 +10,7 @@ using namespace glaive::testing;
 TEST_CASE("targets read and print") {
   for (const char* text :
        {"cpu:x86-64-v2", "cpu:x86-64-v3", "cpu:x86-64-v4+avx512bf16", "cpu:x86-64-v4+amx-bf16+avx512bf16+avx512fp16",
-        "cuda:sm_80", "cuda:sm_90a", "cuda:sm_103f"}) {
+        "cuda:sm_80", "cuda:sm_90a", "cuda:sm_103f", "cuda:compute_90", "cuda:compute_120f"}) {
     const auto target = parse_target(text);
     INFO(text);
     REQUIRE(target.has_value());
@@ -34,7 +34,8 @@ TEST_CASE("a bad target is refused with what is allowed") {
         Row{"cpu:x86-64-v5", "x86-64-v2, x86-64-v3"}, Row{"cpu:", "no level"}, Row{"cpu:x86-64-v4+sse9", "avx512bf16"},
         Row{"cpu:x86-64-v4+", "no feature"}, Row{"cpu:x86-64-v4++avx512bf16", "no feature"},
         Row{"cpu:x86-64-v4,avx512bf16", "no level"}, Row{"cuda:sm_9", "sm_NN"}, Row{"cuda:sm_90b", "sm_NN"},
-        Row{"cuda:sm_090", "sm_NN"}, Row{"cuda:compute_90", "sm_NN"}, Row{"cuda:sm_90a+x", "no features"},
+        Row{"cuda:sm_090", "sm_NN"}, Row{"cuda:compute90", "compute_NN"}, Row{"cuda:sm_1200", "sm_NN"},
+        Row{"cuda:sm_", "sm_NN"}, Row{"cuda:compute_9", "sm_NN"}, Row{"cuda:sm_90a+x", "no features"},
         Row{"CPU:x86-64-v3", "cpu:"}}) {
     const auto target = parse_target(row.text);
     INFO(row.text);
@@ -88,6 +89,33 @@ TEST_CASE("code for another device is refused, naming what is lacking") {
     CHECK(result.has_value() == has);
     if (not result) CHECK(contains(result.error().message, feature));
   }
+}
+
+TEST_CASE("which GPU runs which code") {
+  struct Row {
+    const char* code;
+    std::vector<int> runs, not_on;
+  };
+  for (const Row& row :
+       {Row{"sm_80", {80, 86, 89}, {75, 90, 100, 120}}, Row{"sm_86", {86, 89}, {80, 90}}, Row{"sm_90", {90}, {89, 100}},
+        Row{"sm_90a", {90}, {89, 100, 120}}, Row{"sm_100", {100, 103}, {90, 110, 120}}, Row{"sm_100a", {100}, {103}},
+        Row{"sm_100f", {100, 103}, {110, 120}}, Row{"sm_120", {120, 121}, {100, 103, 130}},
+        Row{"compute_90", {90, 100, 103, 120, 130}, {80, 89}}, Row{"compute_90a", {90}, {89, 100}},
+        Row{"compute_120", {120, 121, 130}, {100, 103}}, Row{"compute_100f", {100, 103}, {120}}}) {
+    const auto target = parse_target(std::string("cuda:") + row.code);
+    REQUIRE(target.has_value());
+    INFO(row.code);
+    for (const int gpu : row.runs) CHECK(cuda_arch(*target).runs_on(gpu / 10, gpu % 10));
+    for (const int gpu : row.not_on) CHECK_FALSE(cuda_arch(*target).runs_on(gpu / 10, gpu % 10));
+  }
+  CHECK(cuda_arch(*parse_target("cuda:sm_103f")).number() == 103);
+  CHECK(cuda_arch(*parse_target("cuda:compute_103f")).ptx);
+}
+
+TEST_CASE("a GPU has a target of its own") {
+  CHECK(to_string(gpu_target(8, 0)) == "cuda:sm_80");
+  CHECK(to_string(gpu_target(9, 0)) == "cuda:sm_90a");
+  CHECK(to_string(gpu_target(12, 1)) == "cuda:sm_121");
 }
 
 TEST_CASE("vector registers by level") {

@@ -1,0 +1,104 @@
+#include "tests/runtime/cuda/served.hpp"
+#include "tests/runtime/cuda/support.hpp"
+
+using namespace glaive;
+using namespace glaive::testing;
+
+PackEntry glaive::testing::served_entry() {
+  fresh_stub().set_kernel("forward", forward_kernel());
+  return gpu_entry();
+}
+
+TEST_CASE("gpu stub: devices of the C ABI") {
+  fresh_stub();
+  REQUIRE(glaive_device_count() == 3);
+  CHECK(std::string(glaive_device_name(0)) == "cpu");
+  CHECK(std::string(glaive_device_name(1)) == "cuda:0");
+  CHECK(std::string(glaive_device_name(2)) == "cuda:1");
+  CHECK(std::string(glaive_device_name(3)).empty());
+  const api::Device device("cuda:1");
+  CHECK(device.target() == "cuda:sm_86");
+  CHECK(device.threads() == 1);
+  glaive_device* none = nullptr;
+  refuses(glaive_device_open("cuda:2", 0, &none), GLAIVE_NOT_FOUND,
+          "\"cuda:2\"; there are \"cpu\" \"cuda:0\" \"cuda:1\"");
+  refuses(glaive_device_open("cuda:0", 4, &none), GLAIVE_INVALID_ARGUMENT, "threads is 4");
+  glaive_memory* memory = nullptr;
+  stub().set_memory(1000);
+  refuses(glaive_memory_create(device.get(), 2000, &memory), GLAIVE_OUT_OF_MEMORY, "of its 1000 are free");
+  REQUIRE(glaive_memory_create(device.get(), 100, &memory) == GLAIVE_OK);
+  char byte = 0;
+  refuses(glaive_memory_read(memory, 100, &byte, 1), GLAIVE_INVALID_ARGUMENT, "1 bytes at 100");
+  refuses(glaive_memory_write(memory, 50, &byte, 51), GLAIVE_INVALID_ARGUMENT, "51 bytes at 50");
+  glaive_memory_close(memory);
+}
+
+TEST_CASE("gpu stub: a batch that the GPU does not take leaves the pool as it was") {
+  GpuServer server(4);
+  api::Batch batch(*server.pool, api::Sequences(2), api::Tokens(8));
+  const api::Sequence a = server.pool->acquire();
+  const glaive_entry entry = {a.id(), 2};
+  stub().fail("MemcpyHtoDAsync", 1);
+  refuses(glaive_batch_begin_on(batch.get(), &entry, 1, 0, server.stream), GLAIVE_FAILED,
+          "cannot send a batch's numbers");
+  CHECK(glaive_batch_begin_on(batch.get(), &entry, 1, 0, server.stream) == GLAIVE_OK);
+  batch.abort();
+  CHECK(a.position().count() == 0);
+
+  stub().set_memory(1);
+  glaive_pool* pool = nullptr;
+  const api::PoolConfig config(server.problem, model_layers, 100);
+  refuses(glaive_pool_create(server.device.get(), &config, nullptr, 0, &pool), GLAIVE_OUT_OF_MEMORY,
+          "of its 1 are free");
+}
+
+TEST_CASE("gpu stub: a fault that a kernel reports is told when the GPU has come that far") {
+  GpuServer server(4);
+  api::Batch batch(*server.pool, api::Sequences(2), api::Tokens(8));
+  const api::Sequence a = server.pool->acquire();
+  // What could only be if somebody else wrote to the batch's numbers.
+  stub().set_kernel("forward", {.words = gpu_plan().stages[0].args.size(), .body = [](const StubLaunch& launch) {
+                                  const std::vector<Arg> args = kernel_plan().stages[0].args;
+                                  const auto at = std::ranges::find(args, Arg::device_status) - args.begin();
+                                  *reinterpret_cast<std::uint32_t*>(launch.words[static_cast<std::size_t>(at)]) |= 1;
+                                }});
+  server.plan.emplace(server.device, *server.pack, server.problem, api::Shape(api::Sequences(2), api::Tokens(3)));
+  const auto run = [&] {
+    batch.begin({{a, api::Tokens(1)}}, 0, server.stream);
+    const Step step(1, server.random);
+    const StepOnGpu tensors(server.device, step);
+    for (std::int64_t layer = 0; layer < model_layers; ++layer)
+      batch.launch(*server.plan, layer, tensors.args(server.stream), api::Workspace());
+    batch.commit();
+  };
+  run();
+  CHECK(batch.faults() == GLAIVE_FAULT_SLOT);
+  CHECK(batch.faults() == 0);
+  // Nobody asks: a later batch finds it out.
+  CHECK_THROWS_WITH(
+      [&] {
+        for (int i = 0; i < 6; ++i) run();
+      }(),
+      Catch::Contains("a slot out of range"));
+}
+
+TEST_CASE("gpu stub: a snapshot whose bytes cannot be copied changes nothing") {
+  GpuServer server(4);
+  api::Batch batch(*server.pool, api::Sequences(4), api::Tokens(64));
+  const api::Sequence a = server.pool->acquire();
+  Model model;
+  REQUIRE(server.step(batch, {{&a, &model}}, {9}));
+  const auto saved = a.save_snapshot();
+  stub().fail("MemcpyDtoH", 1);
+  std::vector<std::byte> room(saved.size());
+  std::size_t bytes = 0;
+  refuses(glaive_snapshot_save(server.pool->get(), a.id(), room.data(), room.size(), &bytes), GLAIVE_FAILED,
+          "from the GPU");
+  const auto used = [&] { return server.pool->statistics().used; };
+  const auto before = used();
+  stub().fail("MemcpyHtoD", 1);
+  glaive_sequence restored = 0;
+  refuses(glaive_snapshot_restore(server.pool->get(), saved.data(), saved.size(), &restored), GLAIVE_FAILED,
+          "to the GPU");
+  CHECK(used() == before);
+}

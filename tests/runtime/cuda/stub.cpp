@@ -1,0 +1,540 @@
+#include "tests/runtime/cuda/stub.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "runtime/cuda_driver.hpp"
+
+using namespace glaive::cuda;
+
+// Whatever a test finds in the driver's structures.
+struct glaive::cuda::ContextOfCuda {
+  int device = 0, users = 0;
+};
+struct glaive::cuda::ModuleOfCuda {
+  int unused = 0;
+};
+struct glaive::cuda::FunctionOfCuda {
+  std::string entry;
+  glaive::testing::StubKernel kernel;
+  int dynamic_shared = 0;
+};
+struct glaive::cuda::EventOfCuda {
+  std::size_t at = 0;  // how much must have run
+};
+struct glaive::cuda::StreamOfCuda {
+  int unused = 0;
+};
+using Graph = std::vector<std::function<void()>>;
+
+namespace glaive::testing {
+namespace {
+
+constexpr int gpus = 2;
+constexpr Outcome capture_unsupported = static_cast<Outcome>(900);
+constexpr std::size_t default_memory = std::size_t{1} << 28;
+
+class TheStub final : public Stub {
+ public:
+  void reset() override {
+    const std::lock_guard lock(mutex_);
+    run_until(enqueued_);
+    kernels_.clear(), failures_.clear(), launches_.clear(), calls_.clear(), captures_.clear();
+    sticky_ = success;
+    memory_ = default_memory;
+    jit_log_.clear();
+  }
+  void set_kernel(const std::string& entry, const StubKernel& kernel) override { kernels_[entry] = kernel; }
+  void fail(const std::string& function, int outcome, int calls) override { failures_[function] = {outcome, calls}; }
+  void set_memory(std::size_t bytes) override { memory_ = bytes; }
+  void set_jit_log(const std::string& text) override { jit_log_ = text; }
+  const std::vector<StubLaunch>& launches() const override { return launches_; }
+  const std::vector<std::string>& calls() const override { return calls_; }
+  std::size_t allocations() const override { return device_blocks_.size() + host_blocks_.size() + objects_; }
+  std::size_t contexts() const override { return static_cast<std::size_t>(contexts_[0].users + contexts_[1].users); }
+  void run_all() override {
+    const std::lock_guard lock(mutex_);
+    run_until(enqueued_);
+  }
+  /// Every function of the driver comes through here; `body` makes its outcome.
+  template <class Body>
+  Outcome call(const char* name, bool needs_context, Body&& body) {
+    const std::lock_guard lock(mutex_);
+    calls_.emplace_back(name);
+    if (const auto planned = failures_.find(name); planned != failures_.end() and planned->second.calls-- == 0) {
+      const auto outcome = static_cast<Outcome>(planned->second.outcome);
+      failures_.erase(planned);
+      if (breaks(outcome)) sticky_ = outcome;
+      return outcome;
+    }
+    if (sticky_ != success and needs_context) return sticky_;
+    if (needs_context and current().empty()) return invalid_context;
+    return body();
+  }
+
+  std::vector<Context>& current() {
+    thread_local std::vector<Context> stack;
+    return stack;
+  }
+  Context context(int device) { return &contexts_[device]; }
+
+  void enqueue(void* stream, std::function<void()> work) {
+    if (const auto capture = captures_.find(stream); capture != captures_.end()) {
+      capture->second.push_back(std::move(work));
+    } else {
+      queue_.push_back(std::move(work));
+      ++enqueued_;
+    }
+  }
+  void run_until(std::size_t count) {
+    for (; done_ < count; ++done_) {
+      const auto work = std::move(queue_.front());
+      queue_.erase(queue_.begin());
+      work();
+    }
+  }
+  bool capturing() const { return not captures_.empty(); }
+  bool capturing(void* stream) const { return captures_.contains(stream); }
+
+  Outcome allocate(Address* address, std::size_t bytes) {
+    if (capturing()) return capture_unsupported;
+    if (bytes > free_bytes()) return out_of_memory;
+    void* const block = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (block == nullptr) return out_of_memory;
+    std::memset(block, 0xa5, bytes);
+    *address = block;
+    device_blocks_[*address] = bytes;
+    return success;
+  }
+  Outcome free(Address address) {
+    if (device_blocks_.erase(address) == 0) return invalid_value;
+    run_until(enqueued_);
+    std::free(address);
+    return success;
+  }
+  std::size_t free_bytes() const {
+    std::size_t used = 0;
+    for (const auto& [address, bytes] : device_blocks_) used += bytes;
+    return used > memory_ ? 0 : memory_ - used;
+  }
+  /// Whether a range lies in a block of device memory.
+  bool is_device(Address address, std::size_t bytes) const {
+    const auto after = device_blocks_.upper_bound(address);
+    if (after == device_blocks_.begin()) return false;
+    const auto& [begin, size] = *std::prev(after);
+    return static_cast<char*>(address) + bytes <= static_cast<char*>(begin) + size;
+  }
+
+  static bool breaks(Outcome outcome) { return outcome >= illegal_address and outcome != launch_out_of_resources; }
+
+  struct Failure {
+    int outcome, calls;
+  };
+  std::recursive_mutex mutex_;  // a kernel's body may ask the stub
+  std::map<std::string, StubKernel> kernels_;
+  std::map<std::string, Failure> failures_;
+  std::map<Address, std::size_t> device_blocks_;
+  std::map<void*, std::size_t> host_blocks_;
+  std::map<void*, Graph> captures_;
+  std::vector<std::function<void()>> queue_;
+  std::size_t enqueued_ = 0, done_ = 0, objects_ = 0, memory_ = default_memory;
+  std::vector<StubLaunch> launches_;
+  std::vector<std::string> calls_;
+  std::string jit_log_;
+  Outcome sticky_ = success;
+  ContextOfCuda contexts_[gpus] = {{0, 0}, {1, 0}};
+};
+
+TheStub& the_stub() {
+  static TheStub made;
+  return made;
+}
+
+}  // namespace
+}  // namespace glaive::testing
+
+using namespace glaive::testing;
+
+#define STUB(name, needs_context, ...) return the_stub().call(name, needs_context, [&]() -> Outcome __VA_ARGS__)
+
+extern "C" {
+
+Stub* make_stub() { return &the_stub(); }
+
+Outcome cuInit(unsigned) {
+  STUB("Init", false, { return success; });
+}
+Outcome cuDriverGetVersion(int* version) {
+  const char* const wanted = std::getenv("STUB_DRIVER_VERSION");
+  *version = wanted == nullptr ? 13000 : std::atoi(wanted);
+  return success;
+}
+Outcome cuGetErrorName(Outcome outcome, const char** name) {
+  *name = outcome == out_of_memory     ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : outcome == illegal_address ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+          : outcome < 1000             ? "CUDA_ERROR_OF_THE_STUB"
+                                       : nullptr;
+  return *name == nullptr ? invalid_value : success;
+}
+Outcome cuGetErrorString(Outcome outcome, const char** text) {
+  *text = outcome < 1000 ? "text of the stub" : nullptr;
+  return *text == nullptr ? invalid_value : success;
+}
+Outcome cuDeviceGetCount(int* count) {
+  const char* const wanted = std::getenv("STUB_GPUS");
+  STUB("DeviceGetCount", false, {
+    *count = wanted == nullptr ? gpus : std::atoi(wanted);
+    return success;
+  });
+}
+Outcome cuDeviceGet(DeviceNumber* device, int ordinal) {
+  STUB("DeviceGet", false, {
+    if (ordinal < 0 or ordinal >= gpus) return invalid_device;
+    *device = ordinal;
+    return success;
+  });
+}
+Outcome cuDeviceGetName(char* name, int bytes, DeviceNumber device) {
+  STUB("DeviceGetName", false, {
+    std::snprintf(name, static_cast<std::size_t>(bytes), "Stub GPU %d", device);
+    return success;
+  });
+}
+Outcome cuDeviceGetAttribute(int* value, DeviceAttribute attribute, DeviceNumber device) {
+  STUB("DeviceGetAttribute", false, {
+    // An H100, and a GPU of compute capability 8.6.
+    static const std::map<int, int> h100 = {{max_threads_per_block, 1024},
+                                            {max_grid_x, 2147483647},
+                                            {multiprocessors, 132},
+                                            {memory_clock_khz, 2619000},
+                                            {memory_bus_bits, 5120},
+                                            {l2_bytes, 52428800},
+                                            {compute_major, 9},
+                                            {compute_minor, 0},
+                                            {shared_bytes_per_sm, 233472},
+                                            {shared_bytes_per_block_optin, 232448},
+                                            {cluster_launch, 1}};
+    const auto found = h100.find(attribute);
+    if (found == h100.end()) return invalid_value;
+    *value = found->second;
+    if (device == 1 and attribute == compute_major) *value = 8;
+    if (device == 1 and attribute == compute_minor) *value = 6;
+    if (device == 1 and attribute == cluster_launch) *value = 0;
+    if (device == 1 and attribute == shared_bytes_per_block_optin) *value = 101376;
+    return success;
+  });
+}
+Outcome cuDeviceGetPCIBusId(char* text, int bytes, DeviceNumber device) {
+  STUB("DeviceGetPCIBusId", false, {
+    std::snprintf(text, static_cast<std::size_t>(bytes), "0000:0%d:00.0", device);
+    return success;
+  });
+}
+Outcome cuDevicePrimaryCtxRetain(Context* context, DeviceNumber device) {
+  STUB("DevicePrimaryCtxRetain", false, {
+    *context = the_stub().context(device);
+    ++(*context)->users;
+    return success;
+  });
+}
+Outcome cuDevicePrimaryCtxRelease_v2(DeviceNumber device) {
+  STUB("DevicePrimaryCtxRelease", false, {
+    --the_stub().context(device)->users;
+    return success;
+  });
+}
+Outcome cuCtxGetCurrent(Context* context) {
+  STUB("CtxGetCurrent", false, {
+    const auto& stack = the_stub().current();
+    *context = stack.empty() ? nullptr : stack.back();
+    return success;
+  });
+}
+Outcome cuCtxPushCurrent_v2(Context context) {
+  STUB("CtxPushCurrent", false, {
+    if (context == nullptr or context->users == 0) return invalid_context;
+    the_stub().current().push_back(context);
+    return success;
+  });
+}
+Outcome cuCtxPopCurrent_v2(Context* context) {
+  STUB("CtxPopCurrent", false, {
+    auto& stack = the_stub().current();
+    if (stack.empty()) return invalid_context;
+    *context = stack.back();
+    stack.pop_back();
+    return success;
+  });
+}
+Outcome cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
+  STUB("MemGetInfo", true, {
+    *free = the_stub().free_bytes();
+    *total = the_stub().memory_;
+    return success;
+  });
+}
+Outcome cuMemAlloc_v2(Address* address, std::size_t bytes) {
+  STUB("MemAlloc", true, { return the_stub().allocate(address, bytes); });
+}
+Outcome cuMemFree_v2(Address address) {
+  STUB("MemFree", true, { return the_stub().free(address); });
+}
+Outcome cuMemHostAlloc(void** block, std::size_t bytes, unsigned) {
+  STUB("MemHostAlloc", true, {
+    if (the_stub().capturing()) return capture_unsupported;
+    *block = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    the_stub().host_blocks_[*block] = bytes;
+    return success;
+  });
+}
+Outcome cuMemFreeHost(void* block) {
+  STUB("MemFreeHost", true, {
+    if (the_stub().host_blocks_.erase(block) == 0) return invalid_value;
+    the_stub().run_until(the_stub().enqueued_);
+    std::free(block);
+    return success;
+  });
+}
+Outcome cuMemcpyHtoD_v2(Address to, const void* from, std::size_t bytes) {
+  STUB("MemcpyHtoD", true, {
+    if (the_stub().capturing()) return capture_unsupported;
+    if (not the_stub().is_device(to, bytes)) return invalid_value;
+    the_stub().run_until(the_stub().enqueued_);
+    std::memcpy(to, from, bytes);
+    return success;
+  });
+}
+Outcome cuMemcpyDtoH_v2(void* to, Address from, std::size_t bytes) {
+  STUB("MemcpyDtoH", true, {
+    if (the_stub().capturing()) return capture_unsupported;
+    if (not the_stub().is_device(from, bytes)) return invalid_value;
+    the_stub().run_until(the_stub().enqueued_);
+    std::memcpy(to, from, bytes);
+    return success;
+  });
+}
+Outcome cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t bytes, Stream stream) {
+  STUB("MemcpyHtoDAsync", true, {
+    if (not the_stub().is_device(to, bytes)) return invalid_value;
+    the_stub().enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+    return success;
+  });
+}
+Outcome cuMemcpyDtoHAsync_v2(void* to, Address from, std::size_t bytes, Stream stream) {
+  STUB("MemcpyDtoHAsync", true, {
+    if (not the_stub().is_device(from, bytes)) return invalid_value;
+    the_stub().enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+    return success;
+  });
+}
+Outcome cuEventCreate(Event* event, unsigned) {
+  STUB("EventCreate", true, {
+    *event = new EventOfCuda;
+    ++the_stub().objects_;
+    return success;
+  });
+}
+Outcome cuEventDestroy_v2(Event event) {
+  STUB("EventDestroy", true, {
+    delete event;
+    --the_stub().objects_;
+    return success;
+  });
+}
+Outcome cuEventRecord(Event event, Stream) {
+  STUB("EventRecord", true, {
+    event->at = the_stub().enqueued_;
+    return success;
+  });
+}
+Outcome cuEventQuery(Event event) {
+  STUB("EventQuery", true, { return event->at <= the_stub().done_ ? success : not_ready; });
+}
+Outcome cuEventSynchronize(Event event) {
+  STUB("EventSynchronize", true, {
+    if (the_stub().capturing()) return capture_unsupported;
+    the_stub().run_until(event->at);
+    return success;
+  });
+}
+Outcome cuStreamIsCapturing(Stream stream, int* status) {
+  STUB("StreamIsCapturing", true, {
+    *status = the_stub().capturing(stream) ? 1 : 0;
+    return success;
+  });
+}
+Outcome cuStreamCreate(Stream* stream, unsigned) {
+  STUB("StreamCreate", true, {
+    *stream = new StreamOfCuda;
+    return success;
+  });
+}
+Outcome cuStreamDestroy_v2(Stream stream) {
+  STUB("StreamDestroy", true, {
+    delete stream;
+    return success;
+  });
+}
+Outcome cuStreamSynchronize(Stream) {
+  STUB("StreamSynchronize", true, {
+    if (the_stub().capturing()) return capture_unsupported;
+    the_stub().run_until(the_stub().enqueued_);
+    return success;
+  });
+}
+Outcome cuStreamBeginCapture_v2(Stream stream, int) {
+  STUB("StreamBeginCapture", true, {
+    the_stub().captures_[stream];
+    return success;
+  });
+}
+Outcome cuStreamEndCapture(Stream stream, Graph** graph) {
+  STUB("StreamEndCapture", true, {
+    *graph = new Graph(std::move(the_stub().captures_.at(stream)));
+    the_stub().captures_.erase(stream);
+    return success;
+  });
+}
+Outcome cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long) {
+  STUB("GraphInstantiate", true, {
+    *executable = new Graph(*graph);
+    return success;
+  });
+}
+Outcome cuGraphLaunch(Graph* executable, Stream stream) {
+  STUB("GraphLaunch", true, {
+    for (const auto& work : *executable) the_stub().enqueue(stream, work);
+    return success;
+  });
+}
+Outcome cuGraphDestroy(Graph* graph) {
+  delete graph;
+  return success;
+}
+Outcome cuGraphExecDestroy(Graph* executable) {
+  delete executable;
+  return success;
+}
+Outcome cuModuleLoadDataEx(Module* module, const void*, unsigned options, JitOption* names, void** values) {
+  const auto write_log = [&] {
+    for (unsigned i = 0; i < options; ++i)
+      if (names[i] == error_log_buffer) std::strcpy(static_cast<char*>(values[i]), the_stub().jit_log_.c_str());
+  };
+  write_log();
+  STUB("ModuleLoadDataEx", true, {
+    if (the_stub().capturing()) return capture_unsupported;
+    *module = new ModuleOfCuda;
+    ++the_stub().objects_;
+    return success;
+  });
+}
+Outcome cuModuleUnload(Module module) {
+  STUB("ModuleUnload", true, {
+    delete module;
+    --the_stub().objects_;
+    return success;
+  });
+}
+Outcome cuModuleGetFunction(Function* function, Module, const char* name) {
+  STUB("ModuleGetFunction", true, {
+    static std::vector<std::unique_ptr<FunctionOfCuda>> functions;
+    const auto kernel = the_stub().kernels_.find(name);
+    if (kernel == the_stub().kernels_.end()) return not_found;
+    functions.push_back(std::make_unique<FunctionOfCuda>(name, kernel->second));
+    *function = functions.back().get();
+    return success;
+  });
+}
+Outcome cuFuncGetAttribute(int* value, FunctionAttribute attribute, Function function) {
+  STUB("FuncGetAttribute", true, {
+    *value = attribute == function_max_threads    ? function->kernel.max_threads
+             : attribute == function_shared_bytes ? function->kernel.shared_bytes
+                                                  : 0;
+    return success;
+  });
+}
+Outcome cuFuncSetAttribute(Function function, FunctionAttribute attribute, int value) {
+  STUB("FuncSetAttribute", true, {
+    if (attribute == function_max_dynamic_shared) function->dynamic_shared = value;
+    return success;
+  });
+}
+Outcome cuFuncGetParamInfo(Function function, std::size_t index, std::size_t* offset, std::size_t* bytes) {
+  STUB("FuncGetParamInfo", true, {
+    if (index >= function->kernel.words) return invalid_value;
+    *offset = index * 8;
+    *bytes = function->kernel.word_bytes;
+    return success;
+  });
+}
+Outcome cuOccupancyMaxActiveClusters(int* clusters, Function, const LaunchConfig* config) {
+  STUB("OccupancyMaxActiveClusters", true, {
+    *clusters = config->shared_bytes > 200000 ? 0 : 8;
+    return success;
+  });
+}
+Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** parameters, void**) {
+  STUB("LaunchKernelEx", true, {
+    const StubKernel& kernel = function->kernel;
+    const unsigned threads = config->block[0] * config->block[1] * config->block[2];
+    if (config->grid[0] == 0 or threads > static_cast<unsigned>(kernel.max_threads)) return invalid_value;
+    if (config->shared_bytes > 48 * 1024 and config->shared_bytes > static_cast<unsigned>(function->dynamic_shared))
+      return invalid_value;
+    StubLaunch launch;
+    launch.entry = function->entry;
+    std::copy_n(config->grid, 3, launch.grid);
+    std::copy_n(config->block, 3, launch.block);
+    launch.shared_bytes = config->shared_bytes;
+    for (unsigned i = 0; i < config->attribute_count; ++i)
+      if (config->attributes[i].id == LaunchAttribute::cluster_dimension)
+        launch.cluster = config->attributes[i].cluster.x;
+    launch.stream = config->stream;
+    for (std::size_t i = 0; i < kernel.words; ++i) launch.words.push_back(*static_cast<std::uint64_t*>(parameters[i]));
+    the_stub().enqueue(config->stream, [launch, body = kernel.body] {
+      if (body != nullptr) body(launch);
+      the_stub().launches_.push_back(launch);
+    });
+    return success;
+  });
+}
+
+// NVML, as far as it is asked.
+int nvmlInit_v2() { return 0; }
+int nvmlShutdown() { return 0; }
+const char* nvmlErrorString(int) { return "text of the stub"; }
+int nvmlSystemGetDriverVersion(char* text, unsigned bytes) {
+  std::snprintf(text, bytes, "580.1");
+  return 0;
+}
+int nvmlDeviceGetHandleByPciBusId_v2(const char* id, void** device) {
+  *device = the_stub().context(0);
+  return std::string(id) == "0000:00:00.0" ? 0 : 6;
+}
+int nvmlDeviceGetClockInfo(void*, int clock, unsigned* mhz) {
+  *mhz = clock == 1 ? 1755 : 2619;
+  return 0;
+}
+int nvmlDeviceGetMaxClockInfo(void*, int, unsigned* mhz) {
+  *mhz = 1980;
+  return 0;
+}
+int nvmlDeviceGetPowerUsage(void*, unsigned* milliwatts) {
+  *milliwatts = 699'500;
+  return 0;
+}
+int nvmlDeviceGetEnforcedPowerLimit(void*, unsigned* milliwatts) {
+  *milliwatts = 700'000;
+  return 0;
+}
+int nvmlDeviceGetTemperature(void*, int, unsigned*) { return 3; }  // not supported
+int nvmlDeviceGetCurrentClocksThrottleReasons(void*, unsigned long long* reasons) {
+  *reasons = 4;
+  return 0;
+}
+
+}  // extern "C"
