@@ -70,7 +70,10 @@ TEST_CASE("out of memory: a snapshot that is restored or read takes no slot") {
         },
         [&] { saved.check(); });
     fail_each_allocation(
-        [&] { return saved.undo(glaive_snapshot_read(saved.pool->get(), saved.path.c_str(), &made), made); },
+        [&] {
+          const auto status = glaive_snapshot_read(saved.pool->get(), saved.path.c_str(), &made);
+          return saved.undo(status, made);
+        },
         [&] { saved.check(); });
     // An altered one, whose error is made of text.
     std::vector<std::byte> altered = saved.bytes;
