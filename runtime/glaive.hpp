@@ -104,6 +104,32 @@ class Device {
   std::unique_ptr<glaive_device, Close> handle_;
 };
 
+/// Memory that kernels of a device see, for programs without an allocator of their own. Copies are done when they
+/// return.
+class Memory {
+ public:
+  Memory(const Device& device, std::size_t bytes) : bytes_(bytes) {
+    glaive_memory* memory = nullptr;
+    check(glaive_memory_create(device.get(), bytes, &memory));
+    handle_.reset(memory);
+  }
+  void* data() const { return glaive_memory_data(handle_.get()); }
+  std::size_t size() const { return bytes_; }
+  void write(const void* from, std::size_t bytes, std::size_t offset = 0) {
+    check(glaive_memory_write(handle_.get(), offset, from, bytes));
+  }
+  void read(void* to, std::size_t bytes, std::size_t offset = 0) const {
+    check(glaive_memory_read(handle_.get(), offset, to, bytes));
+  }
+
+ private:
+  struct Close {
+    void operator()(glaive_memory* memory) const { glaive_memory_close(memory); }
+  };
+  std::unique_ptr<glaive_memory, Close> handle_;
+  std::size_t bytes_;
+};
+
 class Pack {
  public:
   explicit Pack(const char* path) {
@@ -393,14 +419,21 @@ class Batch {
     check(glaive_batch_create(pool.get(), &config, &batch));
     handle_.reset(batch);
   }
-  void begin(const std::vector<Entry>& entries, std::uint32_t flags = 0) {
-    check(glaive_batch_begin(get(), entries.data(), static_cast<std::int64_t>(entries.size()), flags));
+  /// `stream`: of a GPU; see glaive_batch_begin_on.
+  void begin(const std::vector<Entry>& entries, std::uint32_t flags = 0, void* stream = nullptr) {
+    check(glaive_batch_begin_on(get(), entries.data(), static_cast<std::int64_t>(entries.size()), flags, stream));
   }
   void launch(const PlanView& plan, std::int64_t layer, const Args& args, const Workspace& workspace) {
     check(glaive_batch_launch(get(), plan.get(), layer, &args, workspace.data(), workspace.size()));
   }
   void replay() { check(glaive_batch_replay(get())); }
   void commit() { check(glaive_batch_commit(get())); }
+  /// Bits of glaive_fault from batches that were committed; waits for them.
+  std::uint32_t faults() {
+    std::uint32_t bits = 0;
+    check(glaive_batch_faults(get(), &bits));
+    return bits;
+  }
   void abort() { check(glaive_batch_abort(get())); }
   /// Of the batch that was begun: for a plan and its workspace.
   Shape shape() const {

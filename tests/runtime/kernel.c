@@ -5,9 +5,10 @@
 #include <stdint.h>
 #include <string.h>
 
+/* begin: what the tests on a GPU compile as CUDA, too. */
 enum { K = 8, V = 8 };
 
-/* The order of kernel_args in support.hpp. */
+/* The order of the arguments in support.hpp. */
 enum {
   Q, K_, V_, G, O, IN, OUT, CU, QT, QH, KT, KH, VT, VH, GT, GH, OT, OH, INS, INH, OUTS, OUTH, LONGEST, HEADS, KV, SCALE,
   READS, WRITES, SLOTS, STATUS, TOKENS
@@ -34,7 +35,7 @@ void forward(const uint64_t* w, int64_t task, void* scratch) {
     report(w, 2);
     begin = end = 0;
   }
-  float* s = scratch;
+  float* s = (float*)scratch;
   float scale;
   memcpy(&scale, &w[SCALE], sizeof scale);
   const int64_t read = w[IN] ? slot_of(w, READS, b) : -1, write = w[OUT] ? slot_of(w, WRITES, b) : -1;
@@ -60,6 +61,8 @@ void forward(const uint64_t* w, int64_t task, void* scratch) {
   }
   if (write >= 0) memcpy((float*)w[OUT] + write * (int64_t)w[OUTS] + head * (int64_t)w[OUTH], s, K * V * sizeof *s);
 }
+
+/* end */
 
 /* For the order of stages: the first writes task numbers into the workspace, the second sums all of them into o. */
 void write_numbers(const uint64_t* w, int64_t task, void* scratch) {

@@ -6,6 +6,7 @@
 #include "compiler/cuda.hpp"
 #include "tests/compiler/cuda/kernels.hpp"
 #include "tests/files.hpp"
+#include "tests/gpu/kernel_text.hpp"
 
 using namespace glaive;
 using namespace glaive::testing;
@@ -252,4 +253,12 @@ TEST_CASE("a compilation that is cancelled, or takes too long, is over at once, 
   CHECK(cancelled == 4);
   // And the compiler is as good as before.
   CHECK(compiler().compile(all_kernels, options).has_value());
+}
+
+TEST_CASE("the kernel that the GPU tests serve compiles") {
+  const std::size_t words = 31;
+  CudaReport report;
+  const auto code = compiler().compile(CudaSource{{"forward"}, kernel_text(words)}, for_target("sm_90a"), &report);
+  if (not code) FAIL(code.error().message);
+  CHECK(report.kernels[0].parameter_bytes == 8 * words);
 }

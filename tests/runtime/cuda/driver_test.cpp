@@ -1,3 +1,4 @@
+#include "runtime/nvml.hpp"
 #include "tests/runtime/cuda/support.hpp"
 
 using namespace glaive;
@@ -150,6 +151,7 @@ TEST_CASE("gpu stub: an exchange sends each block once it is whole, and waits on
   CHECK(on_device() == 4);
   stub().fail("EventSynchronize", cuda::illegal_address);
   refused_with(exchange->compose(), Status::device_lost, {"CUDA_ERROR_ILLEGAL_ADDRESS"});
+  stub().reset();  // a GPU that is lost gives nothing back
 }
 
 TEST_CASE("gpu stub: an exchange's answer is what kernels left in the first word by then") {
@@ -171,4 +173,17 @@ TEST_CASE("gpu stub: an exchange's answer is what kernels left in the first word
   write(2);
   CHECK(exchange->wait_for_answer().value() == 3);
   CHECK(exchange->wait_for_answer().value() == 0);
+}
+
+TEST_CASE("gpu stub: NVML says how a GPU is, and what slows it down") {
+  const auto nvml = Nvml::open(LIBCUDA_STUB);
+  REQUIRE(nvml.has_value());
+  CHECK((*nvml)->driver_version() == "580.1");
+  CHECK(bus_id_of_gpu(driver(), 0) == "0000:00:00.0");
+  const auto condition = (*nvml)->condition(bus_id_of_gpu(driver(), 0));
+  REQUIRE(condition.has_value());
+  CHECK(to_string(*condition) == "1755 of 1980 MHz, memory 2619 MHz, 699 of 700 W, ? C, slowed by: power cap");
+  refused_with((*nvml)->condition("0000:09:00.0"), Status::not_found, {"no GPU at 0000:09:00.0"});
+  refused_with(Nvml::open("/nowhere/nvml.so"), Status::not_found, {"/nowhere/nvml.so"});
+  refused_with(Nvml::open("libm.so.6"), Status::unsupported, {"no NVML"});
 }

@@ -27,6 +27,10 @@ struct glaive::cuda::FunctionOfCuda {
 struct glaive::cuda::EventOfCuda {
   std::size_t at = 0;  // how much must have run
 };
+struct glaive::cuda::StreamOfCuda {
+  int unused = 0;
+};
+using Graph = std::vector<std::function<void()>>;
 
 namespace glaive::testing {
 namespace {
@@ -40,7 +44,7 @@ class TheStub final : public Stub {
   void reset() override {
     const std::lock_guard lock(mutex_);
     run_until(enqueued_);
-    kernels_.clear(), failures_.clear(), launches_.clear(), calls_.clear(), graphs_.clear(), captures_.clear();
+    kernels_.clear(), failures_.clear(), launches_.clear(), calls_.clear(), captures_.clear();
     sticky_ = success;
     memory_ = default_memory;
     jit_log_.clear();
@@ -57,16 +61,6 @@ class TheStub final : public Stub {
     const std::lock_guard lock(mutex_);
     run_until(enqueued_);
   }
-  void begin_capture(void* stream) override { captures_[stream]; }
-  std::size_t end_capture(void* stream) override {
-    graphs_.push_back(std::move(captures_[stream]));
-    captures_.erase(stream);
-    return graphs_.size() - 1;
-  }
-  void launch_graph(std::size_t graph, void* stream) override {
-    for (const auto& work : graphs_.at(graph)) enqueue(stream, work);
-  }
-
   /// Every function of the driver comes through here; `body` makes its outcome.
   template <class Body>
   Outcome call(const char* name, bool needs_context, Body&& body) {
@@ -146,8 +140,7 @@ class TheStub final : public Stub {
   std::map<std::string, Failure> failures_;
   std::map<Address, std::size_t> device_blocks_;
   std::map<void*, std::size_t> host_blocks_;
-  std::map<void*, std::vector<std::function<void()>>> captures_;
-  std::vector<std::vector<std::function<void()>>> graphs_;
+  std::map<void*, Graph> captures_;
   std::vector<std::function<void()>> queue_;
   std::size_t enqueued_ = 0, done_ = 0, objects_ = 0, memory_ = default_memory;
   std::vector<StubLaunch> launches_;
@@ -236,8 +229,11 @@ Outcome cuDeviceGetAttribute(int* value, DeviceAttribute attribute, DeviceNumber
     return success;
   });
 }
-Outcome cuDeviceGetPCIBusId(char*, int, DeviceNumber) {
-  STUB("DeviceGetPCIBusId", false, { return success; });
+Outcome cuDeviceGetPCIBusId(char* text, int bytes, DeviceNumber device) {
+  STUB("DeviceGetPCIBusId", false, {
+    std::snprintf(text, static_cast<std::size_t>(bytes), "0000:0%d:00.0", device);
+    return success;
+  });
 }
 Outcome cuDevicePrimaryCtxRetain(Context* context, DeviceNumber device) {
   STUB("DevicePrimaryCtxRetain", false, {
@@ -372,6 +368,58 @@ Outcome cuStreamIsCapturing(Stream stream, int* status) {
     return success;
   });
 }
+Outcome cuStreamCreate(Stream* stream, unsigned) {
+  STUB("StreamCreate", true, {
+    *stream = new StreamOfCuda;
+    return success;
+  });
+}
+Outcome cuStreamDestroy_v2(Stream stream) {
+  STUB("StreamDestroy", true, {
+    delete stream;
+    return success;
+  });
+}
+Outcome cuStreamSynchronize(Stream) {
+  STUB("StreamSynchronize", true, {
+    if (the_stub().capturing()) return capture_unsupported;
+    the_stub().run_until(the_stub().enqueued_);
+    return success;
+  });
+}
+Outcome cuStreamBeginCapture_v2(Stream stream, int) {
+  STUB("StreamBeginCapture", true, {
+    the_stub().captures_[stream];
+    return success;
+  });
+}
+Outcome cuStreamEndCapture(Stream stream, Graph** graph) {
+  STUB("StreamEndCapture", true, {
+    *graph = new Graph(std::move(the_stub().captures_.at(stream)));
+    the_stub().captures_.erase(stream);
+    return success;
+  });
+}
+Outcome cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long) {
+  STUB("GraphInstantiate", true, {
+    *executable = new Graph(*graph);
+    return success;
+  });
+}
+Outcome cuGraphLaunch(Graph* executable, Stream stream) {
+  STUB("GraphLaunch", true, {
+    for (const auto& work : *executable) the_stub().enqueue(stream, work);
+    return success;
+  });
+}
+Outcome cuGraphDestroy(Graph* graph) {
+  delete graph;
+  return success;
+}
+Outcome cuGraphExecDestroy(Graph* executable) {
+  delete executable;
+  return success;
+}
 Outcome cuModuleLoadDataEx(Module* module, const void*, unsigned options, JitOption* names, void** values) {
   const auto write_log = [&] {
     for (unsigned i = 0; i < options; ++i)
@@ -453,6 +501,40 @@ Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** p
     });
     return success;
   });
+}
+
+// NVML, as far as it is asked.
+int nvmlInit_v2() { return 0; }
+int nvmlShutdown() { return 0; }
+const char* nvmlErrorString(int) { return "text of the stub"; }
+int nvmlSystemGetDriverVersion(char* text, unsigned bytes) {
+  std::snprintf(text, bytes, "580.1");
+  return 0;
+}
+int nvmlDeviceGetHandleByPciBusId_v2(const char* id, void** device) {
+  *device = the_stub().context(0);
+  return std::string(id) == "0000:00:00.0" ? 0 : 6;
+}
+int nvmlDeviceGetClockInfo(void*, int clock, unsigned* mhz) {
+  *mhz = clock == 1 ? 1755 : 2619;
+  return 0;
+}
+int nvmlDeviceGetMaxClockInfo(void*, int, unsigned* mhz) {
+  *mhz = 1980;
+  return 0;
+}
+int nvmlDeviceGetPowerUsage(void*, unsigned* milliwatts) {
+  *milliwatts = 699'500;
+  return 0;
+}
+int nvmlDeviceGetEnforcedPowerLimit(void*, unsigned* milliwatts) {
+  *milliwatts = 700'000;
+  return 0;
+}
+int nvmlDeviceGetTemperature(void*, int, unsigned*) { return 3; }  // not supported
+int nvmlDeviceGetCurrentClocksThrottleReasons(void*, unsigned long long* reasons) {
+  *reasons = 4;
+  return 0;
 }
 
 }  // extern "C"

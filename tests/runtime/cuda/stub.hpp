@@ -40,9 +40,6 @@ class Stub {
   virtual std::size_t allocations() const = 0;                  ///< not freed: device, page-locked, events, modules
   virtual std::size_t contexts() const = 0;                     ///< retained and not released
   virtual void run_all() = 0;                                   ///< as if everybody had waited
-  virtual void begin_capture(void* stream) = 0;
-  virtual std::size_t end_capture(void* stream) = 0;  ///< number of a graph
-  virtual void launch_graph(std::size_t graph, void* stream) = 0;
 };
 
 using MakeStub = Stub*();

@@ -1,9 +1,8 @@
 #pragma once
 #include <dlfcn.h>
 
-#include "runtime/cuda.hpp"
+#include "tests/runtime/cuda/served.hpp"
 #include "tests/runtime/cuda/stub.hpp"
-#include "tests/runtime/support.hpp"
 
 extern "C" void forward(const uint64_t* words, int64_t task, void* scratch);  // kernel.c
 
@@ -25,25 +24,18 @@ inline Stub& fresh_stub() {
   return stub();
 }
 
-inline const cuda::Driver& driver() {
-  const auto opened = cuda::Driver::get();
-  REQUIRE(opened.has_value());
-  return **opened;
-}
 inline std::shared_ptr<Device> gpu(int ordinal = 0) {
   auto device = open_gpu(driver(), ordinal);
   REQUIRE(device.has_value());
   return *device;
 }
 
-/// kernel.c's plan as a GPU has it, with code that only the stub takes.
 inline Plan gpu_plan() {
-  Plan plan = kernel_plan();
-  plan.target = *parse_target("cuda:sm_90a");
-  plan.stages[0].scratch_bytes = 0;
+  Plan plan = gpu_entry_without_code(gpu()->info()).plan;
   plan.stages[0].block[0] = 128;
   return plan;
 }
+/// Code that only the stub takes.
 inline CodeObject gpu_code(const char* target = "cuda:sm_90a") {
   CodeObject code;
   code.format = CodeObject::Format::cubin;
@@ -52,12 +44,9 @@ inline CodeObject gpu_code(const char* target = "cuda:sm_90a") {
   return code;
 }
 inline PackEntry gpu_entry() {
-  PackEntry entry = kernel_entry();
+  PackEntry entry = gpu_entry_without_code(gpu()->info());
   entry.plan = gpu_plan();
   entry.code = {gpu_code()};
-  entry.key.target = "cuda:sm_90a";
-  entry.key.device = identity(gpu()->info());
-  entry.key.policy = "v1";
   return entry;
 }
 
