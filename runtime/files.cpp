@@ -121,7 +121,8 @@ Result<Replacement> Replacement::guarded(const std::filesystem::path& path) {
   const std::string temporary = path.string() + ".tmp";
   unlink(temporary.c_str());
   Replacement replacement(path, temporary);
-  if (auto made = replacement.made(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
+  if (auto made =
+          replacement.made(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
       not made)
     return std::unexpected(std::move(made).error());
   if (replaces and fchmod(replacement.descriptor(), mode) != 0)

@@ -323,7 +323,8 @@ glaive_status glaive_run(const glaive_plan* plan, const glaive_shape* shape, con
   return guarded([&]() -> Result<void> {
     if (auto there = need(plan, "plan"); not there) return there;
     Launch launch{Words::Unset()};
-    if (auto read = read_launch(*plan, shape, args, workspace, workspace_bytes, Lengths::exact, launch); not read) return read;
+    if (auto read = read_launch(*plan, shape, args, workspace, workspace_bytes, Lengths::exact, launch); not read)
+      return read;
     return plan->kernel->launch(launch);
   });
 }

@@ -56,7 +56,8 @@ Result<void> check_plan(const glaive_plan& plan, const StatePool& pool, Tokens l
                   std::string(pools));
   };
   const auto number = [](std::int64_t n) { return std::to_string(n); };
-  if (not pool.is_seen_by(*plan.device)) return refuse("the plan belongs to another device than the pool, one that does not see the memory of the pool");
+  if (not pool.is_seen_by(*plan.device))
+    return refuse("the plan belongs to another device than the pool, one that does not see the memory of the pool");
   if (p.kv_heads != c.kv_heads) return differs("Hkv", number(p.kv_heads.count()), number(c.kv_heads.count()));
   if (p.k != c.k) return differs("K", number(p.k.count()), number(c.k.count()));
   if (p.v != c.v) return differs("V", number(p.v.count()), number(c.v.count()));
@@ -93,7 +94,8 @@ Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, c
       {given->final_state_head_stride, "final_state_head_stride"}};
   for (const auto& [number, name] : laid_out)
     if (number != 0)
-      return refuse(std::string("args->") + name + " is " + std::to_string(number) + "; a batch brings its own: leave it 0");
+      return refuse(std::string("args->") + name + " is " + std::to_string(number) +
+                    "; a batch brings its own: leave it 0");
 
   const PoolConfig& config = pool.config();
   glaive_args call = *given;

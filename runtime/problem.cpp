@@ -50,7 +50,6 @@ std::optional<std::int64_t> number_of(std::string_view digits, std::int64_t low,
   return value;
 }
 
-
 struct ExtentWord {
   std::string_view prefix, meaning;
   std::int64_t low, high;

@@ -100,7 +100,8 @@ Result<std::shared_ptr<StatePool>> StatePool::create(const PoolConfig& config, s
   } else {
     auto own = device == nullptr ? allocate_on_host(bytes) : device->allocate(bytes);
     if (not own)
-      return fail(own.error().status, "no memory for a pool of " + std::to_string(bytes) + " bytes: " + own.error().message);
+      return fail(own.error().status,
+                  "no memory for a pool of " + std::to_string(bytes) + " bytes: " + own.error().message);
     pool->own_memory_ = std::move(*own);
     pool->memory_ = pool->own_memory_.get();
   }
@@ -263,8 +264,7 @@ Result<void> StatePool::take_states(std::span<const Sequence> sequences, Name na
       const auto index = settled(sequences[i], name.at(i));
       if (not index) return std::unexpected(index.error());
       if (std::exchange(records_[*index].marked, true))
-        return fail(Status::invalid_argument,
-                    name.at(i).text() + " stands in the list twice; it can take one state");
+        return fail(Status::invalid_argument, name.at(i).text() + " stands in the list twice; it can take one state");
       const auto from = source(parents[i], parent.at(i));
       if (not from) return std::unexpected(from.error());
       scratch_[i] = records_[*from];  // i is below the number of records, as the sequences are distinct

@@ -43,7 +43,8 @@ inline constexpr std::int64_t pool_alignment = 256, slot_alignment = 64;
 Result<PoolLayout> lay_out(const PoolConfig& config);
 
 struct PoolStatistics {
-  std::int64_t slots = 0, used = 0, shared = 0, peak = 0;  ///< shared: slots that several sequences, batches or pins hold
+  std::int64_t slots = 0, used = 0, shared = 0,
+               peak = 0;  ///< shared: slots that several sequences, batches or pins hold
   std::int64_t sequences = 0, max_sequences = 0;
 };
 
@@ -57,9 +58,9 @@ struct Row {
 /// The recurrent states of live sequences.
 ///
 /// A slot is held by one sequence or by several: a fork shares its parent's slot, and whichever goes on
-/// first reads the shared slot and writes a fresh one. A slot that one sequence holds is updated in place. A new sequence takes its
-/// slot at once, so that admission fails early, and reads none until it has been committed once. Every function locks
-/// the bookkeeping; nothing is allocated after `create`. A failure changes nothing.
+/// first reads the shared slot and writes a fresh one. A slot that one sequence holds is updated in place. A new
+/// sequence takes its slot at once, so that admission fails early, and reads none until it has been committed once.
+/// Every function locks the bookkeeping; nothing is allocated after `create`. A failure changes nothing.
 class StatePool {
  public:
   /// In `memory` of the caller's, which outlives the pool, or, when it is empty, in memory of its own; of the device,

@@ -73,7 +73,8 @@ TEST_CASE("batch: token counts past int32, and positions past int64") {
   refused(Batch::create(pool, {Sequences(0), Tokens(1), {}}), Status::invalid_argument, "config->max_sequences is 0");
   refused(Batch::create(pool, {Sequences((1 << 24) + 1), Tokens(1), {}}), Status::invalid_argument,
           "max_sequences is 16777217");
-  refused(Batch::create(pool, {Sequences(1), Tokens(1), Tokens(2)}), Status::invalid_argument, "config->max_longest is 2");
+  refused(Batch::create(pool, {Sequences(1), Tokens(1), Tokens(2)}), Status::invalid_argument,
+          "config->max_longest is 2");
   const auto batch = make_batch(pool, 4, INT32_MAX);
   const Sequence a = *pool->acquire(), b = *pool->acquire();
   refused(batch->begin(Entries{{a, Tokens(INT32_MAX)}, {b, Tokens(1)}}), Status::invalid_argument, "2147483648 tokens");
@@ -94,7 +95,8 @@ TEST_CASE("batch: too few slots for all of it changes nothing") {
           "the batch needs 2 fresh slots; the pool has 1 of its 3 free");
   CHECK(pool->statistics().used == 2);
   step(*pool, *batch, {{entries[0], Tokens(1)}}, 2);
-  refused(batch->begin(Entries{{entries[0], Tokens(1)}}, Batch::keep), Status::out_of_slots, "needs 1 fresh slot; the pool has 0 of its 3 free");
+  refused(batch->begin(Entries{{entries[0], Tokens(1)}}, Batch::keep), Status::out_of_slots,
+          "needs 1 fresh slot; the pool has 0 of its 3 free");
   step(*pool, *batch, {{entries[0], Tokens(1)}}, 2);
 }
 

@@ -64,8 +64,7 @@ TEST_CASE("out of memory: a snapshot that is restored or read takes no slot") {
     glaive_sequence made = 0;
     fail_each_allocation(
         [&] {
-          const auto status =
-              glaive_snapshot_restore(saved.pool->get(), saved.bytes.data(), saved.bytes.size(), &made);
+          const auto status = glaive_snapshot_restore(saved.pool->get(), saved.bytes.data(), saved.bytes.size(), &made);
           return saved.undo(status, made);
         },
         [&] { saved.check(); });
@@ -153,8 +152,8 @@ TEST_CASE("out of memory: a pool, a batch, a plan, an operator and a launch that
   glaive_launch* launch = nullptr;
   fail_each_allocation(
       [&] {
-        const auto status = glaive_launch_prepare(server.plan->get(), &shape, &args, workspace.data(),
-                                                  workspace.size(), &launch);
+        const auto status =
+            glaive_launch_prepare(server.plan->get(), &shape, &args, workspace.data(), workspace.size(), &launch);
         glaive_launch_close(std::exchange(launch, nullptr));
         return status;
       },

@@ -53,7 +53,8 @@ TEST_CASE("C ABI: a batch's plan must match its pool, and its arguments bring no
                                      std::pair(&api::Args::final_state_head_stride, "final_state_head_stride")}) {
     args = step.args();
     args.*number = 5;
-    CHECK(contains(launch(server.config(2), args, *server.plan), std::string("args->") + name + " is 5; a batch brings"));
+    CHECK(
+        contains(launch(server.config(2), args, *server.plan), std::string("args->") + name + " is 5; a batch brings"));
   }
   args = step.args();
   args.q = nullptr;
@@ -222,7 +223,8 @@ TEST_CASE("C ABI: a padded batch computes what a plain one does, to the bit") {
   for (int i = 0; i < 3; ++i) a.push_back(plain.pool->acquire()), b.push_back(padded.pool->acquire());
   api::Batch first = plain.batch(5, 40), second = padded.batch(5, 40);
   std::mt19937 random(1);
-  for (const std::vector<std::int64_t>& lengths : {std::vector<std::int64_t>{7, 1, 0}, {1, 1, 1}, {0, 0, 0}, {2, 5, 3}}) {
+  for (const std::vector<std::int64_t>& lengths :
+       {std::vector<std::int64_t>{7, 1, 0}, {1, 1, 1}, {0, 0, 0}, {2, 5, 3}}) {
     std::vector<api::Entry> to_plain, to_padded;
     for (std::size_t i = 0; i < 3; ++i) {
       to_plain.emplace_back(a[i], api::Tokens(lengths[i]));
@@ -303,10 +305,10 @@ TEST_CASE("C ABI: one launch prepared over a padded batch's rows serves all late
     CHECK(near(tensors.o.data(), step.want.data(), static_cast<std::size_t>(end * model_h * model_v)));
     for (std::size_t i = 0; i < lengths.size(); ++i)
       if (sequences[i].slot() >= 0)
-        CHECK(near(reinterpret_cast<const float*>(static_cast<std::byte*>(states.base) +
-                                                  static_cast<std::size_t>(sequences[i].slot()) *
-                                                      states.slot_stride_bytes),
-                   models[i].state.data(), model_hkv * model_k * model_v));
+        CHECK(near(
+            reinterpret_cast<const float*>(static_cast<std::byte*>(states.base) +
+                                           static_cast<std::size_t>(sequences[i].slot()) * states.slot_stride_bytes),
+            models[i].state.data(), model_hkv * model_k * model_v));
   }
 }
 
