@@ -8,11 +8,12 @@
 #include "runtime/glaive.hpp"
 
 int main(int argc, char** argv) try {
-  if (argc != 3) return std::fprintf(stderr, "usage: %s <pack> '<problem>'\n", argv[0]), 2;
+  if (argc < 2 || argc > 3)
+    return std::fprintf(stderr, "usage: %s <pack> ['<problem>', default: forward H4 K64 V64 f32]\n", argv[0]), 2;
 
   const glaive::api::Device device("cpu");
   const glaive::api::Pack pack(argv[1]);
-  const glaive::api::Problem problem(argv[2]);
+  const glaive::api::Problem problem(argc == 3 ? argv[2] : "forward H4 K64 V64 f32");
   const glaive::api::Shape shape(glaive::api::Sequences(2), glaive::api::Tokens(512));
   const glaive::api::Plan plan(device, pack, problem, shape);
   std::printf("%s\n", plan.description().c_str());

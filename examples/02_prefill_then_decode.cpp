@@ -1,7 +1,7 @@
 // Prefill, then decode: one forward over the prompts of three sequences, then a step for each further token, with the
 // states in place in slots. Compares with one forward over everything.
-//   02_prefill_then_decode my.pack 'H4 K64 V64 f32'
-// The pack has the problem as forward and as step: glaive tune 'forward H4 K64 V64 f32 @ B3 T40' 'step .. @ B3 T1'.
+//   02_prefill_then_decode my.pack 'forward H4 K64 V64 f32'
+// The pack has the problem as a step too: glaive tune 'forward H4 K64 V64 f32 @ B3 T40' 'step H4 K64 V64 f32 @ B3 T1'.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -45,15 +45,17 @@ double difference(const Tensor& a, const Tensor& b) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  if (argc < 2 || argc > 3) return std::fprintf(stderr, "usage: %s <pack> ['H4 K64 V64 f32']\n", argv[0]), 2;
-  const std::string sizes = argc == 3 ? argv[2] : "H4 K64 V64 f32";
+  if (argc < 2 || argc > 3)
+    return std::fprintf(stderr, "usage: %s <pack> ['<problem>', default: forward H4 K64 V64 f32]\n", argv[0]), 2;
   const api::Device device("cpu");
   const api::Pack pack(argv[1]);
-  const api::Problem problem("forward " + sizes);
+  const api::Problem problem(argc == 3 ? argv[2] : "forward H4 K64 V64 f32");
+  api::Problem step_problem = problem;
+  step_problem.op = GLAIVE_STEP;
   if (problem.io_dtype != GLAIVE_F32 || problem.gate_dtype != GLAIVE_F32 || problem.state_dtype != GLAIVE_F32)
     return std::fprintf(stderr, "this example fills its tensors with f32 only\n"), 2;
   // An engine makes these once; asking one for the plan of a shape costs nanoseconds.
-  const api::Operator forward(device, pack, problem), step(device, pack, api::Problem("step " + sizes));
+  const api::Operator forward(device, pack, problem), step(device, pack, step_problem);
 
   std::mt19937 random(1);
   std::normal_distribution<float> normal;

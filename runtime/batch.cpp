@@ -3,17 +3,12 @@
 #include <algorithm>
 
 #include "runtime/plan.hpp"
+#include "runtime/text.hpp"
 
 namespace glaive {
 namespace {
 
 constexpr std::int64_t most_tokens = INT32_MAX, most_sequences = std::int64_t{1} << 24;
-
-Result<void> in_range(const char* name, std::int64_t given, std::int64_t low, std::int64_t high) {
-  if (given >= low and given <= high) return {};
-  return fail(Status::invalid_argument, std::string(name) + " is " + std::to_string(given) + "; it must be from " +
-                                            std::to_string(low) + " to " + std::to_string(high));
-}
 
 }  // namespace
 
@@ -29,11 +24,11 @@ std::string to_string_of_faults(std::uint32_t device_status) {
 }
 
 Result<std::unique_ptr<Batch>> Batch::create(std::shared_ptr<StatePool> pool, const BatchConfig& config) {
-  if (auto ok = in_range("max_sequences", config.max_sequences.count(), 1, most_sequences); not ok)
+  if (auto ok = in_range("config->max_sequences", config.max_sequences.count(), 1, most_sequences); not ok)
     return std::unexpected(ok.error());
-  if (auto ok = in_range("max_tokens", config.max_tokens.count(), 1, most_tokens); not ok)
+  if (auto ok = in_range("config->max_tokens", config.max_tokens.count(), 1, most_tokens); not ok)
     return std::unexpected(ok.error());
-  if (auto ok = in_range("max_longest", config.max_longest.count(), 0, config.max_tokens.count()); not ok)
+  if (auto ok = in_range("config->max_longest", config.max_longest.count(), 0, config.max_tokens.count()); not ok)
     return std::unexpected(ok.error());
   std::unique_ptr<Batch> batch(new Batch);
   batch->config_ = config;
@@ -85,7 +80,7 @@ Result<void> Batch::begin(std::span<const Entry> entries, std::uint32_t flags, v
   if (open_) return fail(Status::out_of_order, "the batch has begun already; commit or abort it first");
   if ((flags & ~std::uint32_t{keep | padded}) != 0)
     return fail(Status::invalid_argument, "flags is " + std::to_string(flags) + "; there are 1 (keep) and 2 (padded)");
-  if (auto ok = in_range("count", static_cast<std::int64_t>(entries.size()), 1, config_.max_sequences.count()); not ok)
+  if (auto ok = in_range("count", static_cast<std::int64_t>(entries.size()), 0, config_.max_sequences.count()); not ok)
     return ok;
   std::int64_t total = 0, longest = 0;
   for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -115,12 +110,13 @@ Result<void> Batch::begin(std::span<const Entry> entries, std::uint32_t flags, v
   }
   stream_ = stream;
   const bool whole = (flags & padded) != 0;
-  sequences_ = whole ? config_.max_sequences : Sequences(count_);
+  // Of no entries: one row that is empty, as a call has at least one.
+  sequences_ = whole ? config_.max_sequences : Sequences(std::max<std::size_t>(count_, 1));
   tokens_ = whole ? config_.max_tokens : Tokens(total);
   longest_ = whole ? config_.max_longest : Tokens(longest);
   launched_.assign(launched_.size(), false);
   launches_ = 0;
-  failed_ = false;
+  failed_ = replayed_ = false;
   open_ = true;
   return {};
 }
@@ -133,6 +129,8 @@ Result<void> Batch::need_open() const {
 Result<void> Batch::may_launch(std::int64_t layer) const {
   if (auto ok = need_open(); not ok) return ok;
   if (failed_) return fail(Status::out_of_order, "an earlier launch of this batch failed; only an abort remains");
+  if (replayed_)
+    return fail(Status::out_of_order, "the batch was replayed: all of its layers are the caller's own to enqueue");
   if (auto ok = in_range("layer", layer, 0, pool_->config().layers - 1); not ok) return ok;
   if (launched_[static_cast<std::size_t>(layer)])
     return fail(Status::out_of_order, "layer " + std::to_string(layer) + " was launched already in this batch");
@@ -148,7 +146,7 @@ Result<void> Batch::replay() {
   if (auto ok = need_open(); not ok) return ok;
   if (failed_) return fail(Status::out_of_order, "an earlier launch of this batch failed; only an abort remains");
   if (launches_ > 0) return fail(Status::out_of_order, "layers of this batch were launched or replayed already");
-  launched_.assign(launched_.size(), true);
+  replayed_ = true;
   launches_ = pool_->config().layers;
   return {};
 }

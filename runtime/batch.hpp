@@ -25,7 +25,7 @@ class Batch {
     keep = 1,    ///< updates nothing in place, so that an abort loses nothing
     padded = 2,  ///< launches cover max_sequences, max_tokens and max_longest, as a graph wants that is captured once
   };
-  /// One entry of the scheduler's; tokens may be 0.
+  /// One entry of the scheduler's; tokens may be 0. A batch may have no entries.
   struct Entry {
     Sequence sequence;
     Tokens tokens;
@@ -83,7 +83,7 @@ class Batch {
   Sequences sequences_;
   Tokens tokens_, longest_;
   std::size_t count_ = 0;
-  bool open_ = false, failed_ = false;
+  bool open_ = false, failed_ = false, replayed_ = false;
 };
 
 /// "slot out of range, ..." for people.

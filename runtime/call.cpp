@@ -51,7 +51,7 @@ constexpr int stride_bits = 40;
   return Wrong::nothing;
 }
 
-[[gnu::cold]] std::unexpected<Error> explain(Wrong wrong, Tensor t, const std::string& name) {
+[[gnu::cold]] std::unexpected<Error> explain(Wrong wrong, Tensor t, const std::string& name, const char* outer) {
   const auto stride = [&](std::int64_t given) {
     return " is " + std::to_string(given) + "; it must be 0 (contiguous) or at least " + std::to_string(t.inner) +
            ", the elements of one head";
@@ -62,7 +62,7 @@ constexpr int stride_bits = 40;
     case Wrong::far_stride:
       return refuse(name + " has a stride of 2^40 elements or more");
     case Wrong::outer_stride:
-      return refuse(name + "'s outer stride" + stride(t.outer_stride));
+      return refuse(name + outer + stride(t.outer_stride));
     case Wrong::null:
       return refuse(name + " is NULL");
     case Wrong::alignment:
@@ -168,7 +168,7 @@ Result<CallShape> read_shape(const glaive_shape* given, const Problem& problem) 
   return shape;
 }
 
-Result<void> check_lengths(const CallShape& shape) {
+Result<void> check_lengths(const CallShape& shape, Lengths lengths) {
   const std::int32_t* const cu = shape.cu_seqlens;
   if (cu == nullptr) return {};
   if (cu[0] != 0) return refuse("shape->cu_seqlens[0] is " + std::to_string(cu[0]) + ", not 0");
@@ -178,21 +178,24 @@ Result<void> check_lengths(const CallShape& shape) {
     if (length < 0) return refuse("shape->cu_seqlens[" + std::to_string(b + 1) + "] is less than the number before it");
     longest = std::max(longest, length);
   }
-  if (cu[shape.sequences] != shape.tokens)
+  const auto fits = [&](std::int64_t given, std::int64_t extent) {
+    return given == extent or (lengths == Lengths::within and given < extent);
+  };
+  if (not fits(cu[shape.sequences], shape.tokens))
     return refuse("shape->tokens is " + std::to_string(shape.tokens) + ", but the last of cu_seqlens is " +
                   std::to_string(cu[shape.sequences]));
-  if (shape.longest != longest)
+  if (not fits(longest, shape.longest))
     return refuse("shape->longest is " + std::to_string(shape.longest) +
                   ", but the longest sequence of cu_seqlens has " + std::to_string(longest) + " tokens");
   return {};
 }
 
 Result<void> read_launch(const glaive_plan& plan, const glaive_shape* given_shape, const glaive_args* given_args,
-                         void* workspace, std::size_t bytes, Launch& launch) {
+                         void* workspace, std::size_t bytes, Lengths lengths, Launch& launch) {
   const auto shape = read_shape(given_shape, plan.problem);
   if (not shape) return std::unexpected(shape.error());
   if (shape->cu_seqlens != nullptr and plan.device->is_host())
-    if (auto checked = check_lengths(*shape); not checked) return checked;
+    if (auto checked = check_lengths(*shape, lengths); not checked) return checked;
   return read_launch(plan, *shape, given_args, workspace, bytes, Span(), launch);
 }
 
@@ -250,7 +253,9 @@ Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const 
       take(out_, Arg::state_out, Arg::state_out_slot, Arg::state_out_head,
            {a.final_state, a.final_state == nullptr ? 0 : slots, hkv, k * v, a.final_state_slot_stride,
             a.final_state_head_stride, state});
-  if (not taken) return explain(bad.wrong, bad.tensor, buffer_names[bad.buffer]);
+  if (not taken)
+    return explain(bad.wrong, bad.tensor, buffer_names[bad.buffer],
+                   bad.buffer == in_ or bad.buffer == out_ ? "_slot_stride" : "_token_stride");
 
   launch.extents = shape.extents(problem, device.workers());
   const auto needed = static_cast<std::size_t>(plan.workspace_bytes(launch.extents));

@@ -29,12 +29,15 @@ struct CallShape {
 /// Checks all but the numbers in cu_seqlens.
 Result<CallShape> read_shape(const glaive_shape* given, const Problem& problem);
 
+/// What the numbers in cu_seqlens must be to the extents of a call: these very lengths, or any within them, as for a
+/// launch that is prepared for the largest of changing batches.
+enum class Lengths { exact, within };
 /// Checks the numbers in cu_seqlens, which the host must be able to read.
-Result<void> check_lengths(const CallShape& shape);
+Result<void> check_lengths(const CallShape& shape, Lengths lengths);
 
 /// Checks everything that a call of `plan` needs, and fills in `launch`, every word of it.
 Result<void> read_launch(const glaive_plan& plan, const glaive_shape* shape, const glaive_args* args, void* workspace,
-                         std::size_t workspace_bytes, Launch& launch);
+                         std::size_t workspace_bytes, Lengths lengths, Launch& launch);
 /// The same for a shape that is known to be right, and for states that lie in `pool`, from which the workspace and o
 /// stand apart.
 Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const glaive_args* args, void* workspace,

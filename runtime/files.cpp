@@ -120,23 +120,33 @@ Result<Replacement> Replacement::guarded(const std::filesystem::path& path) {
   // What a killed writer left is taken away.
   const std::string temporary = path.string() + ".tmp";
   unlink(temporary.c_str());
-  Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
-  if (not file) return fail(Status::io_error, io_failure("cannot make", temporary, errno).error().message);
-  Replacement replacement(path, temporary, std::move(file));
+  Replacement replacement(path, temporary);
+  if (auto made =
+          replacement.made(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
+      not made)
+    return std::unexpected(std::move(made).error());
   if (replaces and fchmod(replacement.descriptor(), mode) != 0)
     return io_failure("cannot set the mode of", temporary, errno);
   return replacement;
 }
 
 Result<Replacement> Replacement::unguarded(const std::filesystem::path& path) {
-  std::string temporary = path.string() + ".XXXXXX";
-  Descriptor file(mkostemp(temporary.data(), O_CLOEXEC));  // for the owner alone
-  if (not file) return fail(Status::io_error, io_failure("cannot make", temporary, errno).error().message);
-  return Replacement(path, temporary, std::move(file));
+  Replacement replacement(path, path.string() + ".XXXXXX");
+  if (auto made = replacement.made(mkostemp(replacement.temporary_.data(), O_CLOEXEC)); not made)  // the owner's alone
+    return std::unexpected(std::move(made).error());
+  return replacement;
+}
+
+Result<void> Replacement::made(int descriptor) {
+  const int error = errno;
+  file_ = Descriptor(descriptor);
+  there_ = descriptor >= 0;
+  if (there_) return {};
+  return fail(Status::io_error, io_failure("cannot make", temporary_, error).error().message);
 }
 
 Replacement::~Replacement() {
-  if (not temporary_.empty()) unlink(temporary_.c_str());
+  if (there_) unlink(temporary_.c_str());
 }
 
 Result<void> Replacement::write(std::span<const std::byte> bytes) {
@@ -149,7 +159,7 @@ Result<void> Replacement::place() {
   if (fsync(file_.get()) != 0) return io_failure("cannot flush to disk", temporary_, errno);
   if (file_.close() != 0) return io_failure("cannot close", temporary_, errno);
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return io_failure("cannot put in place", path_, errno);
-  temporary_.clear();
+  there_ = false;
 
   const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
   const Descriptor folder_file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

@@ -109,7 +109,10 @@ class Replacement {
   /// A temporary file of its own name, so that writers need no lock: the last to be placed stays.
   static Result<Replacement> unguarded(const std::filesystem::path& path);
   Replacement(Replacement&& other) noexcept
-      : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})), file_(std::move(other.file_)) {}
+      : path_(std::move(other.path_)),
+        temporary_(std::move(other.temporary_)),
+        file_(std::move(other.file_)),
+        there_(std::exchange(other.there_, false)) {}
   ~Replacement();
 
   Result<void> write(std::span<const std::byte> bytes);
@@ -117,10 +120,13 @@ class Replacement {
   Result<void> place();
 
  private:
-  Replacement(std::filesystem::path path, std::filesystem::path temporary, Descriptor file)
-      : path_(std::move(path)), temporary_(std::move(temporary)), file_(std::move(file)) {}
-  std::filesystem::path path_, temporary_;  // temporary_ is empty once placed
+  Replacement(std::filesystem::path path, std::string temporary)
+      : path_(std::move(path)), temporary_(std::move(temporary)) {}
+  Result<void> made(int descriptor);  // of the temporary file, or -1 and errno
+  std::filesystem::path path_;
+  std::string temporary_;
   Descriptor file_;
+  bool there_ = false;  // the temporary file, not placed yet
 };
 
 /// Whether a file could be put in the place of `path`; leaves nothing behind.

@@ -302,6 +302,17 @@ glaive_status glaive_operator_plan(const glaive_operator* op, const glaive_shape
   });
 }
 
+glaive_status glaive_operator_workspace(const glaive_operator* op, const glaive_shape* largest, size_t* bytes) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(op, "op"); not there) return there;
+    if (auto there = need(bytes, "bytes"); not there) return there;
+    const auto what = read_shape(largest, op->problem);
+    if (not what) return std::unexpected(what.error());
+    *bytes = static_cast<size_t>(op->workspace_bytes(*what));
+    return {};
+  });
+}
+
 uint64_t glaive_operator_untuned(const glaive_operator* op) {
   return op == nullptr ? 0 : op->untuned.load(std::memory_order_relaxed);
 }
@@ -311,7 +322,8 @@ glaive_status glaive_run(const glaive_plan* plan, const glaive_shape* shape, con
   return guarded([&]() -> Result<void> {
     if (auto there = need(plan, "plan"); not there) return there;
     Launch launch{Words::Unset()};
-    if (auto read = read_launch(*plan, shape, args, workspace, workspace_bytes, launch); not read) return read;
+    if (auto read = read_launch(*plan, shape, args, workspace, workspace_bytes, Lengths::exact, launch); not read)
+      return read;
     return plan->kernel->launch(launch);
   });
 }
@@ -322,7 +334,8 @@ glaive_status glaive_launch_prepare(const glaive_plan* plan, const glaive_shape*
     if (auto there = need(plan, "plan"); not there) return there;
     if (auto there = need(launch, "launch"); not there) return there;
     auto prepared = std::make_unique<glaive_launch>(plan->device, plan->kernel);
-    if (auto read = read_launch(*plan, shape, args, workspace, workspace_bytes, prepared->launch); not read)
+    if (auto read = read_launch(*plan, shape, args, workspace, workspace_bytes, Lengths::within, prepared->launch);
+        not read)
       return read;
     *launch = prepared.release();
     return {};

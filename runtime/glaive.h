@@ -50,10 +50,10 @@ typedef enum glaive_status {
   GLAIVE_OK = 0,
   GLAIVE_INVALID_ARGUMENT = 1, /* outside the contract; the message names the argument */
   GLAIVE_UNSUPPORTED = 2,      /* legal, but the pack has no kernel for it that runs here */
-  GLAIVE_NOT_FOUND = 3,        /* no such file or device */
+  GLAIVE_NOT_FOUND = 3,        /* no such file to read, or no such device */
   GLAIVE_BAD_PACK = 4,         /* truncated, altered, foreign or newer file */
   GLAIVE_UNTRUSTED = 5,        /* a file that others could have written */
-  GLAIVE_IO_ERROR = 6,         /* the operating system refused a read */
+  GLAIVE_IO_ERROR = 6,         /* the operating system refused to read, or to make or write a file */
   GLAIVE_OUT_OF_MEMORY = 7,
   GLAIVE_WRONG_DEVICE = 8,  /* code made for another target than this machine */
   GLAIVE_FAILED = 9,        /* the loader or a thread failed; the message says which */
@@ -213,6 +213,11 @@ GLAIVE_API void glaive_operator_close(glaive_operator* op);
  * operator and is not closed. glaive_plan_match says how it fits. Reads no cu_seqlens. */
 GLAIVE_API glaive_status glaive_operator_plan(const glaive_operator* op, const glaive_shape* shape,
                                               const glaive_plan** plan);
+/* Bytes of workspace that are enough for any call up to `largest`: at most its sequences, its tokens in all, and its
+ * longest, whichever plan they are given. Made once of these, a workspace serves them all. Reads no cu_seqlens, but
+ * takes the extents as ragged where the pointer is not NULL: glaive_batch_shape of a GLAIVE_BATCH_PADDED batch will do. */
+GLAIVE_API glaive_status glaive_operator_workspace(const glaive_operator* op, const glaive_shape* largest,
+                                                   size_t* bytes);
 /* How many look-ups so far gave a plan that was not GLAIVE_MATCH_EXACT: if this grows, tuning may gain. 0 for NULL. */
 GLAIVE_API uint64_t glaive_operator_untuned(const glaive_operator* op);
 
@@ -281,7 +286,10 @@ typedef struct glaive_launch glaive_launch;
 
 /* Checks a call as glaive_run does, and keeps it, to be run again and again: the decode loop of an engine. What `shape`
  * and `args` point to must stay where it is until the launch is closed, and its contents may change between runs, slot
- * numbers and cu_seqlens included: kernels check those, stay within what was prepared, and report in device_status. */
+ * numbers and cu_seqlens included: kernels check those, stay within what was prepared, and report in device_status.
+ * With cu_seqlens, shape->tokens and shape->longest are the most that any run will have, where glaive_run wants them to
+ * be the very numbers: a launch prepared over glaive_batch_rows in the shape of a GLAIVE_BATCH_PADDED batch serves
+ * all later ones. */
 GLAIVE_API glaive_status glaive_launch_prepare(const glaive_plan* plan, const glaive_shape* shape,
                                                const glaive_args* args, void* workspace, size_t workspace_bytes,
                                                glaive_launch** launch);
@@ -328,14 +336,19 @@ GLAIVE_API void glaive_pool_close(glaive_pool* pool);
 typedef struct glaive_statistics {
   size_t size;
   int64_t slots, used;              /* used: held by sequences, or about to be written by batches */
-  int64_t shared;                   /* held by several sequences at once */
+  int64_t shared;                   /* held by several at once: sequences, batches, snapshots being saved */
   int64_t peak;                     /* the most ever used */
   int64_t sequences, max_sequences; /* live, and the most there may be */
 } glaive_statistics;
 
 GLAIVE_API glaive_status glaive_pool_statistics(const glaive_pool* pool, glaive_statistics* statistics);
 /* Slot s of a plane lies at base + s * slot_stride_bytes. Plane 0 holds the states, contiguous in a slot as
- * [layer,Hkv,K,V] or [layer,Hkv,V,K]; plane 1 is the first of plane_bytes. A base is aligned to 256, a slot to 64. */
+ * [layer,Hkv,K,V] or [layer,Hkv,V,K]; plane 1 is the first of plane_bytes. A base is aligned to 256, a slot to 64.
+ *
+ * Between slots, glaive never copies what is in a further plane: that is for the caller's kernel, which for row i of
+ * every batch reads slot read_slots[i] and writes all of slot write_slots[i], as kernels do with states (see
+ * glaive_batch_rows). To write in place, at glaive_sequence_slot, is to write into the forks that share the slot. Where
+ * read_slots[i] is -1, before the first commit, a plane counts as zero: the slot holds what its last owner left. */
 GLAIVE_API glaive_status glaive_pool_plane(const glaive_pool* pool, int64_t plane, void** base,
                                            size_t* slot_stride_bytes);
 
@@ -344,7 +357,7 @@ GLAIVE_API glaive_status glaive_sequence_acquire(glaive_pool* pool, glaive_seque
 /* The handle is stale at once. A slot in use by a batch comes back when that ends. */
 GLAIVE_API glaive_status glaive_sequence_release(glaive_pool* pool, glaive_sequence sequence);
 /* A sequence with the parent's state and position. It shares the parent's slot, so a fork kept aside is a checkpoint.
- * The next batch of either takes a fresh slot. */
+ * Whichever of them goes on first takes a fresh slot then. */
 GLAIVE_API glaive_status glaive_sequence_fork(glaive_pool* pool, glaive_sequence parent, glaive_sequence* child);
 /* sequences[i] takes the state and position of parents[i] as they were before the call, for all i at once. Sequences
  * are distinct; parents may repeat, and may be any of the pool. A lost sequence may be among sequences, not parents. */
@@ -358,17 +371,23 @@ GLAIVE_API glaive_status glaive_sequence_position(const glaive_pool* pool, glaiv
 /* The slot that holds the state; -1 while it is zero. It may change with every batch. */
 GLAIVE_API glaive_status glaive_sequence_slot(const glaive_pool* pool, glaive_sequence sequence, int32_t* slot);
 
-/* A snapshot is a sequence's position and its slot's bytes of every plane, with checksums. It fits any pool of the same
- * layers, Hkv, K, V, dtype, layout and planes, in any process. The sequence may go on while it is saved; work that the
- * device has yet to do on its slot must be over. */
+/* A snapshot is a sequence's position and its slot's bytes of every plane, with checksums; of a zero state, of which no
+ * plane counts, the position alone. It fits any pool of the same layers, Hkv, K, V, dtype, layout and planes, in any
+ * process. The sequence may go on while it is saved, into a fresh slot, as the old one is held until the copy is done:
+ * in a full pool its next batch is GLAIVE_OUT_OF_SLOTS till then. Work that the device has yet to do on its slot must
+ * be over. Sequences that cannot be saved: GLAIVE_STALE, GLAIVE_FOREIGN, GLAIVE_LOST, GLAIVE_OUT_OF_ORDER in a batch. */
 GLAIVE_API glaive_status glaive_snapshot_bytes(glaive_pool* pool, glaive_sequence sequence, size_t* bytes);
 GLAIVE_API glaive_status glaive_snapshot_save(glaive_pool* pool, glaive_sequence sequence, void* buffer, size_t bytes,
                                               size_t* written);
-/* A new sequence. GLAIVE_BAD_SNAPSHOT: truncated, altered, newer, or no snapshot; GLAIVE_FOREIGN: of another shape. */
+/* A new sequence. GLAIVE_BAD_SNAPSHOT: truncated, altered, newer, or no snapshot; GLAIVE_FOREIGN: of another shape;
+ * GLAIVE_OUT_OF_SLOTS. From 8 MiB on a second thread helps to copy and to check; it takes no signals, and has ended
+ * when this returns. */
 GLAIVE_API glaive_status glaive_snapshot_restore(glaive_pool* pool, const void* snapshot, size_t bytes,
                                                  glaive_sequence* sequence);
-/* To a file, replaced whole by a temporary file, fsync and rename; and from one, refused with GLAIVE_UNTRUSTED when
- * others may write to it. */
+/* To a file, replaced whole by a temporary file beside it, fsync and rename, where a symbolic link leads. A process that
+ * is killed meanwhile leaves the temporary file behind, the path and six letters. GLAIVE_IO_ERROR: it cannot be made (a
+ * missing folder) or written; GLAIVE_NOT_FOUND: a path of nothing, "". And from a file, as glaive_snapshot_restore:
+ * GLAIVE_NOT_FOUND; GLAIVE_UNTRUSTED when others may write to it; GLAIVE_IO_ERROR. */
 GLAIVE_API glaive_status glaive_snapshot_write(glaive_pool* pool, glaive_sequence sequence, const char* path);
 GLAIVE_API glaive_status glaive_snapshot_read(glaive_pool* pool, const char* path, glaive_sequence* sequence);
 
@@ -402,12 +421,14 @@ typedef struct glaive_entry {
 } glaive_entry;
 
 enum {
-  GLAIVE_BATCH_KEEP = 1,   /* update no state in place, so that an abort loses nothing; takes a slot for each entry */
+  GLAIVE_BATCH_KEEP = 1,   /* update no state in place, so that an abort loses nothing; takes a slot for each entry that
+                            * has a state and tokens (a zero state is nothing to lose) */
   GLAIVE_BATCH_PADDED = 2, /* launches cover max_sequences, max_tokens, max_longest: for a graph captured once */
 };
 
 /* Row i of the batch is entries[i]: its tokens follow those of entries[i-1] on the token axis. A sequence whose slot is
- * shared gets a fresh one to write: GLAIVE_OUT_OF_SLOTS when there are too few. */
+ * shared gets a fresh one to write: GLAIVE_OUT_OF_SLOTS when there are too few. With count 0, entries may be NULL: the
+ * batch is one empty row. */
 GLAIVE_API glaive_status glaive_batch_begin(glaive_batch* batch, const glaive_entry* entries, int64_t count,
                                             uint32_t flags);
 /* The same on a GPU's stream, NULL being its default: the rows' numbers are sent there, and what reads them must follow
@@ -425,8 +446,8 @@ GLAIVE_API glaive_status glaive_batch_shape(const glaive_batch* batch, glaive_sh
 GLAIVE_API glaive_status glaive_batch_rows(const glaive_batch* batch, const int32_t** cu_seqlens,
                                            const int32_t** read_slots, const int32_t** write_slots,
                                            uint32_t** device_status);
-/* Computes o for one layer and updates its states. args: q, k, v, g, o over the batch's tokens; no states. Each layer
- * once. A refused argument leaves the batch as it was; after GLAIVE_FAILED only an abort remains. Allocates nothing. */
+/* Computes o for one layer and updates its states. args: q, k, v, g, o over the batch's tokens; no states, slots or
+ * state strides, which are the batch's. The plan is of a device that sees the pool's memory. Each layer once. A refused argument leaves the batch as it was; after GLAIVE_FAILED only an abort remains. Allocates nothing. */
 GLAIVE_API glaive_status glaive_batch_launch(glaive_batch* batch, const glaive_plan* plan, int64_t layer,
                                              const glaive_args* args, void* workspace, size_t workspace_bytes);
 /* In place of launches: says that the caller is about to enqueue all layers himself, as a captured graph or with

@@ -233,6 +233,12 @@ class Operator {
     check(glaive_operator_plan(handle_.get(), &shape, &plan));
     return PlanView(plan);
   }
+  /// Enough for every call up to this shape.
+  std::size_t workspace_bytes(const Shape& largest) const {
+    std::size_t bytes = 0;
+    check(glaive_operator_workspace(handle_.get(), &largest, &bytes));
+    return bytes;
+  }
   std::uint64_t untuned() const { return glaive_operator_untuned(handle_.get()); }
   const glaive_operator* get() const { return handle_.get(); }
 
@@ -271,8 +277,9 @@ class Sequence {
   Sequence() = default;
   Sequence(Sequence&& other) noexcept : pool_(std::move(other.pool_)), id_(std::exchange(other.id_, 0)) {}
   Sequence& operator=(Sequence&& other) noexcept {
-    std::swap(pool_, other.pool_);
-    std::swap(id_, other.id_);
+    Sequence taken(std::move(other));  // what was held here goes with it
+    std::swap(pool_, taken.pool_);
+    std::swap(id_, taken.id_);
     return *this;
   }
   ~Sequence() {
@@ -285,6 +292,12 @@ class Sequence {
     std::int64_t tokens = 0;
     check(glaive_sequence_position(pool_.get(), id_, &tokens));
     return Tokens(tokens);
+  }
+  /// The slot that holds the state; -1 while it is zero.
+  std::int32_t slot() const {
+    std::int32_t slot = -1;
+    check(glaive_sequence_slot(pool_.get(), id_, &slot));
+    return slot;
   }
   /// Shares the state: kept aside it is a checkpoint.
   Sequence fork() const {
@@ -325,6 +338,12 @@ class PoolConfig : public glaive_pool_config {
   }
 };
 
+/// Slot s of a plane lies at base + s * slot_stride_bytes.
+struct Plane {
+  void* base;
+  std::size_t slot_stride_bytes;
+};
+
 class Pool {
  public:
   Pool(const Device& device, const PoolConfig& config, void* memory = nullptr, std::size_t bytes = 0) {
@@ -355,6 +374,12 @@ class Pool {
     check(glaive_snapshot_read(get(), path.c_str(), &id));
     return Sequence(handle_, id);
   }
+  /// 0: the states; 1: the first of plane_bytes.
+  Plane plane(std::int64_t index) const {
+    Plane plane = {};
+    check(glaive_pool_plane(get(), index, &plane.base, &plane.slot_stride_bytes));
+    return plane;
+  }
   glaive_statistics statistics() const {
     glaive_statistics statistics = {};
     statistics.size = sizeof statistics;
@@ -373,6 +398,12 @@ class Entry : public glaive_entry {
   Entry(const Sequence& of, Tokens added) : glaive_entry{of.id(), added.count()} {}
 };
 static_assert(sizeof(Entry) == sizeof(glaive_entry), "a list of them is handed on as it is");
+
+/// What kernels read, in memory of the device, at addresses that a batch keeps for life.
+struct Rows {
+  const std::int32_t *cu_seqlens, *read_slots, *write_slots;
+  std::uint32_t* device_status;
+};
 
 /// One step of several sequences: begin, launch every layer (or replay), commit.
 class Batch {
@@ -409,6 +440,11 @@ class Batch {
     Shape shape(Sequences(0), Tokens(0));
     check(glaive_batch_shape(get(), &shape));
     return shape;
+  }
+  Rows rows() const {
+    Rows rows = {};
+    check(glaive_batch_rows(get(), &rows.cu_seqlens, &rows.read_slots, &rows.write_slots, &rows.device_status));
+    return rows;
   }
   glaive_batch* get() const { return handle_.get(); }
 

@@ -4,6 +4,7 @@
 #include "runtime/batch.hpp"
 #include "runtime/call.hpp"
 #include "runtime/snapshot.hpp"
+#include "runtime/text.hpp"
 
 using namespace glaive;
 using namespace glaive::c_abi;
@@ -31,8 +32,7 @@ Result<PoolConfig> read_config(const glaive_pool_config* given) {
   if (not dtype) return std::unexpected(dtype.error());
   const auto layout = choose("config->layout", raw->layout, {StateLayout::kv, StateLayout::vk});
   if (not layout) return std::unexpected(layout.error());
-  if (raw->planes < 0 or raw->planes > 16)
-    return refuse("config->planes is " + std::to_string(raw->planes) + "; it must be from 0 to 16");
+  if (auto ok = in_range("config->planes", raw->planes, 0, 16); not ok) return std::unexpected(std::move(ok).error());
   if (raw->planes > 0)
     if (auto there = need(raw->plane_bytes, "config->plane_bytes"); not there) return std::unexpected(there.error());
   PoolConfig config;
@@ -56,7 +56,8 @@ Result<void> check_plan(const glaive_plan& plan, const StatePool& pool, Tokens l
                   std::string(pools));
   };
   const auto number = [](std::int64_t n) { return std::to_string(n); };
-  if (not pool.is_seen_by(*plan.device)) return refuse("the plan's device does not see the memory of the pool");
+  if (not pool.is_seen_by(*plan.device))
+    return refuse("the plan belongs to another device than the pool, one that does not see the memory of the pool");
   if (p.kv_heads != c.kv_heads) return differs("Hkv", number(p.kv_heads.count()), number(c.kv_heads.count()));
   if (p.k != c.k) return differs("K", number(p.k.count()), number(c.k.count()));
   if (p.v != c.v) return differs("V", number(p.v.count()), number(c.v.count()));
@@ -84,6 +85,17 @@ Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, c
                                                      {given->device_status, "device_status"}};
   for (const auto& [pointer, name] : own)
     if (pointer != nullptr) return refuse(std::string("args->") + name + " is set; a batch brings its own");
+
+  const std::pair<std::int64_t, const char*> laid_out[] = {
+      {given->slots, "slots"},
+      {given->initial_state_slot_stride, "initial_state_slot_stride"},
+      {given->initial_state_head_stride, "initial_state_head_stride"},
+      {given->final_state_slot_stride, "final_state_slot_stride"},
+      {given->final_state_head_stride, "final_state_head_stride"}};
+  for (const auto& [number, name] : laid_out)
+    if (number != 0)
+      return refuse(std::string("args->") + name + " is " + std::to_string(number) +
+                    "; a batch brings its own: leave it 0");
 
   const PoolConfig& config = pool.config();
   glaive_args call = *given;
@@ -194,8 +206,7 @@ glaive_status glaive_pool_plane(const glaive_pool* pool, int64_t plane, void** b
     if (auto there = need(base, "base"); not there) return there;
     if (auto there = need(slot_stride_bytes, "slot_stride_bytes"); not there) return there;
     const auto& planes = pool->states->layout().planes;
-    if (plane < 0 or plane >= static_cast<std::int64_t>(planes.size()))
-      return refuse("plane is " + std::to_string(plane) + "; the pool has " + std::to_string(planes.size()));
+    if (auto ok = in_range("plane", plane, 0, static_cast<std::int64_t>(planes.size()) - 1); not ok) return ok;
     const auto index = static_cast<std::size_t>(plane);
     *base = pool->states->at(index, 0);
     *slot_stride_bytes = static_cast<size_t>(planes[index].stride);
@@ -235,7 +246,10 @@ glaive_status glaive_sequence_reorder(glaive_pool* pool, const glaive_sequence* 
 }
 
 glaive_status glaive_sequence_rollback(glaive_pool* pool, glaive_sequence sequence, glaive_sequence checkpoint) {
-  return glaive_sequence_reorder(pool, &sequence, &checkpoint, 1);
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(pool, "pool"); not there) return there;
+    return pool->states->rollback({sequence}, {checkpoint});
+  });
 }
 
 glaive_status glaive_sequence_position(const glaive_pool* pool, glaive_sequence sequence, int64_t* tokens) {
@@ -309,8 +323,9 @@ glaive_status glaive_batch_begin_on(glaive_batch* batch, const glaive_entry* ent
                                     void* stream) {
   return guarded([&]() -> Result<void> {
     if (auto there = need(batch, "batch"); not there) return there;
-    if (auto there = need(entries, "entries"); not there) return there;
-    if (count < 1) return refuse("count is " + std::to_string(count) + "; a batch has one entry or more");
+    if (count < 0) return refuse("count is " + std::to_string(count) + "; it must be 0 or more");
+    if (count > 0)
+      if (auto there = need(entries, "entries"); not there) return there;
     if (stream != nullptr and batch->batch->pool().in_host_memory())
       return refuse("stream is set, but a CPU has no streams: leave it NULL");
     return batch->batch->begin({reinterpret_cast<const Batch::Entry*>(entries), static_cast<std::size_t>(count)}, flags,

@@ -51,10 +51,23 @@ Result<std::unique_ptr<glaive_plan>> PlanMaker::make(Bucket bucket) {
   if (first != nullptr) return std::unexpected(*first);
   return fail(Status::unsupported, std::string(packs_.size() == 1 ? "the pack has" : "the packs have") +
                                        " no kernel for `" + to_string(problem_) + "` that runs on " +
-                                       device_->target() + "; tune it with: glaive tune");
+                                       device_->target() + "; tune it with: glaive tune '" + to_string(problem_) +
+                                       (problem_.op == Op::step ? " @ B1 T1'" : " @ B1 T2048'"));
 }
 
 }  // namespace glaive::c_abi
+
+std::int64_t glaive_operator::workspace_bytes(const glaive::c_abi::CallShape& largest) const {
+  using namespace glaive;
+  const Extents extents = largest.extents(problem, plans.front()->device->workers());
+  // Every plan that a smaller shape may find, at the largest: workspace never shrinks as extents grow.
+  const Bucket last = bucket_of(extents);
+  std::int64_t bytes = 0;
+  for (std::size_t i = 0; i < bucket_count; ++i)
+    if (const Bucket bucket = bucket_at(i); bucket.work <= last.work and bucket.tokens <= last.tokens)
+      bytes = std::max(bytes, by_bucket[i]->workspace_bytes(extents));
+  return bytes;
+}
 
 glaive::Result<std::unique_ptr<glaive_operator>> glaive_operator::create(glaive::c_abi::PlanMaker maker,
                                                                          const glaive::Problem& problem) {

@@ -5,7 +5,7 @@
 #include <map>
 #include <span>
 
-#include "runtime/c_abi.hpp"
+#include "runtime/call.hpp"
 
 namespace glaive::c_abi {
 
@@ -36,6 +36,8 @@ struct glaive_operator {
   std::array<const glaive_plan*, glaive::bucket_count> by_bucket = {};
   mutable std::atomic<std::uint64_t> untuned = 0;
 
+  /// Enough for every call of at most these sequences, tokens, and tokens of one sequence.
+  std::int64_t workspace_bytes(const glaive::c_abi::CallShape& largest) const;
   static glaive::Result<std::unique_ptr<glaive_operator>> create(glaive::c_abi::PlanMaker maker,
                                                                  const glaive::Problem& problem);
 };

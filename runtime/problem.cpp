@@ -50,9 +50,6 @@ std::optional<std::int64_t> number_of(std::string_view digits, std::int64_t low,
   return value;
 }
 
-constexpr std::int64_t most_heads = 65536;
-constexpr std::int64_t most_channels = 512;
-
 struct ExtentWord {
   std::string_view prefix, meaning;
   std::int64_t low, high;

@@ -40,6 +40,7 @@ struct Problem {
   friend bool operator==(const Problem&, const Problem&) = default;
 };
 
+inline constexpr std::int64_t most_heads = 65536, most_channels = 512;
 inline constexpr std::int64_t most_call_sequences = std::int64_t{1} << 24;
 inline constexpr std::int64_t most_call_tokens = 0x7fffffff;  ///< of all sequences of a call
 inline constexpr std::int64_t most_step_tokens = 8;           ///< of each sequence of a step

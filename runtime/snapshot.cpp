@@ -1,13 +1,14 @@
 #include "runtime/snapshot.hpp"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <functional>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <system_error>
 #include <thread>
@@ -188,25 +189,49 @@ Result<void> emit(const StatePool& pool, const StatePool::Pinned& pinned, Put&& 
   return put(std::as_bytes(std::span(&sum, 1)));
 }
 
+/// While it lives the calling thread takes no signal, and neither will a thread that it starts: the process's signals
+/// go to the program's own threads.
+class SignalsHeld {
+ public:
+  SignalsHeld() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  SignalsHeld(const SignalsHeld&) = delete;
+  ~SignalsHeld() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
 /// Runs body(i) for i in 0..count, on two threads where there is much to do; the first error ends it.
-Result<void> for_each_block(std::size_t count, const std::function<Result<void>(std::size_t)>& body) {
+template <class Body>
+Result<void> for_each_block(std::size_t count, const Body& body) {
   constexpr std::size_t worth_a_thread = 32;
   std::atomic<std::size_t> next = 0;
   std::mutex mutex;
   std::optional<Error> broken;
   const auto work = [&] {
-    for (std::size_t i; (i = next++) < count;)
-      if (auto done = body(i); not done) {
-        const std::lock_guard lock(mutex);
-        if (not broken) broken = std::move(done).error();
-        next = count;
+    for (std::size_t i; (i = next++) < count;) {
+      Result<void> done;
+      try {
+        done = body(i);
+      } catch (const std::bad_alloc&) {
+        done = fail(Status::out_of_memory, "out of memory");  // a text so short that it takes none
       }
+      if (done) continue;
+      const std::lock_guard lock(mutex);
+      if (not broken) broken = std::move(done).error();
+      next = count;
+    }
   };
   {
     std::jthread helper;
     if (count >= worth_a_thread and std::thread::hardware_concurrency() > 1) try {
+        const SignalsHeld held;
         helper = std::jthread(work);
-      } catch (const std::system_error&) {  // no thread to be had: alone, then
+      } catch (const std::exception&) {  // no thread to be had: alone, then
       }
     work();
   }
@@ -214,34 +239,50 @@ Result<void> for_each_block(std::size_t count, const std::function<Result<void>(
   return {};
 }
 
+/// A slot and a sequence that are given back unless the sequence is settled.
+class Reservation {
+ public:
+  explicit Reservation(StatePool& pool) : pool_(pool), reserved_(pool.reserve()) {}
+  Reservation(const Reservation&) = delete;
+  ~Reservation() {
+    if (reserved_ and not settled_) static_cast<void>(pool_.release(reserved_->sequence));
+  }
+  const Result<StatePool::Reserved>& get() const { return reserved_; }
+  Sequence settle(Tokens position, bool zero_state) {
+    settled_ = true;
+    pool_.settle(*reserved_, position, zero_state);
+    return reserved_->sequence;
+  }
+
+ private:
+  StatePool& pool_;
+  Result<StatePool::Reserved> reserved_;
+  bool settled_ = false;
+};
+
 /// get(bytes, at) fills them with what lies `at` bytes behind the header, on several threads at once.
 template <class Get>
 Result<Sequence> absorb(StatePool& pool, const SnapshotHeader& header, Get&& get) {
   if (auto fits = check_geometry(header, pool); not fits) return std::unexpected(std::move(fits).error());
-  const auto reserved = pool.reserve();
-  if (not reserved) return std::unexpected(reserved.error());
-  const auto fill = [&]() -> Result<void> {
-    const std::vector<Block> blocks = blocks_of(header);
-    std::vector<std::uint64_t> sums(blocks.size());
-    const auto take = [&](std::size_t i) -> Result<void> {
-      return Bounce(pool).write(bytes_of(pool, blocks[i], reserved->slot),
-                                [&](std::span<std::byte> part) -> Result<void> {
-                                  if (auto done = get(part, blocks[i].at); not done) return done;
-                                  sums[i] = sum_of(part, i);
-                                  return {};
-                                });
+  Reservation reservation(pool);
+  if (not reservation.get()) return std::unexpected(reservation.get().error());
+  const std::int32_t slot = reservation.get()->slot;
+  const std::vector<Block> blocks = blocks_of(header);
+  std::vector<std::uint64_t> sums(blocks.size());
+  const auto take = [&](std::size_t i) -> Result<void> {
+    const auto fill = [&](std::span<std::byte> part) -> Result<void> {
+      if (auto done = get(part, blocks[i].at); not done) return done;
+      sums[i] = sum_of(part, i);
+      return {};
     };
-    if (auto done = for_each_block(blocks.size(), take); not done) return done;
-    std::uint64_t sum = 0;
-    if (auto done = get(std::as_writable_bytes(std::span(&sum, 1)), header.payload_bytes()); not done) return done;
-    return sum == sum_of(sums, header) ? Result<void>() : bad(altered);
+    return Bounce(pool).write(bytes_of(pool, blocks[i], slot), fill);
   };
-  if (auto filled = fill(); not filled) {
-    [[maybe_unused]] const auto released = pool.release(reserved->sequence);
-    return std::unexpected(std::move(filled).error());
-  }
-  pool.settle(*reserved, header.position, header.zero_state);
-  return reserved->sequence;
+  if (auto done = for_each_block(blocks.size(), take); not done) return std::unexpected(std::move(done).error());
+  std::uint64_t sum = 0;
+  if (auto done = get(std::as_writable_bytes(std::span(&sum, 1)), header.payload_bytes()); not done)
+    return std::unexpected(std::move(done).error());
+  if (sum != sum_of(sums, header)) return bad(altered);
+  return reservation.settle(header.position, header.zero_state);
 }
 
 }  // namespace
@@ -326,7 +367,9 @@ Result<Sequence> restore_snapshot(StatePool& pool, std::span<const std::byte> by
 Result<void> write_snapshot(StatePool& pool, Sequence sequence, const std::filesystem::path& path) {
   const auto pin = Pin::take(pool, sequence);
   if (not pin) return std::unexpected(pin.error());
-  auto file = Replacement::unguarded(path);
+  const auto target = follow_links(path);
+  if (not target) return std::unexpected(target.error());
+  auto file = Replacement::unguarded(*target);
   if (not file) return std::unexpected(std::move(file).error());
   std::size_t end = 0, flushing = 0;
   const auto put = [&](std::span<const std::byte> part) -> Result<void> {

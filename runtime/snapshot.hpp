@@ -8,7 +8,7 @@ namespace glaive {
 // A snapshot is one sequence on its own: its position, and what its slot holds in every plane. Little-endian:
 //   header, a page with the pool's geometry and a checksum over itself
 //   payload: the slot's bytes of each plane, one plane after the other; nothing for a zero state
-//   checksum over the payload, seeded with the header's
+//   checksum over those of the payload's blocks of 256 KiB, seeded with the header's
 // Planes have no padding in it, so that a snapshot fits every pool of the same geometry, whatever its size.
 
 /// What a header says.
@@ -41,7 +41,8 @@ Result<std::size_t> save_snapshot(StatePool& pool, Sequence sequence, std::span<
 /// A new sequence. Fails with bad_snapshot, with foreign for a pool of another geometry, with out_of_slots.
 Result<Sequence> restore_snapshot(StatePool& pool, std::span<const std::byte> bytes);
 
-/// The same to and from a file, which is replaced whole, and refused when others may write to it.
+/// The same to and from a file, which is replaced whole, through symbolic links, and refused when others may write to
+/// it. A writer that is killed leaves its temporary file, `path` and six letters, behind.
 Result<void> write_snapshot(StatePool& pool, Sequence sequence, const std::filesystem::path& path);
 Result<Sequence> read_snapshot(StatePool& pool, const std::filesystem::path& path);
 

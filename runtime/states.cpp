@@ -1,8 +1,10 @@
 #include "runtime/states.hpp"
 
 #include <algorithm>
-#include <atomic>
+#include <bitset>
 #include <utility>
+
+#include "runtime/text.hpp"
 
 namespace glaive {
 namespace {
@@ -12,42 +14,49 @@ constexpr std::uint32_t most_generations = (1u << generation_bits) - 1;
 constexpr std::int64_t most_sequences = std::int64_t{1} << index_bits, most_slots = most_sequences / 2;
 constexpr std::int64_t most_layers = 65536, most_planes = 16, most_bytes = std::int64_t{1} << 46;
 
-Result<void> in_range(const char* name, std::int64_t given, std::int64_t low, std::int64_t high) {
-  if (given >= low and given <= high) return {};
-  return fail(Status::invalid_argument, std::string(name) + " is " + std::to_string(given) + "; it must be from " +
-                                            std::to_string(low) + " to " + std::to_string(high));
-}
-
 std::int64_t round_up(std::int64_t bytes, std::int64_t alignment) {
   return (bytes + alignment - 1) / alignment * alignment;
 }
 
 std::uint32_t index_of(Sequence sequence) { return static_cast<std::uint32_t>(sequence.id & (most_sequences - 1)); }
 
-std::uint16_t next_tag() {
-  static std::atomic<std::uint16_t> last = 0;
-  std::uint16_t tag = 0;
-  while (tag == 0) tag = ++last;
-  return tag;
-}
+std::mutex tags_mutex;
+std::bitset<1 << 16> tags_in_use;
 
 }  // namespace
 
+Result<void> StatePool::Tag::take() {
+  static std::uint16_t last = 0;
+  const std::lock_guard lock(tags_mutex);
+  for (std::size_t tried = 0; tried < tags_in_use.size(); ++tried)
+    if (++last != 0 and not tags_in_use[last]) {
+      tags_in_use[last] = true;
+      number_ = last;
+      return {};
+    }
+  return fail(Status::out_of_memory, "the process has 65535 pools open, as many as there can be");
+}
+
+StatePool::Tag::~Tag() {
+  const std::lock_guard lock(tags_mutex);
+  tags_in_use[number_] = false;
+}
+
 Result<PoolLayout> lay_out(const PoolConfig& config) {
-  Problem problem;
-  problem.heads = Heads(config.kv_heads.count());
-  problem.kv_heads = config.kv_heads;
-  problem.k = config.k;
-  problem.v = config.v;
-  if (auto valid = validate(problem); not valid) return std::unexpected(std::move(valid).error());
   if (config.dtype != DType::f32 and config.dtype != DType::bf16)
     return fail(Status::invalid_argument, "states are f32 or bf16, not " + std::string(to_string(config.dtype)));
-  if (auto ok = in_range("layers", config.layers, 1, most_layers); not ok) return std::unexpected(ok.error());
-  if (auto ok = in_range("slots", config.slots, 1, most_slots); not ok) return std::unexpected(ok.error());
-  if (auto ok = in_range("max_sequences", config.max_sequences, 0, most_sequences); not ok)
-    return std::unexpected(ok.error());
-  if (auto ok = in_range("planes", static_cast<std::int64_t>(config.planes.size()), 0, most_planes); not ok)
-    return std::unexpected(ok.error());
+  const struct {
+    const char* name;
+    std::int64_t given, low, high;
+  } numbers[] = {{"config->layers", config.layers, 1, most_layers},
+                 {"config->kv_heads", config.kv_heads.count(), 1, most_heads},
+                 {"config->key_dim", config.k.count(), 1, most_channels},
+                 {"config->value_dim", config.v.count(), 1, most_channels},
+                 {"config->slots", config.slots, 1, most_slots},
+                 {"config->max_sequences", config.max_sequences, 0, most_sequences},
+                 {"config->planes", static_cast<std::int64_t>(config.planes.size()), 0, most_planes}};
+  for (const auto& n : numbers)
+    if (auto ok = in_range(n.name, n.given, n.low, n.high); not ok) return std::unexpected(std::move(ok).error());
 
   PoolLayout layout;
   // At most 2^16 heads x 2^18 x 4 bytes.
@@ -63,9 +72,10 @@ Result<PoolLayout> lay_out(const PoolConfig& config) {
     return {};
   };
   if (auto ok = add(layout.layer_bytes * config.layers); not ok) return std::unexpected(ok.error());
-  for (const std::int64_t bytes : config.planes) {
-    if (auto ok = in_range("a plane's bytes", bytes, 1, most_bytes); not ok) return std::unexpected(ok.error());
-    if (auto ok = add(bytes); not ok) return std::unexpected(ok.error());
+  for (std::size_t i = 0; i < config.planes.size(); ++i) {
+    const std::string name = "config->plane_bytes[" + std::to_string(i) + "]";
+    if (auto ok = in_range(name, config.planes[i], 1, most_bytes); not ok) return std::unexpected(ok.error());
+    if (auto ok = add(config.planes[i]); not ok) return std::unexpected(ok.error());
   }
   return layout;
 }
@@ -77,7 +87,7 @@ Result<std::shared_ptr<StatePool>> StatePool::create(const PoolConfig& config, s
   std::shared_ptr<StatePool> pool(new StatePool);
   pool->config_ = config;
   if (config.max_sequences == 0) pool->config_.max_sequences = 2 * config.slots;
-  pool->tag_ = next_tag();
+  if (auto taken = pool->tag_.take(); not taken) return std::unexpected(std::move(taken).error());
 
   const auto bytes = static_cast<std::size_t>(layout->bytes);
   if (memory.data() != nullptr) {
@@ -117,17 +127,17 @@ std::string StatePool::Name::text() const {
 }
 
 Sequence StatePool::handle(std::uint32_t index) const {
-  return {std::uint64_t{tag_} << (index_bits + generation_bits) |
+  return {std::uint64_t{tag_.number()} << (index_bits + generation_bits) |
           std::uint64_t{records_[index].generation} << index_bits | index};
 }
 
 Result<std::uint32_t> StatePool::find(Sequence sequence, Name name) const {
   if (sequence.id == 0) return fail(Status::stale, name.text() + " is 0, which is no sequence");
-  if (sequence.id >> (index_bits + generation_bits) != tag_)
-    return fail(Status::foreign, name.text() + " is a sequence of another pool");
+  if (sequence.id >> (index_bits + generation_bits) != tag_.number())
+    return fail(Status::foreign, name.text() + " belongs to another pool");
   const std::uint32_t index = index_of(sequence);
   if (index >= records_.size() or not records_[index].live or records_[index].released or handle(index) != sequence)
-    return fail(Status::stale, name.text() + " is a sequence that was released, or never was");
+    return fail(Status::stale, name.text() + " is stale: it was released, or never was");
   return index;
 }
 
@@ -174,8 +184,12 @@ Result<std::int32_t> StatePool::new_slot() {
   return slot;
 }
 
+void StatePool::hold_slot(std::int32_t slot) { shared_ += ++holders_[static_cast<std::size_t>(slot)] == 2; }
+
 void StatePool::drop_slot(std::int32_t slot) {
-  if (--holders_[static_cast<std::size_t>(slot)] == 0) free_slots_.push_back(slot);
+  const std::uint32_t left = --holders_[static_cast<std::size_t>(slot)];
+  shared_ -= left == 1;
+  if (left == 0) free_slots_.push_back(slot);
 }
 
 void StatePool::drop_record(std::uint32_t index) {
@@ -222,7 +236,7 @@ Result<Sequence> StatePool::fork(Sequence parent) {
   record.slot = records_[*from].slot;
   record.position = records_[*from].position;
   record.zero_state = records_[*from].zero_state;
-  ++holders_[static_cast<std::size_t>(record.slot)];
+  hold_slot(record.slot);
   return handle(*index);
 }
 
@@ -232,19 +246,26 @@ void StatePool::unmark(std::span<const Sequence> sequences) {
 }
 
 Result<void> StatePool::reorder(std::span<const Sequence> sequences, std::span<const Sequence> parents) {
-  const std::lock_guard lock(mutex_);
   if (sequences.size() != parents.size())
     return fail(Status::invalid_argument, std::to_string(sequences.size()) + " sequences cannot take the states of " +
                                               std::to_string(parents.size()) + " parents");
+  return take_states(sequences, {"sequences", 0}, parents, {"parents", 0});
+}
+
+Result<void> StatePool::rollback(Sequence sequence, Sequence checkpoint) {
+  return take_states({&sequence, 1}, {"sequence"}, {&checkpoint, 1}, {"checkpoint"});
+}
+
+Result<void> StatePool::take_states(std::span<const Sequence> sequences, Name name, std::span<const Sequence> parents,
+                                    Name parent) {
+  const std::lock_guard lock(mutex_);
   const auto check = [&]() -> Result<void> {
     for (std::size_t i = 0; i < sequences.size(); ++i) {
-      const auto at = static_cast<std::int64_t>(i);
-      const auto index = settled(sequences[i], {"sequences", at});
+      const auto index = settled(sequences[i], name.at(i));
       if (not index) return std::unexpected(index.error());
       if (std::exchange(records_[*index].marked, true))
-        return fail(Status::invalid_argument,
-                    "sequences[" + std::to_string(i) + "] stands in the list twice; it can take one state");
-      const auto from = source(parents[i], {"parents", at});
+        return fail(Status::invalid_argument, name.at(i).text() + " stands in the list twice; it can take one state");
+      const auto from = source(parents[i], parent.at(i));
       if (not from) return std::unexpected(from.error());
       scratch_[i] = records_[*from];  // i is below the number of records, as the sequences are distinct
     }
@@ -254,7 +275,7 @@ Result<void> StatePool::reorder(std::span<const Sequence> sequences, std::span<c
   unmark(sequences);
   if (not checked) return checked;
 
-  for (std::size_t i = 0; i < sequences.size(); ++i) ++holders_[static_cast<std::size_t>(scratch_[i].slot)];
+  for (std::size_t i = 0; i < sequences.size(); ++i) hold_slot(scratch_[i].slot);
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     Record& record = records_[*find(sequences[i], {"sequences"})];
     drop_slot(record.slot);
@@ -287,7 +308,7 @@ PoolStatistics StatePool::statistics() const {
   PoolStatistics s;
   s.slots = static_cast<std::int64_t>(holders_.size());
   s.used = static_cast<std::int64_t>(holders_.size() - free_slots_.size());
-  for (const std::uint32_t holders : holders_) s.shared += holders > 1;
+  s.shared = shared_;
   s.peak = peak_;
   s.sequences = static_cast<std::int64_t>(live_);
   s.max_sequences = static_cast<std::int64_t>(records_.size());
@@ -328,9 +349,9 @@ Result<void> StatePool::begin(std::span<Row> rows, bool keep) {
     if (const auto index = find(rows[i].sequence, {""})) records_[*index].marked = false;
   if (not checked) return checked;
   if (fresh > free_slots_.size())
-    return fail(Status::out_of_slots, "the batch needs " + std::to_string(fresh) + " fresh slots, and of the pool's " +
-                                          std::to_string(holders_.size()) + " only " +
-                                          std::to_string(free_slots_.size()) + " are free");
+    return fail(Status::out_of_slots, "the batch needs " + counted(fresh, "fresh slot") + "; the pool has " +
+                                          std::to_string(free_slots_.size()) + " of its " +
+                                          std::to_string(holders_.size()) + " free");
   for (Row& row : rows) {
     Record& record = records_[*find(row.sequence, {""})];
     record.in_batch = true;
@@ -385,7 +406,7 @@ Result<StatePool::Pinned> StatePool::pin(Sequence sequence) {
   if (not index) return std::unexpected(index.error());
   const Record& record = records_[*index];
   if (record.zero_state) return Pinned{-1, record.position};
-  ++holders_[static_cast<std::size_t>(record.slot)];
+  hold_slot(record.slot);
   return Pinned{record.slot, record.position};
 }
 

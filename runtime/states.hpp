@@ -43,7 +43,8 @@ inline constexpr std::int64_t pool_alignment = 256, slot_alignment = 64;
 Result<PoolLayout> lay_out(const PoolConfig& config);
 
 struct PoolStatistics {
-  std::int64_t slots = 0, used = 0, shared = 0, peak = 0;  ///< shared: slots that several sequences hold
+  std::int64_t slots = 0, used = 0, shared = 0,
+               peak = 0;  ///< shared: slots that several sequences, batches or pins hold
   std::int64_t sequences = 0, max_sequences = 0;
 };
 
@@ -56,10 +57,10 @@ struct Row {
 
 /// The recurrent states of live sequences.
 ///
-/// A slot is held by one sequence or by several: a fork shares its parent's slot, and the next batch of either reads
-/// the shared slot and writes a fresh one. A slot that one sequence holds is updated in place. A new sequence takes its
-/// slot at once, so that admission fails early, and reads none until it has been committed once. Every function locks
-/// the bookkeeping; nothing is allocated after `create`. A failure changes nothing.
+/// A slot is held by one sequence or by several: a fork shares its parent's slot, and whichever goes on
+/// first reads the shared slot and writes a fresh one. A slot that one sequence holds is updated in place. A new
+/// sequence takes its slot at once, so that admission fails early, and reads none until it has been committed once.
+/// Every function locks the bookkeeping; nothing is allocated after `create`. A failure changes nothing.
 class StatePool {
  public:
   /// In `memory` of the caller's, which outlives the pool, or, when it is empty, in memory of its own; of the device,
@@ -87,8 +88,10 @@ class StatePool {
   /// A new sequence with the parent's state and position. Takes no slot before its first batch.
   Result<Sequence> fork(Sequence parent);
   /// sequences[i] takes the state and position of parents[i], all at once. Sequences are distinct, parents need not be.
-  /// Beams reorder; a rollback is the reorder of one onto its checkpoint, which is a fork taken earlier.
+  /// Beams reorder.
   Result<void> reorder(std::span<const Sequence> sequences, std::span<const Sequence> parents);
+  /// The reorder of one: `checkpoint` is a fork taken earlier, and stays.
+  Result<void> rollback(Sequence sequence, Sequence checkpoint);
   Result<Tokens> position(Sequence sequence) const;
   /// The slot that holds the sequence's state; -1 while that is zero.
   Result<std::int32_t> slot(Sequence sequence) const;
@@ -97,7 +100,7 @@ class StatePool {
   // For batches.
 
   /// Fills in the slots of rows whose sequence and tokens are set, and holds the sequences until `commit` or `abort`.
-  /// `keep`: every row writes a fresh slot, so that an abort loses nothing.
+  /// `keep`: every row that has a state writes a fresh slot, so that an abort loses nothing.
   Result<void> begin(std::span<Row> rows, bool keep);
   void commit(std::span<const Row> rows);
   /// `touched`: kernels may have written; sequences that were to be updated in place are lost.
@@ -135,6 +138,19 @@ class StatePool {
     const char* what;
     std::int64_t index = -1;
     std::string text() const;
+    Name at(std::size_t i) const { return index < 0 ? *this : Name{what, static_cast<std::int64_t>(i)}; }
+  };
+  /// What tells the handles of one pool from those of another: no two pools that live at once have the same.
+  class Tag {
+   public:
+    Tag() = default;
+    Tag(const Tag&) = delete;
+    ~Tag();
+    Result<void> take();
+    std::uint16_t number() const { return number_; }
+
+   private:
+    std::uint16_t number_ = 0;
   };
 
   StatePool() = default;
@@ -144,10 +160,13 @@ class StatePool {
   Result<std::uint32_t> new_record();
   Result<std::int32_t> new_slot();
   Sequence handle(std::uint32_t index) const;
+  void hold_slot(std::int32_t slot);
   void drop_slot(std::int32_t slot);
   void drop_record(std::uint32_t index);
   void end_row(std::uint32_t index);
   void unmark(std::span<const Sequence> sequences);
+  Result<void> take_states(std::span<const Sequence> sequences, Name name, std::span<const Sequence> parents,
+                           Name parent);
   Result<void> check_row(const Row& row, std::int64_t index);
 
   PoolConfig config_;
@@ -155,7 +174,7 @@ class StatePool {
   std::shared_ptr<Device> device_;
   std::shared_ptr<std::byte> own_memory_;
   std::byte* memory_ = nullptr;
-  std::uint16_t tag_ = 0;
+  Tag tag_;
 
   mutable std::mutex mutex_;
   std::vector<Record> records_;
@@ -163,7 +182,7 @@ class StatePool {
   std::vector<std::int32_t> free_slots_;     // a stack: the warmest first
   std::vector<std::uint32_t> free_records_;  // a ring: the longest unused first, so that generations last
   std::size_t first_free_record_ = 0, live_ = 0;
-  std::int64_t peak_ = 0;
+  std::int64_t peak_ = 0, shared_ = 0;
   std::vector<Record> scratch_;  // of reorder
 };
 

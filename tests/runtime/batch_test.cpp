@@ -50,8 +50,7 @@ TEST_CASE("batch: entries that are refused change nothing") {
     CHECK(pool->statistics().used == before.used);
     CHECK_FALSE(batch->open());
   };
-  no({}, Status::invalid_argument, "count is 0");
-  no(Entries(5, {a, Tokens(1)}), Status::invalid_argument, "count is 5; it must be from 1 to 4");
+  no(Entries(5, {a, Tokens(1)}), Status::invalid_argument, "count is 5; it must be from 0 to 4");
   no({{a, Tokens(1)}, {b, Tokens(1)}, {a, Tokens(1)}}, Status::invalid_argument,
      "entries[2] has a sequence that stands in the batch twice");
   no({{a, Tokens(1)}, {a, Tokens(0)}}, Status::invalid_argument, "twice");
@@ -60,8 +59,8 @@ TEST_CASE("batch: entries that are refused change nothing") {
   no({{a, Tokens(51)}}, Status::invalid_argument, "from 0 to 50");
   no({{a, Tokens(50)}, {b, Tokens(50)}, {gone, Tokens(1)}}, Status::invalid_argument,
      "the entries add 101 tokens; the batch holds 100");
-  no({{a, Tokens(1)}, {gone, Tokens(1)}}, Status::stale, "entries[1] is a sequence that was released");
-  no({{theirs, Tokens(1)}}, Status::foreign, "entries[0] is a sequence of another pool");
+  no({{a, Tokens(1)}, {gone, Tokens(1)}}, Status::stale, "entries[1] is stale: it was released");
+  no({{theirs, Tokens(1)}}, Status::foreign, "entries[0] belongs to another pool");
   no({{Sequence{}, Tokens(1)}}, Status::stale, "entries[0] is 0");
   no({{a, Tokens(1)}}, Status::invalid_argument, "flags is 4", 4);
   REQUIRE(batch->begin(Entries{{a, Tokens(1)}, {b, Tokens(1)}}).has_value());
@@ -70,11 +69,12 @@ TEST_CASE("batch: entries that are refused change nothing") {
 TEST_CASE("batch: token counts past int32, and positions past int64") {
   const auto pool = make();
   refused(Batch::create(pool, {Sequences(4), Tokens(std::int64_t{1} << 31), {}}), Status::invalid_argument,
-          "max_tokens is 2147483648");
-  refused(Batch::create(pool, {Sequences(0), Tokens(1), {}}), Status::invalid_argument, "max_sequences is 0");
+          "config->max_tokens is 2147483648");
+  refused(Batch::create(pool, {Sequences(0), Tokens(1), {}}), Status::invalid_argument, "config->max_sequences is 0");
   refused(Batch::create(pool, {Sequences((1 << 24) + 1), Tokens(1), {}}), Status::invalid_argument,
           "max_sequences is 16777217");
-  refused(Batch::create(pool, {Sequences(1), Tokens(1), Tokens(2)}), Status::invalid_argument, "max_longest is 2");
+  refused(Batch::create(pool, {Sequences(1), Tokens(1), Tokens(2)}), Status::invalid_argument,
+          "config->max_longest is 2");
   const auto batch = make_batch(pool, 4, INT32_MAX);
   const Sequence a = *pool->acquire(), b = *pool->acquire();
   refused(batch->begin(Entries{{a, Tokens(INT32_MAX)}, {b, Tokens(1)}}), Status::invalid_argument, "2147483648 tokens");
@@ -92,10 +92,11 @@ TEST_CASE("batch: too few slots for all of it changes nothing") {
   step(*pool, *batch, {{a, Tokens(1)}, {b, Tokens(1)}}, 1);
   const Sequence entries[] = {a, *pool->fork(a), b, *pool->fork(b)};
   refused(batch->begin(Entries{{entries[0], Tokens(1)}, {entries[2], Tokens(1)}}), Status::out_of_slots,
-          "needs 2 fresh slots, and of the pool's 3 only 1 are free");
+          "the batch needs 2 fresh slots; the pool has 1 of its 3 free");
   CHECK(pool->statistics().used == 2);
   step(*pool, *batch, {{entries[0], Tokens(1)}}, 2);
-  refused(batch->begin(Entries{{entries[0], Tokens(1)}}, Batch::keep), Status::out_of_slots, "needs 1 fresh");
+  refused(batch->begin(Entries{{entries[0], Tokens(1)}}, Batch::keep), Status::out_of_slots,
+          "needs 1 fresh slot; the pool has 0 of its 3 free");
   step(*pool, *batch, {{entries[0], Tokens(1)}}, 2);
 }
 
@@ -123,6 +124,42 @@ TEST_CASE("batch: calls out of order") {
   REQUIRE(batch->commit().has_value());
   CHECK(position(*pool, a) == 1);
   refused(batch->commit(), Status::out_of_order, "has not begun");
+  REQUIRE(batch->begin(entries).has_value());
+  REQUIRE(batch->replay().has_value());
+  refused(batch->may_launch(0), Status::out_of_order, "the batch was replayed: all of its layers are the caller's");
+  REQUIRE(batch->abort().has_value());
+  REQUIRE(batch->begin(Entries{}).has_value());
+  REQUIRE(batch->may_launch(0).has_value());
+}
+
+TEST_CASE("batch: of no entries is one empty row") {
+  const auto pool = make();
+  const auto batch = make_batch(pool);
+  const Sequence a = *pool->acquire();
+  step(*pool, *batch, {{a, Tokens(3)}}, 1);
+  REQUIRE(batch->begin({}).has_value());
+  CHECK(batch->sequences() == Sequences(1));
+  CHECK(batch->tokens() == Tokens(0));
+  CHECK(batch->cu_seqlens()[1] == 0);
+  CHECK(batch->write_slots()[0] == -1);
+  REQUIRE(batch->replay().has_value());
+  REQUIRE(batch->commit().has_value());
+  CHECK(position(*pool, a) == 3);
+}
+
+TEST_CASE("batch: one that keeps takes a slot for what has a state, and none for what has not") {
+  const auto pool = make(small(3));
+  const auto batch = make_batch(pool);
+  const Sequence a = *pool->acquire(), zero = *pool->acquire();
+  step(*pool, *batch, {{a, Tokens(1)}}, 1);
+  REQUIRE(batch->begin(Entries{{a, Tokens(1)}, {zero, Tokens(1)}}, Batch::keep).has_value());
+  CHECK(batch->read_slots()[0] != batch->write_slots()[0]);
+  CHECK(batch->read_slots()[1] == -1);
+  CHECK(pool->statistics().used == 3);
+  batch->launched(0);
+  REQUIRE(batch->abort().has_value());
+  CHECK(value_of(*pool, a) == 1);
+  CHECK(pool->statistics().used == 2);
 }
 
 TEST_CASE("batch: launch and commit after a failure are refused, and only what was updated in place is lost") {

@@ -81,12 +81,12 @@ TEST_CASE("library: the example of prefill and decode compares them with one for
   entries[1].key.problem = "step H4 Hkv2 K8 V8 f32";
   REQUIRE(add_to_pack(folder / "p.pack", entries).has_value());
   const std::string example = EXAMPLES "/02_prefill_then_decode ";
-  const Output good = run_command(example + (folder / "p.pack").string() + " 'H4 Hkv2 K8 V8 f32'");
+  const Output good = run_command(example + (folder / "p.pack").string() + " 'forward H4 Hkv2 K8 V8 f32'");
   INFO(good.text);
   CHECK(good.exit == 0);
   CHECK(contains(good.text, "40 + 24 tokens differ by"));
   REQUIRE(add_to_pack(folder / "forward.pack", {entries, 1}).has_value());
-  const Output bad = run_command(example + (folder / "forward.pack").string() + " 'H4 Hkv2 K8 V8 f32'");
+  const Output bad = run_command(example + (folder / "forward.pack").string() + " 'forward H4 Hkv2 K8 V8 f32'");
   CHECK(bad.exit == 1);
   CHECK(contains(bad.text, "no kernel for `step H4 Hkv2 K8 V8 f32`"));
 }

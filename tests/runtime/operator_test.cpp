@@ -236,7 +236,8 @@ TEST_CASE("operator: what it cannot be made of, or be asked") {
   refused(glaive_operator_create(&b.device, packs, 1, nullptr, &op), invalid, "problem is NULL");
   refused(glaive_operator_create(&b.device, packs, 1, &b.problem, nullptr), invalid, "op is NULL");
   const glaive_problem uncovered = problem_of("forward H4 K8 V8 bf16");
-  refused(glaive_operator_create(&b.device, packs, 1, &uncovered, &op), GLAIVE_UNSUPPORTED, "no kernel for `forward");
+  refused(glaive_operator_create(&b.device, packs, 1, &uncovered, &op), GLAIVE_UNSUPPORTED,
+          "; tune it with: glaive tune 'forward");
 
   const glaive_plan* plan = nullptr;
   glaive_shape shape = shape_of(1, 1);

@@ -38,18 +38,18 @@ TEST_CASE("pool: configurations that cannot be") {
     const char* part;
   };
   const Row rows[] = {
-      {[](auto& c) { c.layers = 0; }, "layers is 0"},
+      {[](auto& c) { c.layers = 0; }, "config->layers is 0"},
       {[](auto& c) { c.layers = INT64_MAX; }, "layers is"},
-      {[](auto& c) { c.kv_heads = KvHeads(0); }, ""},
-      {[](auto& c) { c.k = KeyDim(513); }, "K"},
-      {[](auto& c) { c.v = ValueDim(-1); }, "V"},
+      {[](auto& c) { c.kv_heads = KvHeads(0); }, "config->kv_heads is 0"},
+      {[](auto& c) { c.k = KeyDim(513); }, "config->key_dim is 513; it must be from 1 to 512"},
+      {[](auto& c) { c.v = ValueDim(-1); }, "config->value_dim is -1"},
       {[](auto& c) { c.dtype = DType::f16; }, "not f16"},
-      {[](auto& c) { c.slots = 0; }, "slots is 0"},
+      {[](auto& c) { c.slots = 0; }, "config->slots is 0"},
       {[](auto& c) { c.slots = INT64_MAX; }, "slots is"},
-      {[](auto& c) { c.max_sequences = -1; }, "max_sequences is -1"},
-      {[](auto& c) { c.planes = {0}; }, "a plane's bytes is 0"},
-      {[](auto& c) { c.planes = {INT64_MAX}; }, "a plane's bytes is"},
-      {[](auto& c) { c.planes.assign(17, 1); }, "planes is 17"},
+      {[](auto& c) { c.max_sequences = -1; }, "config->max_sequences is -1"},
+      {[](auto& c) { c.planes = {8, 0}; }, "config->plane_bytes[1] is 0"},
+      {[](auto& c) { c.planes = {INT64_MAX}; }, "config->plane_bytes[0] is"},
+      {[](auto& c) { c.planes.assign(17, 1); }, "config->planes is 17"},
       {[](auto& c) { c.planes = {std::int64_t{1} << 46}; }, "2^46"},
   };
   for (const Row& row : rows) {
@@ -92,17 +92,32 @@ TEST_CASE("pool: double release, stale and foreign handles") {
   const auto pool = make(), other = make();
   const Sequence a = *pool->acquire(), theirs = *other->acquire();
   REQUIRE(pool->release(a).has_value());
-  refused(pool->release(a), Status::stale, "sequence is a sequence that was released");
+  refused(pool->release(a), Status::stale, "sequence is stale: it was released");
   std::vector<Sequence> later;
   for (int i = 0; i < 4; ++i) later.push_back(*pool->acquire());
   refused(pool->position(a), Status::stale, "released, or never was");
   refused(pool->fork(a), Status::stale, "parent is");
   refused(pool->release({}), Status::stale, "is 0, which is no sequence");
   refused(pool->release({later[0].id + 1000}), Status::stale, "never was");
-  refused(pool->release(theirs), Status::foreign, "sequence of another pool");
+  refused(pool->release(theirs), Status::foreign, "sequence belongs to another pool");
   refused(pool->release({~std::uint64_t{0}}), Status::foreign, "another pool");
   CHECK(pool->statistics().sequences == 4);
   CHECK(other->statistics().sequences == 1);
+}
+
+TEST_CASE("pool: no two that live at once have the same handles, however many came between") {
+  const auto old = make(small(1));
+  const Sequence a = *old->acquire();
+  PoolConfig tiny;
+  tiny.kv_heads = KvHeads(1), tiny.k = KeyDim(1), tiny.v = ValueDim(1), tiny.slots = 1;
+  alignas(256) static std::byte memory[256];
+  bool same = false;
+  for (int i = 0; i < 1 << 16; ++i) {
+    const auto pool = StatePool::create(tiny, memory);
+    REQUIRE(pool.has_value());
+    same = same or (*pool)->acquire()->id == a.id;
+  }
+  CHECK_FALSE(same);
 }
 
 TEST_CASE("pool: a place that is used again gives another handle") {
@@ -173,4 +188,29 @@ TEST_CASE("pool: reorder takes all states at once, and repeats") {
   CHECK(value_of(*pool, s[0]) == 2);
   REQUIRE(pool->reorder(s, s).has_value());  // the failures above left no mark
   CHECK(pool->statistics().used == 2);
+}
+
+TEST_CASE("pool: a rollback names the checkpoint, and shared slots are counted as they come and go") {
+  const auto pool = make();
+  const auto batch = make_batch(pool);
+  const Sequence a = *pool->acquire(), gone = *pool->acquire();
+  step(*pool, *batch, {{a, Tokens(1)}}, 1);
+  REQUIRE(pool->release(gone).has_value());
+  refused(pool->rollback(a, gone), Status::stale, "checkpoint is stale");
+  refused(pool->rollback(gone, a), Status::stale, "sequence is stale");
+  const auto shared = [&] { return pool->statistics().shared; };
+  const Sequence b = *pool->fork(a), c = *pool->fork(a);
+  CHECK(shared() == 1);
+  step(*pool, *batch, {{b, Tokens(1)}}, 2);
+  CHECK(shared() == 1);
+  REQUIRE(pool->rollback(b, a).has_value());
+  REQUIRE(pool->release(a).has_value());
+  CHECK(shared() == 1);
+  REQUIRE(pool->release(c).has_value());
+  CHECK(shared() == 0);
+  const auto pinned = *pool->pin(b);
+  CHECK(shared() == 1);
+  pool->unpin(pinned);
+  CHECK(shared() == 0);
+  CHECK(value_of(*pool, b) == 1);
 }

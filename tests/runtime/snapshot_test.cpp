@@ -158,6 +158,20 @@ TEST_CASE("snapshot: a sequence may go on while it is saved") {
   CHECK(pool->statistics().used == 1);
 }
 
+TEST_CASE("snapshot: written where a symbolic link leads") {
+  const auto pool = make();
+  const Sequence a = *pool->acquire();
+  Folder folder;
+  fs::create_directory(folder / "store");
+  fs::create_symlink("store/s", folder / "link");
+  REQUIRE(write_snapshot(*pool, a, folder / "link").has_value());
+  REQUIRE(write_snapshot(*pool, a, folder / "link").has_value());
+  CHECK(fs::is_symlink(folder / "link"));
+  CHECK(read_bytes(folder / "store/s") == saved(*pool, a));
+  CHECK(read_snapshot(*pool, folder / "link").has_value());
+  refused(write_snapshot(*pool, a, ""), Status::not_found, "cannot put in place");  // as the header says
+}
+
 TEST_CASE("snapshot: of many blocks, read by two threads") {
   PoolConfig config = small(2);
   config.planes = {std::int64_t{10} << 20, 40};

@@ -46,6 +46,16 @@ TEST_CASE("C ABI: a batch's plan must match its pool, and its arguments bring no
   api::Args args = step.args();
   args.initial_state = step.q.data();
   CHECK(contains(launch(server.config(2), args, *server.plan), "args->initial_state is set"));
+  for (const auto& [number, name] : {std::pair(&api::Args::slots, "slots"),
+                                     std::pair(&api::Args::initial_state_slot_stride, "initial_state_slot_stride"),
+                                     std::pair(&api::Args::initial_state_head_stride, "initial_state_head_stride"),
+                                     std::pair(&api::Args::final_state_slot_stride, "final_state_slot_stride"),
+                                     std::pair(&api::Args::final_state_head_stride, "final_state_head_stride")}) {
+    args = step.args();
+    args.*number = 5;
+    CHECK(
+        contains(launch(server.config(2), args, *server.plan), std::string("args->") + name + " is 5; a batch brings"));
+  }
   args = step.args();
   args.q = nullptr;
   CHECK(contains(launch(server.config(2), args, *server.plan), "args->q is NULL"));
@@ -188,11 +198,13 @@ TEST_CASE("C ABI: NULL where a pool, a batch or a result belongs") {
   no(glaive_snapshot_write(pool, a.id(), nullptr), "path is NULL");
   no(glaive_snapshot_read(pool, nullptr, &s), "path is NULL");
   void* base = nullptr;
-  no(glaive_pool_plane(pool, 2, &base, &bytes), "plane is 2; the pool has 2");
+  no(glaive_pool_plane(pool, 2, &base, &bytes), "plane is 2; it must be from 0 to 1");
   no(glaive_pool_plane(pool, -1, &base, &bytes), "plane is -1");
   no(glaive_batch_begin(nullptr, nullptr, 0, 0), "batch is NULL");
   api::Batch batch = server.batch(1);
   no(glaive_batch_begin(batch.get(), nullptr, 1, 0), "entries is NULL");
+  no(glaive_batch_begin(batch.get(), nullptr, -1, 0), "count is -1; it must be 0 or more");
+  no(glaive_operator_workspace(nullptr, nullptr, &bytes), "op is NULL");
   no(glaive_batch_launch(batch.get(), nullptr, 0, nullptr, nullptr, 0), "plan is NULL");
   no(glaive_batch_commit(nullptr), "batch is NULL");
   glaive_statistics statistics = {};
@@ -203,6 +215,164 @@ TEST_CASE("C ABI: NULL where a pool, a batch or a result belongs") {
   CHECK(sizeof(glaive_batch_config) == 32);
   CHECK(sizeof(glaive_statistics) == 56);
   CHECK(sizeof(glaive_entry) == 16);
+}
+
+TEST_CASE("C ABI: a padded batch computes what a plain one does, to the bit") {
+  Server plain(4), padded(4);
+  std::vector<api::Sequence> a, b;
+  for (int i = 0; i < 3; ++i) a.push_back(plain.pool->acquire()), b.push_back(padded.pool->acquire());
+  api::Batch first = plain.batch(5, 40), second = padded.batch(5, 40);
+  std::mt19937 random(1);
+  for (const std::vector<std::int64_t>& lengths :
+       {std::vector<std::int64_t>{7, 1, 0}, {1, 1, 1}, {0, 0, 0}, {2, 5, 3}}) {
+    std::vector<api::Entry> to_plain, to_padded;
+    for (std::size_t i = 0; i < 3; ++i) {
+      to_plain.emplace_back(a[i], api::Tokens(lengths[i]));
+      to_padded.emplace_back(b[i], api::Tokens(lengths[i]));
+    }
+    first.begin(to_plain);
+    second.begin(to_padded, GLAIVE_BATCH_PADDED);
+    const api::Workspace workspace(plain.plan->workspace_bytes(second.shape()));
+    for (std::int64_t layer = 0; layer < model_layers; ++layer) {
+      Step step(40, random);
+      const auto o = step.o;
+      first.launch(*plain.plan, layer, step.args(), workspace);
+      const std::vector<float> want = std::exchange(step.o, o);
+      second.launch(*padded.plan, layer, step.args(), workspace);
+      CHECK(std::memcmp(step.o.data(), want.data(), want.size() * sizeof want[0]) == 0);
+    }
+    first.commit();
+    second.commit();
+    for (std::size_t i = 0; i < 3; ++i) {
+      CHECK(a[i].slot() == b[i].slot());
+      if (a[i].slot() < 0) continue;
+      const api::Plane x = plain.pool->plane(0), y = padded.pool->plane(0);
+      const auto at = static_cast<std::size_t>(a[i].slot()) * x.slot_stride_bytes;
+      CHECK(std::memcmp(static_cast<std::byte*>(x.base) + at, static_cast<std::byte*>(y.base) + at,
+                        x.slot_stride_bytes) == 0);
+    }
+  }
+}
+
+TEST_CASE("C ABI: one launch prepared over a padded batch's rows serves all later batches") {
+  Server server(6);
+  const api::Pool pool(*server.device, [&] {
+    api::PoolConfig config = server.config(6);
+    config.layers = 1;
+    return config;
+  }());
+  api::Batch batch(pool, api::Sequences(5), api::Tokens(40), api::Tokens(9));
+  std::vector<api::Sequence> sequences;
+  for (int i = 0; i < 4; ++i) sequences.push_back(pool.acquire());
+  std::vector<Model> models(4);
+  std::mt19937 random(1);
+  Step tensors(40, random);
+  const api::Rows rows = batch.rows();
+  const api::Plane states = pool.plane(0);
+  api::Args args = tensors.args();
+  args.set_states(states.base, api::Slots(6), rows.read_slots, rows.write_slots);
+  args.initial_state_slot_stride = args.final_state_slot_stride =
+      static_cast<std::int64_t>(states.slot_stride_bytes / sizeof(float));
+  args.device_status = rows.device_status;
+  std::unique_ptr<api::Launch> launch;
+  std::unique_ptr<api::Workspace> workspace;
+  int turn = 0;
+  for (const std::vector<std::int64_t>& lengths :
+       {std::vector<std::int64_t>{5, 1}, {9, 0, 3, 9}, {1, 1, 1, 1}, {}, {0, 2, 9}}) {
+    INFO("batch " << turn++);
+    std::vector<api::Entry> entries;
+    for (std::size_t i = 0; i < lengths.size(); ++i) entries.emplace_back(sequences[i], api::Tokens(lengths[i]));
+    batch.begin(entries, GLAIVE_BATCH_PADDED);
+    const api::Shape shape = batch.shape();
+    if (not launch) {
+      workspace = std::make_unique<api::Workspace>(server.plan->workspace_bytes(shape));
+      CHECK(glaive_run(server.plan->get(), &shape, &args, workspace->data(), workspace->size()) ==
+            GLAIVE_INVALID_ARGUMENT);  // these are not its tokens
+      launch = std::make_unique<api::Launch>(*server.plan, shape, args, *workspace);
+    }
+    Step step(40, random);
+    std::int64_t end = 0;
+    for (std::size_t i = 0; i < lengths.size(); ++i) {
+      step.advance(models[i], 0, end, end + lengths[i]);
+      end += lengths[i];
+    }
+    // What the launch was prepared for stays where it is.
+    std::ranges::copy(step.q, tensors.q.begin()), std::ranges::copy(step.k, tensors.k.begin());
+    std::ranges::copy(step.v, tensors.v.begin()), std::ranges::copy(step.g, tensors.g.begin());
+    batch.replay();
+    (*launch)();
+    batch.commit();
+    CHECK(near(tensors.o.data(), step.want.data(), static_cast<std::size_t>(end * model_h * model_v)));
+    for (std::size_t i = 0; i < lengths.size(); ++i)
+      if (sequences[i].slot() >= 0)
+        CHECK(near(
+            reinterpret_cast<const float*>(static_cast<std::byte*>(states.base) +
+                                           static_cast<std::size_t>(sequences[i].slot()) * states.slot_stride_bytes),
+            models[i].state.data(), model_hkv * model_k * model_v));
+  }
+}
+
+TEST_CASE("C ABI: lengths that a launch cannot be prepared for") {
+  Server server(2);
+  Step step(6, *std::make_unique<std::mt19937>(1));
+  const api::Args args = step.args();
+  const api::Workspace workspace(4096);
+  const auto prepare = [&](std::vector<std::int32_t> cu) -> std::string {
+    const auto shape = api::Shape::ragged(api::Sequences(2), api::Tokens(6), api::Tokens(4), cu.data());
+    try {
+      const api::Launch launch(*server.plan, shape, args, workspace);
+      return "prepared";
+    } catch (const api::Error& error) {
+      return error.what();
+    }
+  };
+  CHECK(prepare({0, 2, 6}) == "prepared");
+  CHECK(prepare({0, 1, 2}) == "prepared");
+  CHECK(prepare({0, 0, 0}) == "prepared");
+  CHECK(contains(prepare({0, 3, 7}), "shape->tokens is 6, but the last of cu_seqlens is 7"));
+  CHECK(contains(prepare({0, 0, 5}), "shape->longest is 4, but the longest sequence of cu_seqlens has 5"));
+  CHECK(contains(prepare({0, 3, 2}), "shape->cu_seqlens[2] is less"));
+  CHECK(contains(prepare({1, 2, 3}), "shape->cu_seqlens[0] is 1, not 0"));
+}
+
+TEST_CASE("C ABI: an operator's workspace is enough for every shape up to the largest") {
+  PackEntry small = kernel_entry(), large = kernel_entry();
+  small.key.bucket = bucket_of(2, 1);
+  small.plan.workspace = {{1 << 20, {{Axis::sequences, 1}}}};
+  large.key.bucket = bucket_of(64, 1024);
+  large.key.space = 2;
+  large.plan.workspace = {{64, {{Axis::longest, 1}}}};
+  const PackEntry entries[] = {small, large};
+  Server server(1);
+  REQUIRE(add_to_pack(server.folder / "two.pack", entries).has_value());
+  const api::Pack pack((server.folder / "two.pack").string());
+  const api::Operator op(*server.device, pack, server.problem);
+  const auto shape = [](std::int64_t sequences, std::int64_t tokens) {
+    return api::Shape(api::Sequences(sequences), api::Tokens(tokens));
+  };
+  const api::Shape most = shape(40, 2000);
+  const std::size_t enough = op.workspace_bytes(most);
+  std::size_t needed = 0;
+  for (const std::int64_t sequences : {1, 2, 7, 40})
+    for (const std::int64_t tokens : {0, 1, 15, 300, 2000})
+      needed = std::max(needed, op.plan(shape(sequences, tokens)).workspace_bytes(shape(sequences, tokens)));
+  CHECK(needed > op.plan(most).workspace_bytes(most));  // the largest alone would be too little
+  CHECK(enough >= needed);
+  CHECK(op.workspace_bytes(shape(1, 1)) == op.plan(shape(1, 1)).workspace_bytes(shape(1, 1)));
+}
+
+TEST_CASE("C++: what a sequence held goes when another is moved into it") {
+  Server server(2);
+  api::Sequence a = server.pool->acquire(), b = server.pool->acquire();
+  const glaive_sequence id = b.id();
+  a = std::move(b);
+  CHECK(a.id() == id);
+  CHECK(server.pool->statistics().used == 1);
+  api::Sequence& same = a;
+  a = std::move(same);
+  CHECK(a.id() == id);
+  CHECK(a.slot() == -1);
+  CHECK(server.pool->statistics().sequences == 1);
 }
 
 #if not GLAIVE_SANITIZED
