@@ -40,11 +40,24 @@ Result<std::unique_ptr<Batch>> Batch::create(std::shared_ptr<StatePool> pool, co
   if (config.max_longest == Tokens(0)) batch->config_.max_longest = config.max_tokens;
   const auto rows = static_cast<std::size_t>(config.max_sequences.count());
   batch->rows_.resize(rows);
-  batch->cu_seqlens_.resize(rows + 1);
-  batch->read_slots_.assign(rows, -1);
-  batch->write_slots_.assign(rows, -1);
+  const auto place = [&](std::size_t numbers) {
+    constexpr std::size_t line = 64;
+    const std::size_t at = batch->block_bytes_;
+    batch->block_bytes_ = (at + numbers * sizeof(std::int32_t) + line - 1) / line * line;
+    return at;
+  };
+  place(1);  // the device status word
+  batch->cu_seqlens_at_ = place(rows + 1);
+  batch->read_slots_at_ = place(rows);
+  batch->write_slots_at_ = place(rows);
+  auto exchange = pool->device() == nullptr ? exchange_on_host(batch->block_bytes_)
+                                            : pool->device()->make_exchange(batch->block_bytes_);
+  if (not exchange) return std::unexpected(std::move(exchange).error());
+  batch->exchange_ = std::move(*exchange);
   batch->launched_.resize(static_cast<std::size_t>(pool->config().layers));
   batch->pool_ = std::move(pool);
+  // Without rows until a batch begins.
+  if (batch->pool_->in_host_memory()) batch->close();
   return batch;
 }
 
@@ -53,7 +66,22 @@ Batch::~Batch() {
   [[maybe_unused]] const auto ended = abort();
 }
 
-Result<void> Batch::begin(std::span<const Entry> entries, std::uint32_t flags) {
+void Batch::write_rows(std::span<std::byte> block) const {
+  const auto at = [&](std::size_t offset) { return reinterpret_cast<std::int32_t*>(block.data() + offset); };
+  std::int32_t *cu_seqlens = at(cu_seqlens_at_), *read_slots = at(read_slots_at_), *write_slots = at(write_slots_at_);
+  *at(0) = 0;
+  std::int64_t end = 0;
+  cu_seqlens[0] = 0;
+  for (std::size_t i = 0; i < rows_.size(); ++i) {
+    const bool used = i < count_;
+    if (used) end += rows_[i].tokens.count();
+    cu_seqlens[i + 1] = static_cast<std::int32_t>(end);
+    read_slots[i] = used ? rows_[i].read : -1;
+    write_slots[i] = used ? rows_[i].write : -1;
+  }
+}
+
+Result<void> Batch::begin(std::span<const Entry> entries, std::uint32_t flags, void* stream) {
   if (open_) return fail(Status::out_of_order, "the batch has begun already; commit or abort it first");
   if ((flags & ~std::uint32_t{keep | padded}) != 0)
     return fail(Status::invalid_argument, "flags is " + std::to_string(flags) + "; there are 1 (keep) and 2 (padded)");
@@ -73,24 +101,25 @@ Result<void> Batch::begin(std::span<const Entry> entries, std::uint32_t flags) {
   if (total > config_.max_tokens.count())
     return fail(Status::invalid_argument, "the entries add " + std::to_string(total) + " tokens; the batch holds " +
                                               std::to_string(config_.max_tokens.count()));
+  if (pool_->device() != nullptr and pool_->device()->is_capturing(stream))
+    return fail(Status::out_of_order,
+                "the stream is being captured: begin a batch before, so that its numbers do not become the graph's");
+  const auto block = exchange_->compose();
+  if (not block) return std::unexpected(block.error());
   if (auto begun = pool_->begin({rows_.data(), entries.size()}, (flags & keep) != 0); not begun) return begun;
-
   count_ = entries.size();
-  std::int64_t end = 0;
-  for (std::size_t i = 0; i < rows_.size(); ++i) {
-    const bool used = i < count_;
-    if (used) end += rows_[i].tokens.count();
-    cu_seqlens_[i + 1] = static_cast<std::int32_t>(end);
-    read_slots_[i] = used ? rows_[i].read : -1;
-    write_slots_[i] = used ? rows_[i].write : -1;
+  write_rows(*block);
+  if (auto sent = exchange_->post(stream); not sent) {
+    pool_->abort({rows_.data(), count_}, false);
+    return sent;
   }
+  stream_ = stream;
   const bool whole = (flags & padded) != 0;
   sequences_ = whole ? config_.max_sequences : Sequences(count_);
   tokens_ = whole ? config_.max_tokens : Tokens(total);
   longest_ = whole ? config_.max_longest : Tokens(longest);
   launched_.assign(launched_.size(), false);
   launches_ = 0;
-  device_status_ = 0;
   failed_ = false;
   open_ = true;
   return {};
@@ -131,10 +160,14 @@ Result<void> Batch::commit() {
   if (launches_ < layers)
     return fail(Status::out_of_order, "only " + std::to_string(launches_) + " of the pool's " + std::to_string(layers) +
                                           " layers were launched; launch the rest, or abort");
-  if (device_status_ != 0) {
+  if (auto asked = exchange_->ask(stream_); not asked) {
     failed_ = true;
-    return fail(Status::failed, "a kernel reports " + to_string_of_faults(device_status_) +
-                                    "; positions have not moved, abort the batch");
+    return asked;
+  }
+  if (const std::uint32_t faults = exchange_->answer()) {
+    failed_ = true;
+    return fail(Status::failed,
+                "a kernel reports " + to_string_of_faults(faults) + "; positions have not moved, abort the batch");
   }
   pool_->commit({rows_.data(), count_});
   close();
@@ -150,9 +183,9 @@ Result<void> Batch::abort() {
 
 void Batch::close() {
   open_ = false;
-  std::ranges::fill(read_slots_, -1);
-  std::ranges::fill(write_slots_, -1);
-  std::ranges::fill(cu_seqlens_, 0);
+  count_ = 0;
+  // Nothing is sent to a device for this: what its kernels see is only good from begin to commit.
+  if (pool_->in_host_memory()) write_rows({exchange_->address(), block_bytes_});
 }
 
 }  // namespace glaive

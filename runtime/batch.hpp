@@ -30,7 +30,9 @@ class Batch {
     Sequence sequence;
     Tokens tokens;
   };
-  Result<void> begin(std::span<const Entry> entries, std::uint32_t flags = 0);
+  /// On a device with streams the arrays are sent to it on `stream`, where all that reads them must follow. Waits only
+  /// while the device is four batches behind.
+  Result<void> begin(std::span<const Entry> entries, std::uint32_t flags = 0, void* stream = nullptr);
 
   /// The call that is about to be made for one layer. `launched` follows when the kernel was given to the device.
   Result<void> may_launch(std::int64_t layer) const;
@@ -39,36 +41,49 @@ class Batch {
   void failed() { failed_ = true; }
   /// Every layer is now enqueued by the caller: a captured graph, or kernels of his own.
   Result<void> replay();
+  /// Waits for nothing: on a device with streams the status word is asked for, and looked at when a later batch begins
+  /// or `wait_for_faults` is called.
   Result<void> commit();
   Result<void> abort();
+  /// Bits of DeviceFault that kernels of committed batches reported since this was asked last.
+  Result<std::uint32_t> wait_for_faults() { return exchange_->wait_for_answer(); }
 
   // What kernels are given; valid from begin to commit.
   bool open() const { return open_; }
   Sequences sequences() const { return sequences_; }
   Tokens tokens() const { return tokens_; }
   Tokens longest() const { return longest_; }
-  const std::int32_t* cu_seqlens() const { return cu_seqlens_.data(); }  ///< max_sequences + 1
-  const std::int32_t* read_slots() const { return read_slots_.data(); }
-  const std::int32_t* write_slots() const { return write_slots_.data(); }
-  std::uint32_t* device_status() { return &device_status_; }  ///< bits of DeviceFault
+  const std::int32_t* cu_seqlens() const { return numbers(cu_seqlens_at_); }  ///< max_sequences + 1
+  const std::int32_t* read_slots() const { return numbers(read_slots_at_); }
+  const std::int32_t* write_slots() const { return numbers(write_slots_at_); }
+  std::uint32_t* device_status() const { return reinterpret_cast<std::uint32_t*>(exchange_->address()); }
+  /// Bits of DeviceFault that are known by now.
+  std::uint32_t faults() const { return exchange_->answer(); }
+  void* stream() const { return stream_; }
   const StatePool& pool() const { return *pool_; }
 
  private:
   Batch() = default;
   Result<void> need_open() const;
   void close();
+  const std::int32_t* numbers(std::size_t at) const {
+    return reinterpret_cast<const std::int32_t*>(exchange_->address() + at);
+  }
+  void write_rows(std::span<std::byte> block) const;
 
   std::shared_ptr<StatePool> pool_;
   BatchConfig config_;
   std::vector<Row> rows_;
-  std::vector<std::int32_t> cu_seqlens_, read_slots_, write_slots_;
+  // The device status word, then the arrays, in one block; where each begins.
+  std::unique_ptr<Exchange> exchange_;
+  std::size_t cu_seqlens_at_ = 0, read_slots_at_ = 0, write_slots_at_ = 0, block_bytes_ = 0;
+  void* stream_ = nullptr;
   std::vector<bool> launched_;  // by layer
   std::int64_t launches_ = 0;
   Sequences sequences_;
   Tokens tokens_, longest_;
   std::size_t count_ = 0;
   bool open_ = false, failed_ = false;
-  alignas(64) std::uint32_t device_status_ = 0;
 };
 
 /// "slot out of range, ..." for people.

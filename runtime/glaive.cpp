@@ -4,11 +4,18 @@
 
 #include "runtime/call.hpp"
 #include "runtime/cpu.hpp"
+#include "runtime/cuda.hpp"
 #include "runtime/operator.hpp"
 #include "runtime/text.hpp"
 
 using namespace glaive;
 using namespace glaive::c_abi;
+
+struct glaive_memory {
+  std::shared_ptr<Device> device;
+  std::shared_ptr<std::byte> block;
+  std::size_t bytes = 0;
+};
 
 struct glaive_launch {
   std::shared_ptr<Device> device;
@@ -50,6 +57,47 @@ Result<Problem> read_problem(const glaive_problem* given) {
   return problem;
 }
 
+Result<void> check_part(const glaive_memory* memory, std::size_t offset, std::size_t bytes) {
+  if (auto there = need(memory, "memory"); not there) return there;
+  if (offset > memory->bytes or bytes > memory->bytes - offset)
+    return refuse(std::to_string(bytes) + " bytes at " + std::to_string(offset) + " pass the end of the " +
+                  std::to_string(memory->bytes) + " bytes of the memory");
+  return {};
+}
+
+/// "cpu", and each GPU that the driver shows: found out once.
+const std::vector<std::string>& device_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all = {"cpu"};
+    const auto driver = cuda::Driver::get();
+    for (int i = 0; driver and i < (*driver)->devices(); ++i) all.push_back("cuda:" + std::to_string(i));
+    return all;
+  }();
+  return names;
+}
+
+Result<std::shared_ptr<Device>> open_device(std::string_view name, int threads) {
+  const auto& names = device_names();
+  const auto found = std::ranges::find(names, name);
+  if (found == names.end()) {
+    std::string message = "there is no device " + in_quotes(name) + "; there are";
+    for (const std::string& known : names) message += " \"" + known + "\"";
+    if (const auto driver = cuda::Driver::get(); not driver and name.starts_with("cuda"))
+      message += ": " + driver.error().message;
+    return fail(Status::not_found, std::move(message));
+  }
+  constexpr int most_threads = 1024;
+  if (found != names.begin()) {
+    if (threads != 0 and threads != 1)
+      return refuse("threads is " + std::to_string(threads) + "; a GPU's calls are shared by no threads: 0");
+    return open_gpu(**cuda::Driver::get(), static_cast<int>(found - names.begin()) - 1);
+  }
+  if (threads < 0 or threads > most_threads)
+    return refuse("threads is " + std::to_string(threads) + "; it must be 0 (all) or from 1 to " +
+                  std::to_string(most_threads));
+  return open_cpu(threads == 0 ? std::min(host_cpu_device().units, most_threads) : threads);
+}
+
 }  // namespace
 
 extern "C" {
@@ -57,21 +105,23 @@ extern "C" {
 const char* glaive_last_error(void) { return last_error_text(); }
 const char* glaive_version(void) { return GLAIVE_VERSION; }
 
-int glaive_device_count(void) { return 1; }
-const char* glaive_device_name(int index) { return index == 0 ? "cpu" : ""; }
+int glaive_device_count(void) {
+  int count = 0;
+  guarded([&]() -> Result<void> {
+    count = static_cast<int>(device_names().size());
+    return {};
+  });
+  return count;
+}
+const char* glaive_device_name(int index) {
+  return index >= 0 and index < glaive_device_count() ? device_names()[static_cast<std::size_t>(index)].c_str() : "";
+}
 
 glaive_status glaive_device_open(const char* name, int threads, glaive_device** device) {
   return guarded([&]() -> Result<void> {
     if (auto there = need(name, "name"); not there) return there;
     if (auto there = need(device, "device"); not there) return there;
-    if (std::string_view(name) != "cpu")
-      return fail(Status::not_found, "there is no device " + in_quotes(name) + "; this build has \"cpu\"");
-    constexpr int most_threads = 1024;
-    if (threads < 0 or threads > most_threads)
-      return refuse("threads is " + std::to_string(threads) + "; it must be 0 (all) or from 1 to " +
-                    std::to_string(most_threads));
-    if (threads == 0) threads = std::min(host_cpu_device().units, most_threads);
-    auto opened = open_cpu(threads);
+    auto opened = open_device(name, threads);
     if (not opened) return std::unexpected(std::move(opened).error());
     *device = new glaive_device{std::move(*opened)};
     return {};
@@ -83,6 +133,38 @@ int glaive_device_threads(const glaive_device* device) { return device == nullpt
 const char* glaive_device_target(const glaive_device* device) {
   return device == nullptr ? "" : device->shared->target().c_str();
 }
+
+glaive_status glaive_memory_create(glaive_device* device, size_t bytes, glaive_memory** memory) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(device, "device"); not there) return there;
+    if (auto there = need(memory, "memory"); not there) return there;
+    if (bytes == 0) return refuse("bytes is 0");
+    auto block = device->shared->allocate(bytes);
+    if (not block) return std::unexpected(std::move(block).error());
+    *memory = new glaive_memory{device->shared, std::move(*block), bytes};
+    return {};
+  });
+}
+
+void* glaive_memory_data(const glaive_memory* memory) { return memory == nullptr ? nullptr : memory->block.get(); }
+
+glaive_status glaive_memory_write(glaive_memory* memory, size_t offset, const void* from, size_t bytes) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(from, "from"); not there) return there;
+    if (auto within = check_part(memory, offset, bytes); not within) return within;
+    return memory->device->copy_to_device(memory->block.get() + offset, {static_cast<const std::byte*>(from), bytes});
+  });
+}
+
+glaive_status glaive_memory_read(const glaive_memory* memory, size_t offset, void* to, size_t bytes) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(to, "to"); not there) return there;
+    if (auto within = check_part(memory, offset, bytes); not within) return within;
+    return memory->device->copy_from_device({static_cast<std::byte*>(to), bytes}, memory->block.get() + offset);
+  });
+}
+
+void glaive_memory_close(glaive_memory* memory) { delete memory; }
 
 glaive_status glaive_pack_open(const char* path, glaive_pack** pack) {
   return guarded([&]() -> Result<void> {

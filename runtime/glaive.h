@@ -62,7 +62,8 @@ typedef enum glaive_status {
   GLAIVE_FOREIGN = 12,      /* a sequence of another pool, or a snapshot of another shape */
   GLAIVE_LOST = 13,         /* a sequence whose state was overwritten by a batch that was not committed */
   GLAIVE_OUT_OF_ORDER = 14, /* what the state of the batch or of the sequence does not allow now */
-  GLAIVE_BAD_SNAPSHOT = 15  /* truncated, altered or newer, or no snapshot at all */
+  GLAIVE_BAD_SNAPSHOT = 15, /* truncated, altered or newer, or no snapshot at all */
+  GLAIVE_DEVICE_LOST = 16   /* a kernel broke the process's use of a GPU: nothing on it works until the process ends */
 } glaive_status;
 
 /* The sentence for the last call of this thread that did not return GLAIVE_OK; "" before the first. Valid until the
@@ -82,15 +83,33 @@ typedef struct glaive_device glaive_device;
 GLAIVE_API int glaive_device_count(void);
 GLAIVE_API const char* glaive_device_name(int index);
 
-/* name: one of glaive_device_name's; "cpu" is always there. threads: workers that share a call, the calling thread
- * included, 1 to 1024; 0 = as many as this process may use CPUs. A device may be opened several times, with different
- * numbers of threads; each has workers of its own. Threads do not survive fork(): open devices in the child.
- * GLAIVE_NOT_FOUND: no such device. GLAIVE_FAILED: a thread cannot be had. */
+/* name: one of glaive_device_name's; "cpu" is always there, "cuda:0" is the driver's first GPU. threads: workers that
+ * share a call, the calling thread included, 1 to 1024; 0 = as many as this process may use CPUs; 0 for a GPU. A device
+ * may be opened several times, with different numbers of threads; each has workers of its own. Threads and GPUs do not
+ * survive fork(): open devices in the child. A GPU's primary context is used, as frameworks do, and the thread's
+ * current context is as it was when a call returns. GLAIVE_NOT_FOUND: no such device, or no driver. GLAIVE_FAILED: a
+ * thread or a context cannot be had. */
 GLAIVE_API glaive_status glaive_device_open(const char* name, int threads, glaive_device** device);
 GLAIVE_API void glaive_device_close(glaive_device* device);
 GLAIVE_API int glaive_device_threads(const glaive_device* device); /* 0 for NULL */
 /* What code for this device is made for, for example "cpu:x86-64-v4+avx512bf16". Lives as long as the device. */
 GLAIVE_API const char* glaive_device_target(const glaive_device* device);
+
+/* ---- memory of a device --------------------------------------------------------------------------------------------
+ *
+ * For programs that have no allocator of their own: tensors and workspace may lie in any memory that the device sees.
+ */
+
+typedef struct glaive_memory glaive_memory;
+
+/* `bytes`, from 1, aligned to 256, contents undefined. GLAIVE_OUT_OF_MEMORY says what was free. */
+GLAIVE_API glaive_status glaive_memory_create(glaive_device* device, size_t bytes, glaive_memory** memory);
+GLAIVE_API void* glaive_memory_data(const glaive_memory* memory); /* as kernels see it; NULL for NULL */
+/* Copies from and to the host's memory, done when they return. They follow what is enqueued on a GPU's default stream;
+ * what other streams have yet to do with the memory must be over. */
+GLAIVE_API glaive_status glaive_memory_write(glaive_memory* memory, size_t offset, const void* from, size_t bytes);
+GLAIVE_API glaive_status glaive_memory_read(const glaive_memory* memory, size_t offset, void* to, size_t bytes);
+GLAIVE_API void glaive_memory_close(glaive_memory* memory);
 
 /* ---- packs ---------------------------------------------------------------------------------------------------------
  */
@@ -231,7 +250,7 @@ typedef struct glaive_args {
   const int32_t* write_slots; /* [B] or NULL; only with final_state */
   int64_t slots;              /* places in each of the two, 1 to 2^31-1; may be 0 (= B) without slot arrays */
   uint32_t* device_status;    /* one word into which kernels OR bits of glaive_fault, never cleared here; NULL = none */
-  void* stream;               /* where the call is enqueued; a CPU has none: NULL */
+  void* stream;               /* a GPU's CUstream, on which the call is enqueued; NULL = its default. A CPU has none */
   int64_t q_token_stride, q_head_stride;
   int64_t k_token_stride, k_head_stride;
   int64_t v_token_stride, v_head_stride;
@@ -390,6 +409,11 @@ enum {
  * shared gets a fresh one to write: GLAIVE_OUT_OF_SLOTS when there are too few. */
 GLAIVE_API glaive_status glaive_batch_begin(glaive_batch* batch, const glaive_entry* entries, int64_t count,
                                             uint32_t flags);
+/* The same on a GPU's stream, NULL being its default: the rows' numbers are sent there, and what reads them must follow
+ * on that stream. Enqueues one copy and waits for nothing, unless the GPU is four batches behind. Not while the stream
+ * is captured: begin before, and a graph captured then serves later batches too. */
+GLAIVE_API glaive_status glaive_batch_begin_on(glaive_batch* batch, const glaive_entry* entries, int64_t count,
+                                               uint32_t flags, void* stream);
 /* The extents of the batch's launches, for glaive_plan_find and glaive_plan_workspace: every field but size, which the
  * caller sets. */
 GLAIVE_API glaive_status glaive_batch_shape(const glaive_batch* batch, glaive_shape* shape);
@@ -408,8 +432,12 @@ GLAIVE_API glaive_status glaive_batch_launch(glaive_batch* batch, const glaive_p
  * kernels of his own over the rows. */
 GLAIVE_API glaive_status glaive_batch_replay(glaive_batch* batch);
 /* Positions move and slots change hands. GLAIVE_OUT_OF_ORDER unless every layer was launched; GLAIVE_FAILED when
- * device_status is not 0, which the device must have finished writing. */
+ * device_status is not 0. On a GPU nothing is waited for: the word is fetched when the stream has come this far, and a
+ * fault is told by glaive_batch_faults, or fails the launch or commit of a later batch. */
 GLAIVE_API glaive_status glaive_batch_commit(glaive_batch* batch);
+/* Bits of glaive_fault that kernels reported in batches that were committed and not yet told of. Waits until the
+ * device has done those. */
+GLAIVE_API glaive_status glaive_batch_faults(glaive_batch* batch, uint32_t* faults);
 /* Positions stay. Sequences that were to be updated in place are lost (GLAIVE_LOST) if a layer was launched: until they
  * are rolled back or reordered onto another state, they can be released, and nothing else. All others are untouched. */
 GLAIVE_API glaive_status glaive_batch_abort(glaive_batch* batch);

@@ -56,6 +56,7 @@ Result<void> check_plan(const glaive_plan& plan, const StatePool& pool, Tokens l
                   std::string(pools));
   };
   const auto number = [](std::int64_t n) { return std::to_string(n); };
+  if (not pool.is_seen_by(*plan.device)) return refuse("the plan's device does not see the memory of the pool");
   if (p.kv_heads != c.kv_heads) return differs("Hkv", number(p.kv_heads.count()), number(c.kv_heads.count()));
   if (p.k != c.k) return differs("K", number(p.k.count()), number(c.k.count()));
   if (p.v != c.v) return differs("V", number(p.v.count()), number(c.v.count()));
@@ -74,6 +75,8 @@ Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, c
   if (auto fits = check_plan(plan, pool, batch.longest()); not fits) return fits;
   const auto given = read_struct(args, "args", args_0_1);
   if (not given) return std::unexpected(given.error());
+  if (given->stream != batch.stream() and not plan.device->is_host() and not plan.device->is_capturing(given->stream))
+    return refuse("args->stream is another than the one on which the batch was begun, which sent its numbers there");
   const std::pair<const void*, const char*> own[] = {{given->initial_state, "initial_state"},
                                                      {given->final_state, "final_state"},
                                                      {given->read_slots, "read_slots"},
@@ -104,7 +107,7 @@ Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, c
     batch.failed();
     return done;
   }
-  if (const std::uint32_t faults = *batch.device_status()) {
+  if (const std::uint32_t faults = batch.faults()) {
     batch.failed();
     return fail(Status::failed, "layer " + std::to_string(layer) + ": a kernel reports " + to_string_of_faults(faults) +
                                     "; abort the batch");
@@ -159,7 +162,7 @@ glaive_status glaive_pool_create(glaive_device* device, const glaive_pool_config
     if (memory == nullptr and bytes != 0) return refuse("memory is NULL, and bytes is " + std::to_string(bytes));
     const auto read = read_config(config);
     if (not read) return std::unexpected(read.error());
-    auto states = StatePool::create(*read, {static_cast<std::byte*>(memory), bytes});
+    auto states = StatePool::create(*read, {static_cast<std::byte*>(memory), bytes}, device->shared);
     if (not states) return std::unexpected(std::move(states).error());
     *pool = new glaive_pool{std::move(*states)};
     return {};
@@ -299,12 +302,19 @@ glaive_status glaive_batch_create(glaive_pool* pool, const glaive_batch_config* 
 void glaive_batch_close(glaive_batch* batch) { delete batch; }
 
 glaive_status glaive_batch_begin(glaive_batch* batch, const glaive_entry* entries, int64_t count, uint32_t flags) {
+  return glaive_batch_begin_on(batch, entries, count, flags, nullptr);
+}
+
+glaive_status glaive_batch_begin_on(glaive_batch* batch, const glaive_entry* entries, int64_t count, uint32_t flags,
+                                    void* stream) {
   return guarded([&]() -> Result<void> {
     if (auto there = need(batch, "batch"); not there) return there;
     if (auto there = need(entries, "entries"); not there) return there;
     if (count < 1) return refuse("count is " + std::to_string(count) + "; a batch has one entry or more");
-    return batch->batch->begin({reinterpret_cast<const Batch::Entry*>(entries), static_cast<std::size_t>(count)},
-                               flags);
+    if (stream != nullptr and batch->batch->pool().in_host_memory())
+      return refuse("stream is set, but a CPU has no streams: leave it NULL");
+    return batch->batch->begin({reinterpret_cast<const Batch::Entry*>(entries), static_cast<std::size_t>(count)}, flags,
+                               stream);
   });
 }
 
@@ -356,6 +366,17 @@ glaive_status glaive_batch_commit(glaive_batch* batch) {
   return guarded([&]() -> Result<void> {
     if (auto there = need(batch, "batch"); not there) return there;
     return batch->batch->commit();
+  });
+}
+
+glaive_status glaive_batch_faults(glaive_batch* batch, uint32_t* faults) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(batch, "batch"); not there) return there;
+    if (auto there = need(faults, "faults"); not there) return there;
+    const auto known = batch->batch->wait_for_faults();
+    if (not known) return std::unexpected(known.error());
+    *faults = *known;
+    return {};
   });
 }
 

@@ -1,11 +1,13 @@
 #pragma once
-// The seam between the runtime and the drivers of devices: the CPU pool (cpu.hpp) now, CUDA when it comes.
+// The seam between the runtime and the drivers of devices: the CPU pool (cpu.hpp) and CUDA (cuda.hpp).
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
 
+#include "runtime/memory.hpp"
 #include "runtime/pack.hpp"
 
 namespace glaive {
@@ -59,6 +61,26 @@ class Device {
   bool is_host() const { return info_.target.kind == Target::Kind::cpu; }
   virtual bool runs(const Target& target) const = 0;
   virtual Result<std::unique_ptr<const Kernel>> load(const Plan& plan, std::span<const CodeObject> code) = 0;
+
+  // Memory. Where a device has none of its own it is the host's.
+
+  /// Equal for devices whose kernels see the same memory; null for the host's.
+  virtual const void* memory_space() const { return nullptr; }
+  /// Aligned to memory_alignment, contents undefined; freed with its last owner, which the device outlives.
+  virtual Result<std::shared_ptr<std::byte>> allocate(std::size_t bytes) { return allocate_on_host(bytes); }
+  virtual Result<std::unique_ptr<Exchange>> make_exchange(std::size_t bytes) { return exchange_on_host(bytes); }
+  /// Between the host's memory and the device's, done when it returns. What kernels have yet to do with the memory must
+  /// be over.
+  virtual Result<void> copy_to_device(std::byte* to, std::span<const std::byte> from) {
+    std::memcpy(to, from.data(), from.size());
+    return {};
+  }
+  virtual Result<void> copy_from_device(std::span<std::byte> to, const std::byte* from) {
+    std::memcpy(to.data(), from, to.size());
+    return {};
+  }
+  /// Whether work given to `stream` is recorded into a graph now, not done.
+  virtual bool is_capturing(void* /*stream*/) const { return false; }
 
  protected:
   Device(DeviceInfo info, int workers) : info_(std::move(info)), target_(to_string(info_.target)), workers_(workers) {}

@@ -126,10 +126,38 @@ class Pin {
   StatePool::Pinned pinned_;
 };
 
-/// The slot's bytes of one plane.
+/// The slot's bytes of one plane, in memory of the device.
 std::span<std::byte> bytes_of(const StatePool& pool, std::size_t plane, std::int32_t slot) {
   return {pool.at(plane, slot), static_cast<std::size_t>(pool.layout().planes[plane].bytes)};
 }
+
+/// Room on the host for a chunk of a device's memory; none where the host sees that itself.
+class Bounce {
+ public:
+  explicit Bounce(const StatePool& pool) : device_(pool.in_host_memory() ? nullptr : pool.device()) {
+    if (device_ != nullptr) room_.resize(chunk);
+  }
+  /// The part as the host may read it.
+  Result<std::span<const std::byte>> read(std::span<const std::byte> part) {
+    if (device_ == nullptr) return part;
+    const auto copy = std::span(room_).first(part.size());
+    if (auto copied = device_->copy_from_device(copy, part.data()); not copied)
+      return std::unexpected(std::move(copied).error());
+    return copy;
+  }
+  /// fill(bytes) makes the part's new contents.
+  template <class Fill>
+  Result<void> write(std::span<std::byte> part, Fill&& fill) {
+    if (device_ == nullptr) return fill(part);
+    const auto copy = std::span(room_).first(part.size());
+    if (auto filled = fill(copy); not filled) return filled;
+    return device_->copy_to_device(part.data(), copy);
+  }
+
+ private:
+  Device* device_;
+  std::vector<std::byte> room_;
+};
 
 /// put(bytes) takes the snapshot piece by piece.
 template <class Put>
@@ -138,10 +166,13 @@ Result<void> emit(const StatePool& pool, const StatePool::Pinned& pinned, Put&& 
   const std::vector<std::byte> bytes = encode(header);
   if (auto done = put(std::span(bytes)); not done) return done;
   Checksum checksum(header.checksum);
+  Bounce bounce(pool);
   for (std::size_t plane = 0; plane < header.planes.size() and not header.zero_state; ++plane) {
-    const auto piece = [&](std::span<const std::byte> part) {
-      checksum.add(part);
-      return put(part);
+    const auto piece = [&](std::span<const std::byte> part) -> Result<void> {
+      const auto bytes_read = bounce.read(part);
+      if (not bytes_read) return std::unexpected(bytes_read.error());
+      checksum.add(*bytes_read);
+      return put(*bytes_read);
     };
     if (auto done = in_chunks(bytes_of(pool, plane, pinned.slot), piece); not done) return done;
   }
@@ -157,12 +188,14 @@ Result<Sequence> absorb(StatePool& pool, const SnapshotHeader& header, Get&& get
   if (not reserved) return std::unexpected(reserved.error());
   const auto fill = [&]() -> Result<void> {
     Checksum checksum(header.checksum);
+    Bounce bounce(pool);
+    const auto fill_part = [&](std::span<std::byte> part) -> Result<void> {
+      if (auto done = get(part); not done) return done;
+      checksum.add(part);
+      return {};
+    };
     for (std::size_t plane = 0; plane < header.planes.size() and not header.zero_state; ++plane) {
-      const auto piece = [&](std::span<std::byte> part) -> Result<void> {
-        if (auto done = get(part); not done) return done;
-        checksum.add(part);
-        return {};
-      };
+      const auto piece = [&](std::span<std::byte> part) { return bounce.write(part, fill_part); };
       if (auto done = in_chunks(bytes_of(pool, plane, reserved->slot), piece); not done) return done;
     }
     std::uint64_t value = 0;
@@ -237,10 +270,11 @@ Result<std::size_t> save_snapshot(StatePool& pool, Sequence sequence, std::span<
     return fail(Status::invalid_argument, "the buffer has " + std::to_string(buffer.size()) +
                                               " bytes; the snapshot takes " + std::to_string(header.total_bytes()));
   std::byte* to = buffer.data();
-  [[maybe_unused]] const auto emitted = emit(pool, **pin, [&](std::span<const std::byte> part) -> Result<void> {
+  const auto emitted = emit(pool, **pin, [&](std::span<const std::byte> part) -> Result<void> {
     to = std::ranges::copy(part, to).out;
     return {};
   });
+  if (not emitted) return std::unexpected(emitted.error());  // the device's copy
   return header.total_bytes();
 }
 

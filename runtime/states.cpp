@@ -1,7 +1,5 @@
 #include "runtime/states.hpp"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <atomic>
 #include <utility>
@@ -72,7 +70,8 @@ Result<PoolLayout> lay_out(const PoolConfig& config) {
   return layout;
 }
 
-Result<std::shared_ptr<StatePool>> StatePool::create(const PoolConfig& config, std::span<std::byte> memory) {
+Result<std::shared_ptr<StatePool>> StatePool::create(const PoolConfig& config, std::span<std::byte> memory,
+                                                     std::shared_ptr<Device> device) {
   auto layout = lay_out(config);
   if (not layout) return std::unexpected(std::move(layout).error());
   std::shared_ptr<StatePool> pool(new StatePool);
@@ -89,13 +88,12 @@ Result<std::shared_ptr<StatePool>> StatePool::create(const PoolConfig& config, s
       return fail(Status::invalid_argument, "memory is not aligned to " + std::to_string(pool_alignment) + " bytes");
     pool->memory_ = memory.data();
   } else {
-    void* const mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped == MAP_FAILED)
-      return fail(Status::out_of_memory, "no memory for a pool of " + std::to_string(bytes) + " bytes");
-    pool->memory_ = static_cast<std::byte*>(mapped);
-    pool->own_memory_ = true;
-    madvise(mapped, bytes, MADV_HUGEPAGE);  // a wish: without it the pool works as well, only slower
+    auto own = device == nullptr ? allocate_on_host(bytes) : device->allocate(bytes);
+    if (not own) return fail(own.error().status, "the pool's memory: " + own.error().message);
+    pool->own_memory_ = std::move(*own);
+    pool->memory_ = pool->own_memory_.get();
   }
+  pool->device_ = std::move(device);
   pool->layout_ = std::move(*layout);
 
   const auto slots = static_cast<std::size_t>(config.slots);
@@ -108,10 +106,6 @@ Result<std::shared_ptr<StatePool>> StatePool::create(const PoolConfig& config, s
   pool->free_slots_.resize(slots);
   for (std::size_t i = 0; i < slots; ++i) pool->free_slots_[i] = static_cast<std::int32_t>(slots - 1 - i);
   return pool;
-}
-
-StatePool::~StatePool() {
-  if (own_memory_) munmap(memory_, static_cast<std::size_t>(layout_.bytes));
 }
 
 // ---- finding -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "runtime/problem.hpp"
+#include "runtime/kernel.hpp"
 
 namespace glaive {
 
@@ -62,14 +62,21 @@ struct Row {
 /// the bookkeeping; nothing is allocated after `create`. A failure changes nothing.
 class StatePool {
  public:
-  /// In `memory` of the caller's, which outlives the pool, or, when it is empty, in memory of its own.
-  static Result<std::shared_ptr<StatePool>> create(const PoolConfig& config, std::span<std::byte> memory = {});
+  /// In `memory` of the caller's, which outlives the pool, or, when it is empty, in memory of its own; of the device,
+  /// or of the host where that is null.
+  static Result<std::shared_ptr<StatePool>> create(const PoolConfig& config, std::span<std::byte> memory = {},
+                                                   std::shared_ptr<Device> device = nullptr);
   StatePool(const StatePool&) = delete;
-  ~StatePool();
 
   const PoolConfig& config() const { return config_; }
   const PoolLayout& layout() const { return layout_; }
-  std::byte* memory() const { return memory_; }
+  std::byte* memory() const { return memory_; }  ///< of the device
+  Device* device() const { return device_.get(); }
+  /// Whether kernels of `other` see the pool's memory.
+  bool is_seen_by(const Device& other) const {
+    return other.memory_space() == (device_ == nullptr ? nullptr : device_->memory_space());
+  }
+  bool in_host_memory() const { return device_ == nullptr or device_->memory_space() == nullptr; }
   std::byte* at(std::size_t plane, std::int64_t slot) const {
     return memory_ + layout_.planes[plane].offset + slot * layout_.planes[plane].stride;
   }
@@ -145,8 +152,9 @@ class StatePool {
 
   PoolConfig config_;
   PoolLayout layout_;
+  std::shared_ptr<Device> device_;
+  std::shared_ptr<std::byte> own_memory_;
   std::byte* memory_ = nullptr;
-  bool own_memory_ = false;
   std::uint16_t tag_ = 0;
 
   mutable std::mutex mutex_;

@@ -23,6 +23,7 @@ enum class Status : int {
   lost = 13,          ///< a sequence whose state was overwritten by a batch that was not committed
   out_of_order = 14,  ///< a call that the state of the batch or of the sequence does not allow now
   bad_snapshot = 15,  ///< truncated, altered or newer, or no snapshot at all
+  device_lost = 16,   ///< a kernel broke the process's use of a GPU: nothing on it works until the process ends
 };
 
 /// One clear sentence: what was wrong, what was given, what is allowed.
