@@ -68,25 +68,26 @@ std::optional<Fault> check_error(const Call& call, const Output& output, double 
   const auto got = output.got.data();
   double squares = 0, worst = 0;
   std::size_t count = 0, at = 0;
+  for (const double want : output.want)
+    if (not std::isnan(want)) squares += want * want, ++count;
+  if (count == 0) return {};
+  const double rms = std::sqrt(squares / static_cast<double>(count));
   for (std::size_t i = 0; i < got.size(); ++i) {
     const double want = output.want[i];
-    if (std::isnan(want)) continue;
-    squares += want * want;
-    ++count;
-    const double difference = std::abs(got[i] - want);
-    if (difference > worst) {
-      worst = difference;
+    if (std::isnan(want) or got[i] == want) continue;
+    // What lies far out, rounds far off.
+    const double off = std::abs(got[i] - want) / std::max(rms, std::abs(want) / 5);
+    if (off > worst) {
+      worst = off;
       at = i;
     }
   }
-  if (count == 0) return {};
-  const double rms = std::sqrt(squares / static_cast<double>(count));
-  if (error <= output.allowed.tensor and worst <= output.allowed.element * rms) return {};
+  if (error <= output.allowed.tensor and worst <= output.allowed.element) return {};
   return Fault{
       Drop::wrong_result,
       fmt::format("{} is off by {:.2e} ({:.0e} allowed), its worst element by {:.2e} of the RMS ({:.0e} allowed): "
                   "{:.9g} instead of {:.9g} at {}",
-                  output.name, error, output.allowed.tensor, worst / rms, output.allowed.element, got[at],
+                  output.name, error, output.allowed.tensor, worst, output.allowed.element, got[at],
                   output.want[at], place(call, output.name, static_cast<std::int64_t>(at)))};
 }
 
@@ -99,11 +100,11 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
 /// Runs once; says what went wrong besides the tensors.
 using RunOnce = std::function<std::optional<Fault>(const Words&, const Extents&)>;
 
-std::optional<Fault> check(const RunOnce& run, Trial& trial, int workers, Verdict& verdict) {
+std::optional<Fault> check(const RunOnce& run, Trial& trial, int workers, Target::Kind kind, Verdict& verdict) {
   Call& call = trial.call;
   const Words words = call.words();
   const Extents extents = extents_of(call.what.problem, call.what.shape, workers);
-  const Tolerance allowed = tolerance(call.what.problem);
+  const Tolerance allowed = tolerance(call.what.problem, kind);
   const std::pair<std::string_view, const Guarded*> inputs[] = {
       {"q", &call.q}, {"k", &call.k}, {"v", &call.v}, {"g", &call.g}, {"state_in", &call.state_in}};
   const Output outputs[] = {{"o", call.o, trial.expected.o, allowed.o},
@@ -144,10 +145,11 @@ std::optional<Fault> check(const RunOnce& run, Trial& trial, int workers, Verdic
   return {};
 }
 
-Verdict verify_all(const RunOnce& run, std::string_view variant, std::span<Trial> trials, int workers) {
+Verdict verify_all(const RunOnce& run, std::string_view variant, std::span<Trial> trials, int workers,
+                   Target::Kind kind) {
   Verdict verdict;
   for (Trial& trial : trials) {
-    const auto fault = check(run, trial, workers, verdict);
+    const auto fault = check(run, trial, workers, kind, verdict);
     if (not fault) continue;
     verdict.drop = fault->drop;
     verdict.message =
@@ -160,7 +162,7 @@ Verdict verify_all(const RunOnce& run, std::string_view variant, std::span<Trial
 
 }  // namespace
 
-Tolerance tolerance(const Problem& problem) {
+Tolerance tolerance(const Problem& problem, Target::Kind kind) {
   // Everything is computed in fp32 from what memory holds exactly: 16 bits round once, on the way out.
   const auto of = [](DType type) -> Tolerance::Of {
     switch (type) {
@@ -174,6 +176,18 @@ Tolerance tolerance(const Problem& problem) {
     return {0, 0};
   };
   Tolerance allowed = {of(problem.io), of(problem.state)};
+  if (kind == Target::Kind::cuda and problem.op == Op::forward) {
+    // Errors of few elements do not average out: one rounding to bf16 is off by up to 2e-3.
+    const auto elements = static_cast<double>(problem.k.count() * problem.v.count());
+    const double few = 1 + 2 / std::sqrt(elements);
+    const auto at_least = [](Tolerance::Of& at, double tensor, double element) {
+      at = {std::max(at.tensor, tensor), std::max(at.element, element)};
+    };
+    if (problem.io == DType::bf16)
+      at_least(allowed.o, 3e-3 * few, 5e-2), at_least(allowed.state, 2e-3 * few, 3e-2);
+    else
+      at_least(allowed.o, 1e-4, 2e-3), at_least(allowed.state, 1e-4, 2e-3);
+  }
   // A step's tokens see states that were in memory in between.
   if (problem.op == Op::step and allowed.o.tensor < allowed.state.tensor) allowed.o = allowed.state;
   return allowed;
@@ -184,12 +198,13 @@ Passing passing_of(std::uint64_t seed) { return static_cast<Passing>(seed % 4); 
 Trial::Trial(const Case& what, Gates gates_, std::uint64_t seed_)
     : gates(gates_), seed(seed_), call(what, gates, seed, passing_of(seed)), expected(oracle(call)) {}
 
-Verdict verify(const Runner& run, std::string_view variant, std::span<Trial> trials, int workers) {
+Verdict verify(const Runner& run, std::string_view variant, std::span<Trial> trials, int workers,
+               Target::Kind kind) {
   const RunOnce once = [&](const Words& words, const Extents& extents) {
     run(words, extents);
     return std::optional<Fault>();
   };
-  return verify_all(once, variant, trials, workers);
+  return verify_all(once, variant, trials, workers, kind);
 }
 
 Verdict verify(const CpuKernel& kernel, std::span<Trial> trials, WorkerPool& pool) {
@@ -203,7 +218,7 @@ Verdict verify(const CpuKernel& kernel, std::span<Trial> trials, WorkerPool& poo
                    fmt::format("memory just outside the workspace of {} bytes was written", bytes)};
     return {};
   };
-  return verify_all(once, kernel.plan().variant, trials, pool.workers());
+  return verify_all(once, kernel.plan().variant, trials, pool.workers(), Target::Kind::cpu);
 }
 
 std::vector<Case> verification_cases(const Case& what) {

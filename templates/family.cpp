@@ -4,26 +4,34 @@
 #include <array>
 #include <charconv>
 
+#include "templates/step/step.hpp"
+#include "templates/stream/stream.hpp"
 #if GLAIVE_HAVE_MLIR
 #include "templates/chunk/chunk.hpp"
 #include "templates/recurrent/recurrent.hpp"
-#include "templates/step/step.hpp"
 #endif
 
 namespace glaive {
 
 std::span<const Family* const> families() {
+  static const std::array table = {
 #if GLAIVE_HAVE_MLIR
-  static const std::array<const Family*, 3> table = {&chunk_family(), &recurrent_family(), &step_family()};
-  return table;
-#else
-  return {};
+      &chunk_family(), &recurrent_family(), &step_family(),
 #endif
+      &stream_family(), &cuda_step_family()};
+  return table;
 }
 
 const Family* find_family(std::string_view name) {
   const auto all = families();
   const auto found = std::ranges::find(all, name, &Family::name);
+  return found == all.end() ? nullptr : *found;
+}
+
+const Family* find_family(std::string_view name, Target::Kind kind) {
+  const auto all = families();
+  const auto found = std::ranges::find_if(
+      all, [&](const Family* family) { return family->name() == name and family->kind() == kind; });
   return found == all.end() ? nullptr : *found;
 }
 
@@ -60,7 +68,8 @@ Result<Variant> parse_variant(std::string_view text, const Instance& instance) {
   text = trim(text);
   const auto open = text.find('(');
   const std::string name(trim(text.substr(0, open)));
-  Variant variant{find_family(name), {}};
+  Variant variant{find_family(name, instance.target.kind), {}};
+  if (not variant.family) variant.family = find_family(name);
   if (not variant.family)
     return bad("variant `" + std::string(text) + "`: no family `" + name +
                "`; families of this build: " + join(families(), [](const Family* family) { return family->name(); }));
