@@ -2,7 +2,7 @@
 option(GLAIVE_NATIVE_BASELINES "Compile the plain loops that glaive is measured against for this processor" ON)
 
 add_library(glaive_numbers STATIC
-  baselines.cpp baselines_native.cpp drop.cpp gpu_timing.cpp inputs.cpp measure.cpp oracle.cpp roofline.cpp verify.cpp)
+  baselines.cpp baselines_native.cpp drop.cpp gpu/timing.cpp inputs.cpp measure.cpp oracle.cpp roofline.cpp verify.cpp)
 target_link_libraries(glaive_numbers PUBLIC glaive_runtime PRIVATE fmt::fmt)
 
 # Contraction would give each compiler its own inputs.

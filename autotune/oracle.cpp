@@ -29,6 +29,13 @@ void accumulate(double* __restrict out, const double* __restrict row, double que
 }  // namespace
 
 Expected oracle(const Call& call) {
+  std::vector<Pick> all;
+  for (std::int64_t b = 0; b < call.what.shape.sequences().count(); ++b)
+    for (std::int64_t h = 0; h < call.what.problem.kv_heads.count(); ++h) all.push_back({b, h});
+  return oracle(call, all);
+}
+
+Expected oracle(const Call& call, std::span<const Pick> picks) {
   constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
   const Problem& problem = call.what.problem;
   const std::int64_t dim_k = problem.k.count(), dim_v = problem.v.count();
@@ -41,37 +48,36 @@ Expected oracle(const Call& call) {
   std::vector<double> state(static_cast<std::size_t>(dim_k * dim_v)), value(static_cast<std::size_t>(dim_v));
 
   const auto index_of = [&](std::int64_t i, std::int64_t j) { return k_first ? i * dim_v + j : j * dim_k + i; };
-  for (std::int64_t b = 0; b < call.what.shape.sequences().count(); ++b)
-    for (std::int64_t h = 0; h < kv_heads; ++h) {
-      const float* const initial = call.initial_state(b, h);
-      for (std::int64_t i = 0; i < dim_k; ++i)
-        for (std::int64_t j = 0; j < dim_v; ++j)
-          state[static_cast<std::size_t>(i * dim_v + j)] = initial == nullptr ? 0 : initial[index_of(i, j)];
+  for (const auto [b, h] : picks) {
+    const float* const initial = call.initial_state(b, h);
+    for (std::int64_t i = 0; i < dim_k; ++i)
+      for (std::int64_t j = 0; j < dim_v; ++j)
+        state[static_cast<std::size_t>(i * dim_v + j)] = initial == nullptr ? 0 : initial[index_of(i, j)];
 
-      for (std::int64_t t = call.first_token(b); t < call.first_token(b + 1); ++t) {
-        const float* const k = call.k.data().data() + t * call.k_strides.token + h * call.k_strides.head;
-        const float* const g = call.g.data().data() + t * call.g_strides.token + h * call.g_strides.head;
-        const float* const v = call.v.data().data() + t * call.v_strides.token + h * call.v_strides.head;
-        const float* const q = call.q.data().data() + t * call.q_strides.token + h * group * call.q_strides.head;
-        double* const o = expected.o.data() + t * call.o_strides.token + h * group * call.o_strides.head;
-        std::copy_n(v, dim_v, value.begin());
-        for (std::int64_t n = 0; n < group; ++n) std::fill_n(o + n * call.o_strides.head, dim_v, 0.0);
-        for (std::int64_t i = 0; i < dim_k; ++i) {
-          double* const row = state.data() + i * dim_v;
-          update(row, value.data(), decay_of(g[i], call), k[i], dim_v);
-          for (std::int64_t n = 0; n < group; ++n)
-            accumulate(o + n * call.o_strides.head, row,
-                       call.scale * static_cast<double>(q[n * call.q_strides.head + i]), dim_v);
-        }
+    for (std::int64_t t = call.first_token(b); t < call.first_token(b + 1); ++t) {
+      const float* const k = call.k.data().data() + t * call.k_strides.token + h * call.k_strides.head;
+      const float* const g = call.g.data().data() + t * call.g_strides.token + h * call.g_strides.head;
+      const float* const v = call.v.data().data() + t * call.v_strides.token + h * call.v_strides.head;
+      const float* const q = call.q.data().data() + t * call.q_strides.token + h * group * call.q_strides.head;
+      double* const o = expected.o.data() + t * call.o_strides.token + h * group * call.o_strides.head;
+      std::copy_n(v, dim_v, value.begin());
+      for (std::int64_t n = 0; n < group; ++n) std::fill_n(o + n * call.o_strides.head, dim_v, 0.0);
+      for (std::int64_t i = 0; i < dim_k; ++i) {
+        double* const row = state.data() + i * dim_v;
+        update(row, value.data(), decay_of(g[i], call), k[i], dim_v);
+        for (std::int64_t n = 0; n < group; ++n)
+          accumulate(o + n * call.o_strides.head, row, call.scale * static_cast<double>(q[n * call.q_strides.head + i]),
+                     dim_v);
       }
-
-      const std::int64_t slot = call.write_slots[static_cast<std::size_t>(b)];
-      if (slot < 0) continue;
-      double* const final_state = expected.state.data() + slot * call.state_slot + h * call.state_head;
-      for (std::int64_t i = 0; i < dim_k; ++i)
-        for (std::int64_t j = 0; j < dim_v; ++j)
-          final_state[index_of(i, j)] = state[static_cast<std::size_t>(i * dim_v + j)];
     }
+
+    const std::int64_t slot = call.write_slots[static_cast<std::size_t>(b)];
+    if (slot < 0) continue;
+    double* const final_state = expected.state.data() + slot * call.state_slot + h * call.state_head;
+    for (std::int64_t i = 0; i < dim_k; ++i)
+      for (std::int64_t j = 0; j < dim_v; ++j)
+        final_state[index_of(i, j)] = state[static_cast<std::size_t>(i * dim_v + j)];
+  }
   return expected;
 }
 

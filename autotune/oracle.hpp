@@ -16,6 +16,12 @@ struct Expected {
 };
 Expected oracle(const Call& call);
 
+/// The same for a few heads of a call too large for all; the expectation of the others is a NaN.
+struct Pick {
+  std::int64_t sequence = 0, kv_head = 0;
+};
+Expected oracle(const Call& call, std::span<const Pick> picks);
+
 /// ||got - want||_F / ||want||_F over the elements that `want` has a number for; 0 when both are zero, infinity when
 /// `got` has a NaN or want is zero and got is not.
 double relative_error(std::span<const float> got, std::span<const double> want);

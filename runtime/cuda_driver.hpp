@@ -49,6 +49,8 @@ using Module = struct ModuleOfCuda*;
 using Function = struct FunctionOfCuda*;
 using Stream = struct StreamOfCuda*;
 using Event = struct EventOfCuda*;
+using Graph = struct GraphOfCuda*;
+using GraphExec = struct GraphExecOfCuda*;
 
 /// CUdevice_attribute.
 enum DeviceAttribute : int {
@@ -125,12 +127,24 @@ struct Api {
   Outcome (*MemcpyDtoH)(void*, Address, std::size_t);
   Outcome (*MemcpyHtoDAsync)(Address, const void*, std::size_t, Stream);
   Outcome (*MemcpyDtoHAsync)(void*, Address, std::size_t, Stream);
+  Outcome (*MemsetD32Async)(Address, unsigned value, std::size_t count, Stream);
+  Outcome (*MemcpyDtoDAsync)(Address to, Address from, std::size_t, Stream);
   Outcome (*EventCreate)(Event*, unsigned flags);
   Outcome (*EventDestroy)(Event);
   Outcome (*EventRecord)(Event, Stream);
   Outcome (*EventQuery)(Event);
   Outcome (*EventSynchronize)(Event);
+  Outcome (*EventElapsedTime)(float* milliseconds, Event from, Event to);
+  Outcome (*StreamCreate)(Stream*, unsigned flags);
+  Outcome (*StreamDestroy)(Stream);
+  Outcome (*StreamSynchronize)(Stream);
   Outcome (*StreamIsCapturing)(Stream, int* status);
+  Outcome (*StreamBeginCapture)(Stream, int mode);
+  Outcome (*StreamEndCapture)(Stream, Graph*);
+  Outcome (*GraphInstantiate)(GraphExec*, Graph, unsigned long long flags);
+  Outcome (*GraphLaunch)(GraphExec, Stream);
+  Outcome (*GraphDestroy)(Graph);
+  Outcome (*GraphExecDestroy)(GraphExec);
   Outcome (*ModuleLoadDataEx)(Module*, const void* image, unsigned options, JitOption*, void** values);
   Outcome (*ModuleUnload)(Module);
   Outcome (*ModuleGetFunction)(Function*, Module, const char* name);

@@ -332,6 +332,20 @@ Outcome cuMemcpyDtoHAsync_v2(void* to, Address from, std::size_t bytes, Stream s
     return success;
   });
 }
+Outcome cuMemsetD32Async(Address to, unsigned value, std::size_t count, Stream stream) {
+  STUB("MemsetD32Async", true, {
+    if (not the_stub().is_device(to, 4 * count)) return invalid_value;
+    the_stub().enqueue(stream, [=] { std::fill_n(reinterpret_cast<unsigned*>(to), count, value); });
+    return success;
+  });
+}
+Outcome cuMemcpyDtoDAsync_v2(Address to, Address from, std::size_t bytes, Stream stream) {
+  STUB("MemcpyDtoDAsync", true, {
+    if (not the_stub().is_device(to, bytes) or not the_stub().is_device(from, bytes)) return invalid_value;
+    the_stub().enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+    return success;
+  });
+}
 Outcome cuEventCreate(Event* event, unsigned) {
   STUB("EventCreate", true, {
     *event = new EventOfCuda;
@@ -359,6 +373,13 @@ Outcome cuEventSynchronize(Event event) {
   STUB("EventSynchronize", true, {
     if (the_stub().capturing()) return capture_unsupported;
     the_stub().run_until(event->at);
+    return success;
+  });
+}
+Outcome cuEventElapsedTime(float* milliseconds, Event from, Event to) {
+  // A microsecond for each piece of work between them.
+  STUB("EventElapsedTime", true, {
+    *milliseconds = 1e-3f * static_cast<float>(to->at - from->at);
     return success;
   });
 }

@@ -2,6 +2,8 @@
 #include <cstdint>
 #include <string>
 
+#include "runtime/nvml.hpp"
+
 namespace glaive {
 
 /// The rules by which a sampler times a kernel on a GPU, as data: they need no driver, and no GPU to be tested.
@@ -14,15 +16,9 @@ std::int64_t flush_bytes(std::int64_t l2_bytes);
 /// More than one are replayed as a graph: launched one by one, short kernels would wait for the host.
 int calls_per_replay(double seconds_per_call);
 
-/// What NVML tells of a device while a sample runs.
-struct GpuState {
-  int sm_mhz = 0;
-  std::uint64_t reasons = 0;  ///< nvmlClocksEventReason*, formerly ThrottleReason*
-};
-
 /// Why a sample must not count; empty when it does. `usual_mhz` is the clock that this kernel ran at so far in this
 /// race: kernels differ in it, since those that draw much power run at the power cap, and so does every sample of
 /// theirs.
-std::string distortion(const GpuState& state, int usual_mhz);
+std::string distortion(const GpuCondition& condition, std::int64_t usual_mhz);
 
 }  // namespace glaive

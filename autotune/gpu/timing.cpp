@@ -1,4 +1,4 @@
-#include "autotune/gpu_timing.hpp"
+#include "autotune/gpu/timing.hpp"
 
 #include <fmt/format.h>
 
@@ -25,12 +25,12 @@ int calls_per_replay(double seconds_per_call) {
   return calls < most_calls ? std::max(static_cast<int>(calls), 1) : most_calls;
 }
 
-std::string distortion(const GpuState& state, int usual_mhz) {
-  if ((state.reasons & (sw_thermal | hw_thermal)) != 0) return "the device was too hot";
-  if ((state.reasons & hw_power_brake) != 0) return "the device's power supply slowed it down";
-  if ((state.reasons & hw_slowdown) != 0) return "the hardware slowed the device down";
-  if (state.sm_mhz < clock_share * usual_mhz)
-    return fmt::format("the SM clock fell to {} MHz from {} MHz", state.sm_mhz, usual_mhz);
+std::string distortion(const GpuCondition& condition, std::int64_t usual_mhz) {
+  if ((condition.slowed_by & (sw_thermal | hw_thermal)) != 0) return "the device was too hot";
+  if ((condition.slowed_by & hw_power_brake) != 0) return "the device's power supply slowed it down";
+  if ((condition.slowed_by & hw_slowdown) != 0) return "the hardware slowed the device down";
+  if (condition.sm_mhz >= 0 and static_cast<double>(condition.sm_mhz) < clock_share * static_cast<double>(usual_mhz))
+    return fmt::format("the SM clock fell to {} MHz from {} MHz", condition.sm_mhz, usual_mhz);
   return {};
 }
 

@@ -1,0 +1,352 @@
+#include "autotune/gpu/runner.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <new>
+
+#include "autotune/gpu/peak.hpp"
+#include "autotune/gpu/timing.hpp"
+#include "autotune/memory.hpp"
+#include "autotune/trials.hpp"
+#include "runtime/cuda.hpp"
+
+namespace glaive {
+namespace {
+
+/// The oracle takes about a second for so many multiplications.
+constexpr double oracle_operations = 1.5e9;
+
+/// The first and last head, and some between them, as many as the oracle has time for.
+std::vector<Pick> picks_of(const Case& what) {
+  const std::int64_t kv_heads = what.problem.kv_heads.count(), sequences = what.shape.sequences().count();
+  const double head =
+      static_cast<double>(what.shape.longest().count() * what.problem.k.count() * what.problem.v.count()) *
+      (1 + static_cast<double>(what.problem.heads.count()) / static_cast<double>(kv_heads));
+  const std::int64_t all = sequences * kv_heads;
+  const auto count =
+      std::clamp(static_cast<std::int64_t>(oracle_operations / head), std::int64_t{1}, std::min<std::int64_t>(all, 64));
+  std::vector<Pick> picks;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t at = count == 1 ? all - 1 : i * (all - 1) / (count - 1);
+    picks.push_back({at / kv_heads, at % kv_heads});
+  }
+  return picks;
+}
+
+std::optional<std::string> overrun(const Call& call, const Guarded& workspace) {
+  const std::pair<const char*, const Guarded*> tensors[] = {{"q", &call.q},
+                                                            {"k", &call.k},
+                                                            {"v", &call.v},
+                                                            {"g", &call.g},
+                                                            {"o", &call.o},
+                                                            {"state_in", &call.state_in},
+                                                            {"state_out", &call.state_out},
+                                                            {"the workspace", &workspace}};
+  for (const auto& [name, tensor] : tensors)
+    if (not tensor->guards_intact()) return fmt::format("memory just outside {} was written", name);
+  return {};
+}
+
+/// An error of the device lies in the kernel that ran; anything else may pass.
+bool lies_in_kernel(const Error& error) {
+  return error.status == Status::device_lost or error.status == Status::failed or error.status == Status::unsupported;
+}
+
+}  // namespace
+
+/// A call at its full size and its images, several where one is so small that it would stay in the L2 cache.
+struct GpuRunner::FullSize {
+  FullSize(const Case& what)
+      : call(what, Gates::weak, 1, what.problem.op == Op::step ? Passing::in_place : Passing::contiguous),
+        workspace(0) {
+    call.poison_outputs();
+  }
+
+  Call call;
+  Guarded workspace;
+  std::int64_t workspace_size = -1;
+  std::vector<GpuCall> images;
+  Expected expected;  ///< of a few heads
+
+  /// At least one image, with a workspace of that many bytes at least.
+  Result<void> place(Device& device, std::int64_t workspace_bytes, std::int64_t most_bytes) {
+    if (not images.empty() and workspace_bytes <= workspace_size) return {};
+    images.clear();
+    workspace = Guarded((workspace_bytes + 3) / 4);
+    workspace_size = workspace_bytes;
+    do {
+      auto image = GpuCall::make(device, call, workspace);
+      if (not image) return images.empty() ? std::unexpected(image.error()) : Result<void>();
+      if (auto sent = image->upload(); not sent) return sent;
+      images.push_back(std::move(*image));
+    } while (std::ssize(images) < most_images and std::ssize(images) * images.front().bytes() < most_bytes);
+    return {};
+  }
+
+ private:
+  static constexpr std::int64_t most_images = 256;
+};
+
+Result<void> GpuRunner::open() {
+  if (device_ != nullptr) return {};
+  auto device = open_gpu(driver_, ordinal_);
+  if (not device) return std::unexpected(std::move(device).error());
+  auto timer = GpuTimer::make(driver_, ordinal_, (*device)->info().l2_bytes);
+  if (not timer) return std::unexpected(std::move(timer).error());
+  device_ = std::move(*device);
+  timer_ = std::move(*timer);
+  pulse_.beat();
+  return {};
+}
+
+Result<void> GpuRunner::check_memory(const Case& what) {
+  if (auto opened = open(); not opened) return opened;
+  if (auto fits = glaive::check_memory(what); not fits) return fits;
+  std::size_t free = 0, total = 0;
+  driver_.api().MemGetInfo(&free, &total);
+  const double need = full_size_bytes(what);  // with the host's copies in f32: rather too much
+  if (need <= 0.9 * static_cast<double>(free)) return {};
+  return fail(Status::out_of_memory,
+              fmt::format("needs {:.1f} GB on the GPU, and {:.1f} of its {:.1f} GB are free", need / 1e9,
+                          static_cast<double>(free) / 1e9, static_cast<double>(total) / 1e9));
+}
+
+Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
+  if (auto opened = open(); not opened) return std::unexpected(opened.error());
+  auto& trials = trials_of(what, scrutiny);
+  const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
+  if (not kernel and not lies_in_kernel(kernel.error()) and kernel.error().status != Status::wrong_device)
+    return std::unexpected(kernel.error());
+  if (not kernel) return Verdict{Drop::load_error, 0, 0, kernel.error().message};
+
+  Verdict worst;
+  for (Trial& trial : trials) {
+    const Extents extents = extents_of(trial.call.what.problem, trial.call.what.shape, 1);
+    Guarded workspace((workspace_bytes(built.plan, extents) + 3) / 4);
+    auto images = GpuCall::make(*device_, trial.call, workspace);
+    if (not images) return std::unexpected(images.error());
+    Result<void> ran;
+    const Runner run = [&](const Words&, const Extents&) {
+      workspace.poison();  // a kernel may not expect zeros, or leave what the next run needs
+      ran = images->upload();
+      const Running now(pulse_, 0);
+      if (ran) ran = (*kernel)->launch(images->launch());
+      if (ran) ran = images->download();
+    };
+    auto verdict = glaive::verify(run, built.plan.variant, std::span(&trial, 1), 1, Target::Kind::cuda);
+    if (not ran) {
+      if (not lies_in_kernel(ran.error())) return std::unexpected(ran.error());
+      verdict.drop = Drop::device_error;
+      verdict.message = fmt::format("{}\n  {}", ran.error().message,
+                                    reproducer(trial.call.what, built.plan.variant, trial.gates, trial.seed));
+    } else if (verdict.drop == Drop::none and not workspace.guards_intact()) {
+      verdict.drop = Drop::out_of_bounds;
+      verdict.message = "memory just outside the workspace was written";
+    }
+    verdict.error_o = std::max(verdict.error_o, worst.error_o);
+    verdict.error_state = std::max(verdict.error_state, worst.error_state);
+    worst = std::move(verdict);
+    if (worst.drop == Drop::out_of_bounds) forget();
+    if (worst.drop != Drop::none) return worst;
+  }
+  if (scrutiny == Scrutiny::brief) return worst;
+  auto at_full_size = compare_at_full_size(what, **kernel);
+  if (not at_full_size) return at_full_size;
+  if (at_full_size->drop == Drop::none) return worst;
+  return at_full_size;
+}
+
+Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& kernel) {
+  if (auto made = make_full_size(what); not made) return std::unexpected(made.error());
+  FullSize& full = *full_size_;
+  if (full.expected.o.empty()) full.expected = oracle(full.call, picks_of(what)), pulse_.beat();
+  if (auto placed = full.place(*device_, workspace_bytes(kernel.plan(), extents_of(what.problem, what.shape, 1)), 0);
+      not placed)
+    return std::unexpected(placed.error());
+  const GpuCall& image = full.images.front();
+  full.call.poison_outputs();
+  Verdict verdict;
+  const auto with_reproducer = [&](Drop drop, std::string message) {
+    verdict.drop = drop;
+    verdict.message = "at full size: " + message + "\n  " + reproducer(what, kernel.plan().variant, Gates::weak, 1);
+    return verdict;
+  };
+  {
+    if (auto sent = image.upload(); not sent) return std::unexpected(sent.error());
+    const Running now(pulse_, 0);
+    auto ran = kernel.launch(image.launch());
+    if (ran) ran = image.download();
+    if (not ran and not lies_in_kernel(ran.error())) return std::unexpected(ran.error());
+    if (not ran) return with_reproducer(Drop::device_error, ran.error().message);
+  }
+  if (auto fault = overrun(full.call, full.workspace)) {
+    const auto told = with_reproducer(Drop::out_of_bounds, std::move(*fault));
+    forget();
+    return told;
+  }
+  full.call.read_outputs();
+  const double o = relative_error(full.call.o.data(), full.expected.o),
+               state = relative_error(full.call.state_out.data(), full.expected.state);
+  verdict.error_o = o, verdict.error_state = state;
+  const auto allowed = tolerance(what.problem, Target::Kind::cuda);
+  if (o <= allowed.o.tensor and state <= allowed.state.tensor) return verdict;
+  return with_reproducer(Drop::wrong_result,
+                         fmt::format("o is off by {:.2e} ({:.0e} allowed) and the state by {:.2e} ({:.0e} allowed)", o,
+                                     allowed.o.tensor, state, allowed.state.tensor));
+}
+
+Evaluated<std::vector<Timing>> GpuRunner::race(const Case& what, std::span<const Contender> contenders,
+                                               const MeasurePolicy& policy, std::span<const std::size_t> keep) {
+  if (auto made = make_full_size(what); not made) return std::unexpected(made.error());
+  FullSize& full = *full_size_;
+  std::vector<std::unique_ptr<const Kernel>> kernels;
+  std::vector<std::size_t> running, kept;  // there are no plain loops on a GPU
+  std::int64_t bytes = 0;
+  for (std::size_t i = 0; i < contenders.size(); ++i) {
+    if (contenders[i].kind != Contender::Kind::kernel) continue;
+    auto kernel = device_->load(contenders[i].built->plan, std::span(&contenders[i].built->code, 1));
+    if (not kernel and not lies_in_kernel(kernel.error())) return std::unexpected(kernel.error());
+    if (not kernel) return std::unexpected(Failure(kernel.error(), Drop::load_error, i));
+    bytes = std::max(bytes, workspace_bytes((*kernel)->plan(), extents_of(what.problem, what.shape, 1)));
+    kernels.push_back(std::move(*kernel));
+    if (std::ranges::find(keep, i) != keep.end()) kept.push_back(running.size());
+    running.push_back(i);
+  }
+  if (auto placed = full.place(*device_, bytes, flush_bytes(device_->info().l2_bytes)); not placed)
+    return std::unexpected(placed.error());
+
+  std::optional<Failure> failure;  // that names the contender
+  std::vector<Sampler> samplers;
+  for (std::size_t i = 0; i < kernels.size(); ++i) {
+    auto enqueue = [&, kernel = kernels[i].get(), next = std::size_t{0}]() mutable {
+      Launch launch = full.images[next++ % full.images.size()].launch();
+      launch.stream = timer_->stream();
+      return kernel->launch(launch);
+    };
+    // Verification saw small shapes: before anybody else runs on this memory, look at the zones around it.
+    const auto look_around = [&, i]() -> Result<void> {
+      if (auto fetched = full.images.front().download_guards(); not fetched) return fetched;
+      if (auto fault = overrun(full.call, full.workspace)) {
+        failure = Failure({Status::failed, "at full size " + *fault}, Drop::out_of_bounds, running[i]);
+        return std::unexpected<Error>(*failure);
+      }
+      return {};
+    };
+    samplers.push_back([&, i, enqueue, look_around, calls_in_graph = std::int64_t{0}, usual_mhz = std::int64_t{0},
+                        graph = std::shared_ptr<GpuTimer::Replay>()](std::int64_t calls) mutable -> Result<Sample> {
+      const Running now(pulse_, running[i]);
+      Result<double> seconds = 0;
+      if (calls_in_graph == 0) {
+        seconds = timer_->cold(1, enqueue);
+        if (seconds) seconds = timer_->cold(1, enqueue);  // the first loads the code
+        if (not seconds) return std::unexpected(seconds.error());
+        if (auto intact = look_around(); not intact) return std::unexpected(intact.error());
+        calls_in_graph = calls_per_replay(*seconds);
+        // Every image in each replay: what is small is cold because the others came between.
+        if (calls_in_graph > 1) calls_in_graph = std::max<std::int64_t>(calls_in_graph, std::ssize(full.images));
+        if (calls_in_graph > 1) {
+          auto captured = timer_->capture([&]() -> Result<void> {
+            for (std::int64_t n = 0; n < calls_in_graph; ++n)
+              if (auto done = enqueue(); not done) return done;
+            return {};
+          });
+          if (not captured) return std::unexpected(captured.error());
+          graph = std::move(*captured);
+        }
+      }
+      if (graph == nullptr) {
+        seconds = timer_->cold(calls, enqueue);
+      } else {
+        const std::int64_t replays = (calls + calls_in_graph - 1) / calls_in_graph;
+        seconds = timer_->replay(replays, *graph);
+        if (seconds) *seconds *= static_cast<double>(calls) / static_cast<double>(replays * calls_in_graph);
+      }
+      if (not seconds) return std::unexpected(seconds.error());
+      Sample sample{.seconds = *seconds, .invalid = {}};
+      if (const auto& condition = timer_->condition()) {
+        usual_mhz = std::max(usual_mhz, condition->sm_mhz);
+        sample.invalid = distortion(*condition, usual_mhz);
+      }
+      return sample;
+    });
+    // An error inside the race does not say whose it is.
+    samplers.back() = [&, i, sample = std::move(samplers.back())](std::int64_t calls) -> Result<Sample> {
+      auto taken = sample(calls);
+      if (not taken and not failure and lies_in_kernel(taken.error()))
+        failure = Failure(taken.error(), Drop::device_error, running[i]);
+      return taken;
+    };
+  }
+  auto times = glaive::race(samplers, policy, kept);
+  if (not times) {
+    if (failure) forget();
+    return std::unexpected(failure ? std::move(*failure) : Failure(times.error()));
+  }
+  std::vector<Timing> out(contenders.size());
+  for (std::size_t i = 0; i < running.size(); ++i) out[running[i]] = std::move((*times)[i]);
+  return out;
+}
+
+Result<double> GpuRunner::copy_rate() {
+  if (auto opened = open(); not opened) return std::unexpected(opened.error());
+  return timer_->copy_rate();
+}
+
+Result<double> GpuRunner::peak_rate(const CodeObject& code) {
+  if (auto opened = open(); not opened) return std::unexpected(opened.error());
+  constexpr std::int64_t blocks_per_unit = 4, rounds = 4000;
+  Plan plan;
+  plan.variant = "peak";
+  plan.target = code.target;
+  plan.stages.resize(1);
+  Stage& stage = plan.stages.front();
+  stage.entry = "mma_peak";
+  stage.tasks.multiplier = blocks_per_unit * device_->info().units;
+  stage.args = {Arg::workspace, Arg::tokens};
+  stage.block[0] = peak_threads;
+  const auto kernel = device_->load(plan, std::span(&code, 1));
+  const auto word = device_->allocate(sizeof(float));
+  if (not kernel or not word) return std::unexpected(kernel ? word.error() : kernel.error());
+  Launch launch;
+  launch.stream = timer_->stream();
+  launch.words.set_pointer(Arg::workspace, word->get());
+  launch.words[Arg::tokens] = rounds;
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    const auto seconds = timer_->cold(1, [&] { return (*kernel)->launch(launch); });
+    if (not seconds) return seconds;
+    const double warps = static_cast<double>(stage.tasks.multiplier * peak_threads / 32);
+    best = std::max(best, warps * rounds * peak_flops_per_round / *seconds);
+  }
+  return best;
+}
+
+/// What somebody wrote into without leave is worth nothing to those who come after.
+void GpuRunner::forget() {
+  tried_.reset(), brief_.clear(), full_.clear();
+  full_size_.reset();
+}
+
+std::vector<Trial>& GpuRunner::trials_of(const Case& what, Scrutiny scrutiny) {
+  if (not tried_ or *tried_ != what) brief_.clear(), full_.clear();
+  tried_ = what;
+  auto& trials = scrutiny == Scrutiny::brief ? brief_ : full_;
+  if (trials.empty()) trials = make_trials(what, scrutiny, pulse_);
+  return trials;
+}
+
+Result<void> GpuRunner::make_full_size(const Case& what) {
+  if (full_size_ and full_size_->call.what == what) return {};
+  full_size_.reset();
+  if (auto fits = check_memory(what); not fits) return fits;
+  try {
+    full_size_ = std::make_shared<FullSize>(what);
+  } catch (const std::bad_alloc&) {
+    return fail(Status::out_of_memory, fmt::format("no memory for the tensors of `{}`", to_string(what)));
+  }
+  pulse_.beat();
+  return {};
+}
+
+}  // namespace glaive

@@ -1,0 +1,45 @@
+#pragma once
+#include <optional>
+#include <vector>
+
+#include "autotune/evaluator.hpp"
+#include "autotune/gpu/call.hpp"
+#include "autotune/gpu/timer.hpp"
+
+namespace glaive {
+
+/// Verifies and times built kernels on one GPU: an Evaluator without its compiler. `pulse` tells whose code runs.
+/// After a device_error the GPU is lost to this process.
+class GpuRunner {
+ public:
+  /// The GPU is opened when it is first used.
+  GpuRunner(const cuda::Driver& driver, int ordinal, Pulse& pulse)
+      : driver_(driver), ordinal_(ordinal), pulse_(pulse) {}
+
+  Result<void> check_memory(const Case& what);
+  /// With full scrutiny also against the float64 recurrence of a few heads of `what` itself.
+  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny);
+  Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
+                                      const MeasurePolicy& policy, std::span<const std::size_t> keep);
+  Result<double> copy_rate();
+  Result<double> peak_rate(const CodeObject& code);  ///< FLOP/s of peak_source()
+
+ private:
+  struct FullSize;
+  Result<void> open();
+  Result<void> make_full_size(const Case& what);
+  Result<Verdict> compare_at_full_size(const Case& what, const Kernel& kernel);
+  std::vector<Trial>& trials_of(const Case& what, Scrutiny scrutiny);
+  void forget();
+
+  const cuda::Driver& driver_;
+  int ordinal_;
+  Pulse& pulse_;
+  std::shared_ptr<Device> device_;
+  std::unique_ptr<GpuTimer> timer_;
+  std::optional<Case> tried_;
+  std::vector<Trial> brief_, full_;
+  std::shared_ptr<FullSize> full_size_;
+};
+
+}  // namespace glaive
