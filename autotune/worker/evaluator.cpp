@@ -15,21 +15,15 @@ constexpr double slowest_rate = 1e9;     ///< FLOP/s of a kernel that nothing is
 constexpr double slowest_making = 20e6;  ///< bytes/s at which our own code makes and compares tensors
 constexpr std::uint64_t stack_bytes = std::uint64_t{8} << 20;
 
-ByteWriter question(wire::Ask ask) {
-  ByteWriter out;
-  out.number(static_cast<std::uint8_t>(ask));
-  return out;
-}
-
 class WorkerEvaluator final : public Evaluator {
  public:
   explicit WorkerEvaluator(WorkerOptions options) : options_(std::move(options)) {
-    const auto available = static_cast<std::uint64_t>(available_bytes());
+    const auto spare = static_cast<std::uint64_t>(available_bytes());
+    const auto within = [&](std::uint64_t asked) { return asked == 0 ? spare : std::min(asked, spare); };
     // The system counts a thread's whole stack, however little of it is used.
     const auto stacks = static_cast<std::uint64_t>(options_.threads) * stack_bytes;
-    runner_ = make(options_.threads, available + stacks);
-    for (int lane = 0; lane < options_.threads; ++lane)
-      compilers_.push_back(make(1, std::min(options_.compile_bytes, available)));
+    runner_ = make(options_.threads, within(options_.run_bytes) + stacks);
+    for (int lane = 0; lane < options_.threads; ++lane) compilers_.push_back(make(1, within(options_.compile_bytes)));
   }
 
   Result<void> greet() {
@@ -55,7 +49,7 @@ class WorkerEvaluator final : public Evaluator {
   }
 
   Result<void> check_memory(const Case& what) override {
-    auto out = question(wire::Ask::check_memory);
+    auto out = wire::begin(wire::Ask::check_memory);
     wire::put(out, what);
     const auto fits = ask<bool>(*runner_, out, patience(what), [](ByteReader&) { return true; });
     if (not fits) return std::unexpected<Error>(fits.error());
@@ -63,7 +57,7 @@ class WorkerEvaluator final : public Evaluator {
   }
 
   Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
-    auto out = question(wire::Ask::verify);
+    auto out = wire::begin(wire::Ask::verify);
     wire::put(out, what);
     wire::put(out, built);
     out.number(static_cast<std::uint8_t>(scrutiny));
@@ -77,7 +71,7 @@ class WorkerEvaluator final : public Evaluator {
 
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
                                       const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
-    auto out = question(wire::Ask::race);
+    auto out = wire::begin(wire::Ask::race);
     wire::put(out, what, contenders, policy, keep);
     auto times = ask<std::vector<Timing>>(*runner_, out, patience(what), wire::get_timings);
     if (not times) return times;
@@ -88,7 +82,7 @@ class WorkerEvaluator final : public Evaluator {
   }
 
   Rates rates() override {
-    auto out = question(wire::Ask::rates);
+    auto out = wire::begin(wire::Ask::rates);
     const Patience patience{.running = options_.trusted_seconds, .trusted = options_.trusted_seconds};
     if (const auto measured = ask<Rates>(*runner_, out, patience, wire::get_rates)) {
       rates_.fma = std::max(rates_.fma, measured->fma);
@@ -119,7 +113,7 @@ class WorkerEvaluator final : public Evaluator {
         return std::unexpected(Failure({Status::failed, std::move(death.sentence)}, drop, death.who.value_or(0)));
       }
       ByteReader in(*answer);
-      if (in.number<std::uint8_t>() != 0) return std::unexpected(wire::get_failure(in));
+      if (not wire::get_answered(in)) return std::unexpected(wire::get_failure(in));
       auto value = read(in);
       if (in.at_end()) return value;
       return fail(Status::failed, "the worker's answer makes no sense");
@@ -129,7 +123,7 @@ class WorkerEvaluator final : public Evaluator {
   template <class T, class Read>
   Evaluated<T> compiled(wire::Ask what, const Instance& instance, const Variant& variant, Optimise optimise, int lane,
                         Read read) {
-    auto out = question(what);
+    auto out = wire::begin(what);
     wire::put(out, instance, variant, optimise);
     const double limit = std::max(options_.compile_seconds, generous * longest_compile_);
     const double begin = steady_seconds();

@@ -143,14 +143,13 @@ Result<void> WorkerProcess::start() {
     return cannot_start(why);
   }
 
-  ByteWriter out;
-  out.number(static_cast<std::uint8_t>(wire::Ask::hello));
+  auto out = wire::begin(wire::Ask::hello);
   wire::put(out, hello_);
   const auto bytes = out.take();
   const auto answer = exchange(bytes, {.running = options_.trusted_seconds, .trusted = options_.trusted_seconds});
   if (not answer) return cannot_start(answer.error().sentence);
   ByteReader in(*answer);
-  if (in.number<std::uint8_t>() != 0) {
+  if (not wire::get_answered(in)) {
     auto failure = wire::get_failure(in);
     bury(Death{});
     return std::unexpected<Error>(std::move(failure));
@@ -186,8 +185,9 @@ std::expected<std::vector<std::byte>, Death> WorkerProcess::exchange(std::span<c
   const double tick = std::clamp(std::min(patience.running, patience.trusted) / 10, 0.01, longest_tick);
 
   for (;;) {
-    pollfd wait{.fd = socket_, .events = static_cast<short>(sent < request.size() ? POLLOUT | POLLIN : POLLIN)};
-    wait.revents = 0;
+    pollfd wait{};
+    wait.fd = socket_;
+    wait.events = static_cast<short>(sent < request.size() ? POLLOUT | POLLIN : POLLIN);
     const int ready = poll(&wait, 1, static_cast<int>(tick * 1e3));
     if (ready < 0 and errno != EINTR) return std::unexpected(bury(std::nullopt));
     if (ready == 0) {

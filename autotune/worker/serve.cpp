@@ -38,8 +38,8 @@ void no_memory() {
 
 /// Whatever runs, also an endless loop, ends with the tuner.
 void end_with_tuner() {
-  pollfd hung_up{.fd = worker_socket, .events = 0};
-  hung_up.revents = 0;
+  pollfd hung_up{};
+  hung_up.fd = worker_socket;
   while (poll(&hung_up, 1, -1) < 0 and errno == EINTR) {
   }
   _exit(over);
@@ -98,9 +98,8 @@ class Server {
 
   std::vector<std::byte> answer(std::span<const std::byte> question) {
     ByteReader in(question);
-    ByteWriter out;
-    out.number(std::uint8_t{0});
-    const auto ask = static_cast<wire::Ask>(in.number<std::uint8_t>());
+    auto out = wire::begin_answer(true);
+    const auto ask = static_cast<wire::Ask>(in.number<std::uint32_t>());
     try {
       if (auto answered = answer(ask, in, out); answered)
         return out.take();
@@ -117,8 +116,7 @@ class Server {
  private:
   std::vector<std::byte> refusal(Failure failure) {
     damaged_ = damaged_ or leaves_damage(failure.drop);
-    ByteWriter out;
-    out.number(std::uint8_t{1});
+    auto out = wire::begin_answer(false);
     wire::put(out, failure);
     return out.take();
   }

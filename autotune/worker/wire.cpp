@@ -244,12 +244,24 @@ Failure get_failure(ByteReader& in) {
   return {{status, in.text()}, drop, contender};
 }
 
-std::vector<std::byte> frame(std::span<const std::byte> payload) {
+ByteWriter begin(Ask ask) {
   ByteWriter out;
-  out.number(magic);
-  out.number(static_cast<std::uint32_t>(payload.size()));
-  out.raw(payload);
-  return out.take();
+  put_enum(out, ask);
+  return out;
+}
+ByteWriter begin_answer(bool answered) {
+  ByteWriter out;
+  put_enum(out, answered);
+  return out;
+}
+bool get_answered(ByteReader& in) { return get_enum(in, true); }
+
+std::vector<std::byte> frame(std::span<const std::byte> payload) {
+  const std::uint32_t header[] = {magic, static_cast<std::uint32_t>(payload.size())};
+  std::vector<std::byte> bytes(header_bytes + payload.size());
+  std::memcpy(bytes.data(), header, header_bytes);
+  if (not payload.empty()) std::memcpy(bytes.data() + header_bytes, payload.data(), payload.size());
+  return bytes;
 }
 std::optional<std::size_t> payload_bytes(std::span<const std::byte, header_bytes> header) {
   ByteReader in(header);

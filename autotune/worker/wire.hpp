@@ -75,6 +75,11 @@ std::vector<Timing> get_timings(ByteReader& in);
 Rates get_rates(ByteReader& in);
 Failure get_failure(ByteReader& in);
 
+// What a payload begins with: what is asked, or whether an answer or a Failure follows.
+ByteWriter begin(Ask ask);
+ByteWriter begin_answer(bool answered);
+bool get_answered(ByteReader& in);
+
 /// Header and payload.
 std::vector<std::byte> frame(std::span<const std::byte> payload);
 /// The length in a header; nothing when it is none, or announces more than most_frame_bytes.

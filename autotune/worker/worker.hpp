@@ -22,7 +22,9 @@ struct WorkerOptions {
   double compile_seconds = 60;
   double trusted_seconds = 60;
 
-  std::uint64_t compile_bytes = std::uint64_t{4} << 30;  ///< memory of a compiling worker; 0 = no limit
+  // Memory that a worker may take; 0 = what the machine can spare when it starts.
+  std::uint64_t compile_bytes = std::uint64_t{4} << 30;
+  std::uint64_t run_bytes = 0;
 };
 
 /// An evaluator whose work is done in other processes: one for each compiling thread, and one that verifies and times.
