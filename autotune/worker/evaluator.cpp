@@ -15,6 +15,9 @@ constexpr double slowest_rate = 1e9;     ///< FLOP/s of a kernel that nothing is
 constexpr double slowest_making = 20e6;  ///< bytes/s at which our own code makes and compares tensors
 constexpr std::uint64_t stack_bytes = std::uint64_t{8} << 20;
 
+/// After these a worker is not fit to judge others: its memory, or its device, may be damaged.
+bool leaves_damage(Drop drop) { return drop == Drop::out_of_bounds or drop == Drop::device_error; }
+
 class WorkerEvaluator final : public Evaluator {
  public:
   explicit WorkerEvaluator(WorkerOptions options) : options_(std::move(options)) {
@@ -62,7 +65,10 @@ class WorkerEvaluator final : public Evaluator {
     wire::put(out, built);
     out.number(static_cast<std::uint8_t>(scrutiny));
     auto verdict = ask<Verdict>(*runner_, out, patience(what), wire::get_verdict);
-    if (verdict) return std::move(*verdict);
+    if (verdict) {
+      if (leaves_damage(verdict->drop)) runner_->retire();
+      return std::move(*verdict);
+    }
     if (verdict.error().drop == Drop::none) return std::unexpected<Error>(verdict.error());
     return Verdict{
         verdict.error().drop, 0, 0,
@@ -74,7 +80,10 @@ class WorkerEvaluator final : public Evaluator {
     auto out = wire::begin(wire::Ask::race);
     wire::put(out, what, contenders, policy, keep);
     auto times = ask<std::vector<Timing>>(*runner_, out, patience(what), wire::get_timings);
-    if (not times) return times;
+    if (not times) {
+      if (leaves_damage(times.error().drop)) runner_->retire();
+      return times;
+    }
     if (times->size() != contenders.size()) return fail(Status::failed, "the worker timed something else");
     for (const auto& timing : *times)
       if (not timing.samples.empty()) best_seconds_ = std::min(best_seconds_, timing.median());

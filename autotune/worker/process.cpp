@@ -83,9 +83,7 @@ void Starter::run(const std::function<void()>& function) {
   changed_.wait(lock, [&] { return next_ == nullptr; });
 }
 
-WorkerProcess::~WorkerProcess() {
-  if (pid_ > 0) bury(Death{});
-}
+WorkerProcess::~WorkerProcess() { retire(); }
 
 Result<void> WorkerProcess::start() {
   if (pid_ > 0) return {};
@@ -139,7 +137,7 @@ Result<void> WorkerProcess::start() {
   if (shared >= 0) close(shared);
   if (other_end >= 0) close(other_end);
   if (not why.empty()) {
-    bury(Death{});
+    retire();
     return cannot_start(why);
   }
 
@@ -151,12 +149,12 @@ Result<void> WorkerProcess::start() {
   ByteReader in(*answer);
   if (not wire::get_answered(in)) {
     auto failure = wire::get_failure(in);
-    bury(Death{});
+    retire();
     return std::unexpected<Error>(std::move(failure));
   }
   welcome_ = wire::get_welcome(in);
   if (in.at_end() and welcome_->version == wire::version) return {};
-  bury(Death{});
+  retire();
   return cannot_start("it speaks another version");
 }
 

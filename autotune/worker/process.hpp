@@ -67,7 +67,8 @@ class WorkerProcess {
   using Answer = std::expected<std::vector<std::byte>, std::variant<Error, Death>>;
   Answer ask(std::span<const std::byte> payload, Patience patience);
 
-  pid_t pid() const { return pid_; }  ///< 0 where none runs
+  /// Ends it; whoever asks next gets a new one.
+  void retire() { bury(Death{}); }
 
  private:
   Result<void> start();

@@ -88,10 +88,6 @@ bool reply(std::span<const std::byte> payload) {
   return true;
 }
 
-/// After these this process is not fit to judge others: its memory, or its device, may be damaged.
-bool leaves_damage(Drop drop) { return drop == Drop::out_of_bounds or drop == Drop::device_error; }
-
-/// Answers one question; `damaged` says whether it should be the last.
 class Server {
  public:
   Server(const MakeEvaluator& make, std::span<const Family* const> families) : make_(make), families_(families) {}
@@ -111,11 +107,9 @@ class Server {
       return refusal({{Status::failed, error.what()}});
     }
   }
-  bool damaged() const { return damaged_; }
 
  private:
   std::vector<std::byte> refusal(Failure failure) {
-    damaged_ = damaged_ or leaves_damage(failure.drop);
     auto out = wire::begin_answer(false);
     wire::put(out, failure);
     return out.take();
@@ -173,9 +167,7 @@ class Server {
         const auto built = wire::get_built(in);
         const auto scrutiny = static_cast<Scrutiny>(in.number_in<std::uint8_t>(0, 1));
         if (auto read = complete(); not read) return read;
-        const auto verdict = evaluator_->verify(what, built, scrutiny);
-        if (verdict) damaged_ = leaves_damage(verdict->drop);
-        return put(verdict);
+        return put(evaluator_->verify(what, built, scrutiny));
       }
       case wire::Ask::race: {
         const auto asked = wire::get_race(in);
@@ -194,7 +186,6 @@ class Server {
   const MakeEvaluator& make_;
   std::span<const Family* const> families_;
   std::unique_ptr<Evaluator> evaluator_;
-  bool damaged_ = false;
 };
 
 }  // namespace
@@ -212,7 +203,7 @@ int serve_worker(const MakeEvaluator& make, std::span<const Family* const> famil
 
   Server server(make, families);
   std::byte header[wire::header_bytes];
-  while (not server.damaged() and receive(header)) {
+  while (receive(header)) {
     const auto size = wire::payload_bytes(header);
     if (not size) return misused;
     std::vector<std::byte> question(*size);

@@ -118,10 +118,16 @@ ENTRY(right_3) { UNUSED, right(words, task, 3); }
 ENTRY(right_4) { UNUSED, right(words, task, 4); }
 ENTRY(right_5) { UNUSED, right(words, task, 5); }
 
-ENTRY(segv) { UNUSED, *static_cast<volatile int*>(nowhere) = 1; }
+ENTRY(segv) {
+  UNUSED;
+  *static_cast<volatile int*>(nowhere) = 1;
+}
 ENTRY(ill) { UNUSED, __builtin_trap(); }
 ENTRY(abort_now) { UNUSED, std::abort(); }
-ENTRY(divide) { UNUSED, zero = 1 / zero; }
+ENTRY(divide) {
+  UNUSED;
+  zero = 10 / zero;
+}
 ENTRY(stack_overflow) {
   UNUSED;
   volatile char here = 1;
@@ -147,12 +153,7 @@ ENTRY(spin_when_large) {
 }
 ENTRY(hungry) {
   UNUSED;
-  for (;;) {
-    constexpr std::size_t much = std::size_t{1} << 24;
-    char* const memory = new char[much];
-    std::memset(memory, 1, much);
-    asm volatile("" : : "r"(memory) : "memory");
-  }
+  for (;;) asm volatile("" : : "r"(new char[std::size_t{1} << 24]) : "memory");
 }
 ENTRY(before_o) {
   UNUSED, right(words, task, 1);

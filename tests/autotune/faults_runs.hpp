@@ -13,9 +13,9 @@ using Random = std::mt19937_64;
 /// What became of one injected fault. Everything but `said` must stay empty or false.
 struct Finding {
   std::string kind;
-  std::string said;  ///< the reason for which the variant was dropped, or how the run took it
+  std::string said{};  ///< the reason for which the variant was dropped, or how the run took it
   bool wrong_winner = false, lost_run = false, corrupt_load = false, lost_entry = false, unexpected = false;
-  std::string complaint;
+  std::string complaint{};
 };
 
 /// Tunes one small case whose variants are `kinds` (indices of fault_kinds), all that it remembers in `cache`.

@@ -23,9 +23,8 @@ class FaultyEvaluator final : public Evaluator {
   int workers() const override { return runner_.workers(); }
   std::string compiler() const override { return "faulty compiler"; }
 
-  Evaluated<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise,
-                                     int) override {
-    return fmt::format("{} {}", to_string(variant, instance), static_cast<int>(optimise));
+  Evaluated<std::string> content_key(const Instance&, const Variant& variant, Optimise optimise, int) override {
+    return fmt::format("faults(kind={}) {}", variant.config.front(), static_cast<int>(optimise));
   }
 
   Evaluated<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise, int) override {
@@ -39,10 +38,7 @@ class FaultyEvaluator final : public Evaluator {
     if (name == "compile_forever")
       for (;;) asm volatile("" ::: "memory");
     if (name == "compile_hungry")
-      for (;;) {
-        constexpr std::size_t much = std::size_t{1} << 24;
-        std::memset(new char[much], 1, much);
-      }
+      for (;;) asm volatile("" : : "r"(new char[std::size_t{1} << 24]) : "memory");
     std::ifstream in(FAULTS_KERNEL, std::ios::binary);
     const std::string bytes{std::istreambuf_iterator<char>(in), {}};
     CodeObject code{.target = instance.target, .bytes = {}, .text_bytes = 1000, .stack_bytes = 100};
