@@ -236,3 +236,20 @@ TEST_CASE("tune: when everything dies the case fails with the reasons", "[tune][
   CHECK(outcome.state == TuneOutcome::State::failed);
   CHECK_THAT(outcome.sentence, Catch::Contains("none of 11 variants is usable (crash 11)"));
 }
+
+#ifdef GLAIVE_HAVE_MLIR
+TEST_CASE("glaive tune: with workers or in one process, the same code is tried", "[tune][worker]") {
+  std::set<std::string> code[2];
+  for (const bool in_process : {false, true}) {
+    const Folder folder;
+    std::vector<std::string> words{"tune", "forward H1 K16 V16 f32 @ B1 T64", "--effort", "quick", "--threads", "2"};
+    if (in_process) words.emplace_back("--in-process");
+    CHECK(run(folder, words).exit == 0);
+    for (auto& row : query(folder / "cache/journal.sqlite", "SELECT content, text_bytes, hex(bytes) FROM code"))
+      code[in_process ? 1 : 0].insert(std::move(row));
+    CHECK(query(folder / "cache/journal.sqlite", "SELECT content FROM code WHERE result<>0").empty());
+  }
+  // What is tried after the first generation depends on times.
+  CHECK(std::ranges::count_if(code[0], [&](const auto& row) { return code[1].contains(row); }) >= 10);
+}
+#endif
