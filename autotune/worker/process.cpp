@@ -94,10 +94,10 @@ Result<void> WorkerProcess::start() {
   const int log = move_up(memfd_create("glaive-worker-log", MFD_CLOEXEC));
   const int shared = move_up(memfd_create("glaive-worker-pulse", MFD_CLOEXEC));
   std::string why;
-  if (other_end < 0 or log < 0 or shared < 0 or ftruncate(shared, sizeof(Pulse)) != 0) {
-    why = std::strerror(errno);
-  } else if (void* const page = mmap(nullptr, sizeof(Pulse), PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
-             page == MAP_FAILED) {
+  void* page = MAP_FAILED;
+  if (other_end >= 0 and log >= 0 and shared >= 0 and ftruncate(shared, sizeof(Pulse)) == 0)
+    page = mmap(nullptr, sizeof(Pulse), PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
+  if (page == MAP_FAILED) {
     why = std::strerror(errno);
   } else {
     pulse_ = new (page) Pulse;
@@ -206,7 +206,7 @@ std::expected<std::vector<std::byte>, Death> WorkerProcess::exchange(std::span<c
     }
     if ((wait.revents & ~POLLOUT) == 0) continue;
     std::byte buffer[1 << 16];
-    const auto count = recv(socket_, buffer, sizeof buffer, 0);
+    const auto count = recv(socket_, buffer, sizeof buffer, 0);  // NOLINT(*BlockInCriticalSection): it does not block
     if (count < 0 and (errno == EAGAIN or errno == EINTR)) continue;
     if (count <= 0) return std::unexpected(bury(std::nullopt));
     still = 0;
