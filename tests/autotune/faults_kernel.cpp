@@ -140,7 +140,7 @@ ENTRY(segv_when_large) {
 }
 ENTRY(abort_in_the_end) {
   UNUSED, right(words, task, 1);
-  if (is_large(words) and ++runs > 150) std::abort();
+  if (is_large(words) and ++runs > 12) std::abort();
 }
 ENTRY(spin_now) { UNUSED, spin(); }
 ENTRY(sleep_now) {

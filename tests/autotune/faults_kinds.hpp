@@ -26,7 +26,7 @@ inline constexpr FaultKind fault_kinds[] = {
     {"stack_overflow", Drop::crash},
     {"exit", Drop::crash},
     {"segv_when_large", Drop::crash},   // passes verification and dies while it is timed
-    {"abort_in_the_end", Drop::crash},  // after some hundred calls
+    {"abort_in_the_end", Drop::crash},  // after a few calls of a race
     {"spin", Drop::hang},
     {"sleep", Drop::hang},
     {"spin_when_large", Drop::hang},
