@@ -23,7 +23,7 @@ struct Chosen {
 Result<Chosen> compile_variant(Evaluator& evaluator, const Instance& instance, const Variant& variant,
                                std::string source) {
   auto code = evaluator.compile(instance, variant, Optimise::full, 0);
-  if (not code) return std::unexpected(code.error());
+  if (not code) return std::unexpected<Error>(code.error());
   Chosen chosen{{variant.family->plan(instance, variant.config), std::move(*code)}, std::move(source)};
   chosen.built.plan.variant = to_string(variant, instance);
   chosen.built.plan.target = instance.target;
@@ -144,7 +144,7 @@ Result<std::vector<BenchRecord>> bench(Evaluator& evaluator, const Case& what, c
   std::vector<std::size_t> keep(contenders.size());
   std::iota(keep.begin(), keep.end(), std::size_t{0});
   const auto times = evaluator.race(what, contenders, options.policy, keep);
-  if (not times) return std::unexpected(times.error());
+  if (not times) return std::unexpected<Error>(times.error());
 
   const auto kernels = std::span(*times).first(records.size());
   const auto fastest = std::ranges::min_element(kernels, {}, &Timing::median);

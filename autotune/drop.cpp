@@ -24,6 +24,14 @@ std::string_view to_string(Drop drop) {
       return "nondeterministic";
     case Drop::slower:
       return "slower";
+    case Drop::crash:
+      return "crash";
+    case Drop::hang:
+      return "hang";
+    case Drop::memory:
+      return "memory";
+    case Drop::device_error:
+      return "device_error";
   }
   return "unknown";
 }

@@ -4,8 +4,8 @@
 
 namespace glaive {
 
-/// Why a variant is out of the race. Every variant that does not win carries one; the names are stable (journal,
-/// reports).
+/// Why a variant is out of the race. Every variant that does not win carries one; names and numbers are stable
+/// (journal, reports): add at the end.
 enum class Drop : std::uint8_t {
   none,
   constraint,  ///< refused before instantiation
@@ -17,6 +17,10 @@ enum class Drop : std::uint8_t {
   wrong_result,      ///< error above tolerance
   nondeterministic,  ///< two runs differ bitwise
   slower,            ///< lost the race
+  crash,             ///< ended the process that compiled or ran it
+  hang,              ///< did not end in its time
+  memory,            ///< took more memory than a worker may
+  device_error,      ///< left the device unusable to its process
 };
 std::string_view to_string(Drop drop);
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "autotune/measure.hpp"
+#include "autotune/pulse.hpp"
 #include "autotune/verify.hpp"
 #include "compiler/compiler.hpp"
 #include "templates/family.hpp"
@@ -40,6 +41,16 @@ enum class Scrutiny : std::uint8_t { brief, full };
 /// Names what verify() does; verdicts of other rules are not reused.
 std::string verification_rules(Scrutiny scrutiny, const Shape& shape);
 
+/// Why there is no answer. With a `drop` it lies in the variant, or in that contender of a race, and would come again.
+struct Failure : Error {
+  Drop drop = Drop::none;
+  std::size_t contender = 0;
+  Failure(Error error, Drop drop = Drop::none, std::size_t contender = 0)  // NOLINT(google-explicit-constructor)
+      : Error(std::move(error)), drop(drop), contender(contender) {}
+};
+template <class T>
+using Evaluated = std::expected<T, Failure>;
+
 /// Everything about a search that touches a compiler or a device. The search itself sees data only, so that this can
 /// live in another process, or be invented by a test.
 class Evaluator {
@@ -50,9 +61,10 @@ class Evaluator {
   virtual std::string compiler() const = 0;  ///< build identity
 
   /// Called by several threads at once, each with a lane of its own in [0, threads).
-  virtual Result<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise,
-                                          int lane) = 0;
-  virtual Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int lane) = 0;
+  virtual Evaluated<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise,
+                                             int lane) = 0;
+  virtual Evaluated<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise,
+                                        int lane) = 0;
 
   /// Fails with out_of_memory when `what` at its full size does not fit.
   virtual Result<void> check_memory(const Case& what) = 0;
@@ -62,14 +74,17 @@ class Evaluator {
   /// may pass: memory or descriptors run short.
   virtual Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) = 0;
 
-  /// Times the contenders interleaved on `what` at its full size; `keep` as in glaive::race.
-  virtual Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
-                                           const MeasurePolicy& policy, std::span<const std::size_t> keep) = 0;
+  /// Times the contenders interleaved on `what` at its full size; `keep` as in glaive::race. A contender that crashes,
+  /// hangs or writes outside its tensors ends the race with a failure that names it.
+  virtual Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
+                                              const MeasurePolicy& policy, std::span<const std::size_t> keep) = 0;
   virtual Rates rates() = 0;
 };
 
-/// An evaluator for the host processor in this process, with `threads` compilers and `threads` workers. Fails with
-/// `unsupported` when this build has no MLIR.
+/// An evaluator for the host processor in this process, with `threads` compilers and `threads` workers; `pulse` tells
+/// whose code runs. Fails with `unsupported` when this build has no MLIR. Whatever a kernel or compiler does, it does
+/// to this process: see make_worker_evaluator (autotune/worker/worker.hpp) for one that outlives them.
+Result<std::unique_ptr<Evaluator>> make_local_evaluator(int threads, Pulse& pulse);
 Result<std::unique_ptr<Evaluator>> make_local_evaluator(int threads);
 bool have_compiler();
 

@@ -79,8 +79,9 @@ Result<void> Tournament::run(Round round, std::span<const Entrant> entrants, std
 }
 
 Result<void> Tournament::screen(std::span<const Entrant> entrants, std::size_t reference) {
-  std::vector<std::size_t> field(entrants.size());
-  std::iota(field.begin(), field.end(), std::size_t{0});
+  std::vector<std::size_t> field;
+  for (std::size_t i = 0; i < entrants.size(); ++i)
+    if (not entrants[i].out) field.push_back(i);
   return run(Round::screen, entrants, reference, field, screened_);
 }
 

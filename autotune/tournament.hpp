@@ -14,7 +14,7 @@ struct Entrant {
   std::string variant;
   std::string content;
   bool is_default = false;
-  bool out = false;  ///< found wrong since it was screened
+  bool out = false;  ///< found wrong since it entered
 };
 
 /// Times entrants (by index) interleaved; `plain` adds the two plain loops behind them.
@@ -64,6 +64,7 @@ class Tournament {
   /// The best by screening, fastest first.
   std::vector<std::size_t> best(std::size_t count) const;
   void exclude(std::size_t entrant) { screened_.erase(entrant); }
+  void restart() { screened_.clear(); }  ///< for another reference
 
   static constexpr std::size_t semifinalists = 8;
 

@@ -25,10 +25,13 @@ struct Tuner::Attempt {
 
 namespace {
 
-/// Whether what a compiler says would be said again. Anything else, such as a lack of descriptors, may pass.
-bool lies_in_code(const Error& error) {
-  return error.status == Status::failed or error.status == Status::invalid_argument or
-         error.status == Status::unsupported;
+/// Why a variant that did not compile is out: what its compiler says would be said again. Nothing for anything else,
+/// such as a lack of descriptors, which may pass.
+Drop drop_of(const Failure& failure) {
+  if (failure.drop != Drop::none) return failure.drop;
+  const bool lies_in_code = failure.status == Status::failed or failure.status == Status::invalid_argument or
+                            failure.status == Status::unsupported;
+  return lies_in_code ? Drop::compile_error : Drop::none;
 }
 
 /// The journal, the disk, a lock or the system failed: no other case would fare better.
@@ -66,6 +69,7 @@ struct Tuner::Search {
   // What entered the race; the two lists run in parallel.
   std::vector<Entrant> entrants;
   std::vector<Attempt*> entered;
+  bool lost_one = false;  ///< the last race ended with the loss of an entrant
 
   void add(const RankedVariant& candidate) {
     if (seen.insert(candidate.name).second) attempts.push_back({candidate, {}, {}, Drop::none, {}, {}});
@@ -75,6 +79,9 @@ struct Tuner::Search {
 std::string verification_rules(Scrutiny scrutiny, const Shape& shape) {
   return scrutiny == Scrutiny::brief ? "v1 brief" : fmt::format("v2 full @ {}", to_string(shape));
 }
+
+/// Names the verdict on a variant that could not stand being timed.
+std::string timing_rules(const Shape& shape) { return fmt::format("v1 timed @ {}", to_string(shape)); }
 
 std::string policy_text(Effort effort, int threads) {
   return fmt::format("v2 effort={} threads={}", to_string(effort), threads);
@@ -199,8 +206,8 @@ Result<void> Tuner::compile(std::span<Attempt* const> attempts, const Search& se
       auto code = evaluator_.compile(instance, variant, optimise, lane);
       record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       if (not code) {
-        if (not lies_in_code(code.error())) return std::unexpected(code.error());
-        record.drop = Drop::compile_error;
+        record.drop = drop_of(code.error());
+        if (record.drop == Drop::none) return std::unexpected(code.error());
         record.message = code.error().message;
       } else if (record.code = std::move(*code);
                  record.code.text_bytes > max_text_bytes or record.code.stack_bytes > max_stack_bytes) {
@@ -208,10 +215,10 @@ Result<void> Tuner::compile(std::span<Attempt* const> attempts, const Search& se
         record.message = fmt::format("{} bytes of code, {} of stack", record.code.text_bytes, record.code.stack_bytes);
       }
     } else {
-      if (not lies_in_code(content.error())) return std::unexpected(content.error());
+      record.drop = drop_of(content.error());
+      if (record.drop == Drop::none) return std::unexpected(content.error());
       // Not even a module: filed under the variant's name, so that the journal tells why it is missing.
       attempt.content = fmt::format("none {} {}", search.key.problem, attempt.candidate.name);
-      record.drop = Drop::compile_error;
       record.message = content.error().message;
     }
     if (auto kept = journal_.put_code(attempt.content, record); not kept) return kept;
@@ -272,6 +279,11 @@ Result<void> Tuner::verify(Attempt& attempt, Search& search, Scrutiny scrutiny) 
     if (attempt.verdict.drop != Drop::none and search.broken < explained)
       progress_.note(fmt::format("{}: {}", name, attempt.verdict.message));
   }
+  if (attempt.verdict.drop == Drop::none) {
+    auto timed = journal_.find_verdict(key.device, key.problem, name, attempt.content, timing_rules(search.what.shape));
+    if (not timed) return std::unexpected(timed.error());
+    if (*timed) attempt.verdict = std::move(**timed);
+  }
   attempt.drop = attempt.verdict.drop;
   attempt.message = attempt.verdict.message;
   if (attempt.drop != Drop::none) {
@@ -301,6 +313,20 @@ Result<void> Tuner::enter(Search& search, std::size_t first) {
     search.entered.push_back(attempt);
   }
   return {};
+}
+
+/// An entrant that crashed, hung or overran while it was timed is out for good, also for a run that resumes this one.
+Result<void> Tuner::lose(Search& search, std::size_t entrant, const Failure& failure) {
+  auto& attempt = *search.entered[entrant];
+  attempt.drop = failure.drop;
+  attempt.message = failure.message;
+  search.entrants[entrant].out = true;
+  search.lost_one = true;
+  --search.correct;
+  progress_.dropped(failure.drop);
+  if (search.broken++ < explained) progress_.note(fmt::format("{}: {}", attempt.candidate.name, failure.message));
+  return journal_.put_verdict(search.key.device, search.key.problem, attempt.candidate.name, attempt.content,
+                              timing_rules(search.what.shape), {failure.drop, 0, 0, failure.message});
 }
 
 /// All that can win is compiled in full and passes full scrutiny: the semifinalists, whoever moves up when one of them
@@ -340,14 +366,19 @@ Result<void> Tuner::prove_best(Search& search, Tournament& tournament) {
 Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
   using enum TuneOutcome::State;
   const TimeEntrants time = [&](std::span<const std::size_t> running, bool plain, const MeasurePolicy& policy,
-                                std::span<const std::size_t> keep) {
+                                std::span<const std::size_t> keep) -> Result<std::vector<Timing>> {
     std::vector<Contender> contenders;
     for (const std::size_t i : running) contenders.push_back({Contender::Kind::kernel, &search.entered[i]->built});
     if (plain) {
       contenders.push_back({Contender::Kind::rows, nullptr});
       contenders.push_back({Contender::Kind::tiles, nullptr});
     }
-    return evaluator_.race(search.what, contenders, policy, keep);
+    auto times = evaluator_.race(search.what, contenders, policy, keep);
+    if (times) return std::move(*times);
+    const auto& failure = times.error();
+    if (failure.drop != Drop::none and failure.contender < running.size())
+      if (auto kept = lose(search, running[failure.contender], failure); not kept) return std::unexpected(kept.error());
+    return std::unexpected<Error>(failure);
   };
   const TournamentEvents events{
       .round = [&](std::string_view name, std::size_t total) { progress_.begin_phase(name, total); },
@@ -383,7 +414,18 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
     {
       const auto lock = lock_device(search, DeviceLock::For::timing);
       if (not lock) return std::unexpected(lock.error());
-      if (auto done = tournament.screen(search.entrants, reference); not done) return failure(done.error());
+      for (;;) {
+        const auto done = tournament.screen(search.entrants, reference);
+        if (done) break;
+        if (not std::exchange(search.lost_one, false)) return failure(done.error());
+        for (std::size_t i = 0; i < search.entrants.size(); ++i)
+          if (search.entrants[i].out) tournament.exclude(i);
+        if (not search.entrants[reference].out) continue;
+        const auto next = std::ranges::find(search.entrants, false, &Entrant::out);
+        if (next == search.entrants.end()) return nothing_usable();
+        reference = static_cast<std::size_t>(next - search.entrants.begin());
+        tournament.restart();
+      }
     }
     first = search.attempts.size();
     std::vector<const RankedVariant*> best;
@@ -395,16 +437,21 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
   }
 
   if (auto done = prove_best(search, tournament); not done) return failure(done.error());
-  if (search.correct == 0) return nothing_usable();
-  if (search.entrants[reference].out) reference = tournament.best(1).front();
-  const auto served = std::ranges::find(search.entrants, search.incumbent, &Entrant::variant);
-  const std::size_t incumbent = served == search.entrants.end() or served->out
-                                    ? reference
-                                    : static_cast<std::size_t>(served - search.entrants.begin());
   const auto lock = lock_device(search, DeviceLock::For::timing);
   if (not lock) return std::unexpected(lock.error());
-  auto result = tournament.decide(search.entrants, reference, incumbent);
-  if (not result) return failure(result.error());
+  Result<TournamentResult> result;
+  do {
+    for (std::size_t i = 0; i < search.entrants.size(); ++i)
+      if (search.entrants[i].out) tournament.exclude(i);
+    if (search.correct == 0) return nothing_usable();
+    if (search.entrants[reference].out) reference = tournament.best(1).front();
+    const auto served = std::ranges::find(search.entrants, search.incumbent, &Entrant::variant);
+    const std::size_t incumbent = served == search.entrants.end() or served->out
+                                      ? reference
+                                      : static_cast<std::size_t>(served - search.entrants.begin());
+    result = tournament.decide(search.entrants, reference, incumbent);
+    if (not result and not search.lost_one) return failure(result.error());
+  } while (std::exchange(search.lost_one, false));
 
   const Attempt& winner = *search.entered[result->winner];
   Evidence evidence{.what = search.what,

@@ -68,6 +68,7 @@ class Tuner {
   struct Search;
   Result<void> compile(std::span<Attempt* const> attempts, const Search& search, Optimise optimise);
   Result<void> verify(Attempt& attempt, Search& search, Scrutiny scrutiny);
+  Result<void> lose(Search& search, std::size_t entrant, const Failure& failure);
   Result<void> enter(Search& search, std::size_t first);  ///< compiles and verifies the attempts from `first` on
   Result<void> prove_best(Search& search, Tournament& tournament);
   Result<DeviceLock> lock_device(const Search& search, DeviceLock::For purpose);

@@ -29,7 +29,11 @@ class ByteWriter {
     number(static_cast<std::uint64_t>(value.size()));
     raw(value);
   }
-  void raw(std::span<const std::byte> value) { bytes_.insert(bytes_.end(), value.begin(), value.end()); }
+  void raw(std::span<const std::byte> value) {
+    const auto end = bytes_.size();
+    bytes_.resize(end + value.size());  // insert() makes gcc 12 see overflows that are none
+    if (not value.empty()) std::memcpy(bytes_.data() + end, value.data(), value.size());
+  }
 
   std::size_t size() const { return bytes_.size(); }
   std::vector<std::byte> take() { return std::move(bytes_); }

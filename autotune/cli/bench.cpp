@@ -23,7 +23,7 @@ namespace {
 struct Options {
   std::vector<std::string> lines, sets, variants;
   std::string json, pack, seconds, threads = "0", lock = "wait";
-  bool peak = false;
+  bool peak = false, in_process = false;
 };
 
 /// A place for text: a file, which is replaced in one step, or something that is written to as it is, such as a pipe or
@@ -85,7 +85,7 @@ int run(const Options& asked) {
     if (not place) return report(place.error());
     json = std::move(*place);
   }
-  auto evaluator = make_local_evaluator(*threads);
+  auto evaluator = make_evaluator(*threads, asked.in_process);
   if (not evaluator) return report(evaluator.error());
   const auto lock =
       DeviceLock::acquire(DeviceLock::For::timing, lock_folder, identity((*evaluator)->device()), *patience);
@@ -133,6 +133,7 @@ void add_bench(CLI::App& program, int& exit) {
       ->type_name("NUMBER");
   command->add_option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
   command->add_option("--threads", options->threads, "threads that run a kernel (default: all CPUs)")->type_name("INT");
+  command->add_flag("--in-process", options->in_process, "compile and run kernels in this process, for debugging");
   command->add_flag("--peak", options->peak, "also print the machine's FMA and copy rates");
   add_lock(*command, options->lock);
   command->callback([options, &exit] { exit = run(*options); });

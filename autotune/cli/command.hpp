@@ -2,11 +2,13 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "autotune/cache.hpp"
+#include "autotune/evaluator.hpp"
 #include "runtime/problem.hpp"
 
 namespace glaive::cli {
@@ -22,6 +24,10 @@ void add_inspect(CLI::App& program, int& exit);
 void add_list(CLI::App& program, int& exit);
 void add_pack(CLI::App& program, int& exit);
 void add_doctor(CLI::App& program, int& exit);
+void add_worker(CLI::App& program, int& exit);  ///< hidden
+
+/// What compiles and runs kernels, in worker processes or, for debugging, in this one.
+Result<std::unique_ptr<Evaluator>> make_evaluator(int threads, bool in_process);
 
 /// The command line as typed, quoted for a shell.
 const std::string& command_line();

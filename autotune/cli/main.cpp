@@ -46,6 +46,7 @@ int run(int argc, char** argv) {
   add_list(program, exit);
   add_pack(program, exit);
   add_doctor(program, exit);
+  add_worker(program, exit);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -15,7 +15,7 @@ namespace {
 struct Options {
   std::vector<std::string> lines, sets;
   std::string effort = "normal", pack, threads = "0", lock = "wait";
-  bool force = false, quiet = false;
+  bool force = false, quiet = false, in_process = false;
 };
 
 /// The outcomes of cases that need no tuning, without waking a compiler; nothing as soon as one does need it.
@@ -84,7 +84,7 @@ int run(const Options& asked) {
   if (const auto addable = check_addable(*pack); not addable)
     return report(
         {addable.error().status, (asked.pack.empty() ? "" : "--pack " + asked.pack + ": ") + addable.error().message});
-  auto evaluator = make_local_evaluator(*threads);
+  auto evaluator = make_evaluator(*threads, asked.in_process);
   if (not evaluator) return report(evaluator.error());
   auto journal = Journal::open(*cache / journal_name, command_line());
   if (not journal) return report(journal.error());
@@ -120,6 +120,8 @@ void add_tune(CLI::App& program, int& exit) {
   command->add_option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
   command->add_flag("--force", options->force,
                     "tune again what is tuned; compiled code and verdicts are kept, times are not");
+  command->add_flag("--in-process", options->in_process,
+                    "compile and run kernels in this process, for debugging: a crash or a hang ends the run");
   command->add_flag("--quiet", options->quiet, "no progress");
   add_lock(*command, options->lock);
   command->callback([options, &exit] { exit = run(*options); });

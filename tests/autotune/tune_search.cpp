@@ -411,8 +411,8 @@ TEST_CASE("tune: a run that stops in the race resumes there", "[tune]") {
   const Folder folder;
   struct Stopping : ToyEvaluator {
     int races_left = 0;
-    Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
-                                     const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
+    Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
+                                        const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
       if (races_left-- == 0) return fail(Status::io_error, "stopped");
       return ToyEvaluator::race(what, contenders, policy, keep);
     }
@@ -450,8 +450,8 @@ TEST_CASE("tune: a pack that others can write to stops the run with the reason",
 TEST_CASE("tune: a case that does not fit in memory fails by itself", "[tune]") {
   const Folder folder;
   struct Small : ToyEvaluator {
-    Result<std::vector<Timing>> race(const Case&, std::span<const Contender>, const MeasurePolicy&,
-                                     std::span<const std::size_t>) override {
+    Evaluated<std::vector<Timing>> race(const Case&, std::span<const Contender>, const MeasurePolicy&,
+                                        std::span<const std::size_t>) override {
       return fail(Status::out_of_memory, "needs 3 TB");
     }
   } evaluator;
@@ -463,7 +463,8 @@ TEST_CASE("tune: a case that does not fit in memory fails by itself", "[tune]") 
 TEST_CASE("tune: a failure that does not lie in the code ends the run and is not remembered", "[tune]") {
   struct Short : ToyEvaluator {
     bool compiler_short = false, loader_short = false;
-    Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int lane) override {
+    Evaluated<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise,
+                                  int lane) override {
       if (compiler_short) return fail(Status::io_error, "link: no memory file or pipe: Too many open files");
       return ToyEvaluator::compile(instance, variant, optimise, lane);
     }
@@ -488,7 +489,7 @@ TEST_CASE("tune: a failure that does not lie in the code ends the run and is not
 
 TEST_CASE("tune: no memory to compile fails the case with that reason and is not remembered", "[tune]") {
   struct Short : ToyEvaluator {
-    Result<CodeObject> compile(const Instance&, const Variant&, Optimise, int) override { throw std::bad_alloc(); }
+    Evaluated<CodeObject> compile(const Instance&, const Variant&, Optimise, int) override { throw std::bad_alloc(); }
   } evaluator;
   const Folder folder;
   const auto outcome = ToyRun(folder).tune(evaluator).value();
@@ -529,8 +530,8 @@ TEST_CASE("tune: a forced run that was stopped times anew, and keeps code and ve
   const Folder folder;
   struct Stopping : ToyEvaluator {
     int races_left = 100;
-    Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
-                                     const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
+    Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
+                                        const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
       if (races_left-- == 0) return fail(Status::io_error, "stopped");
       return ToyEvaluator::race(what, contenders, policy, keep);
     }
@@ -562,7 +563,8 @@ TEST_CASE("tune: the device is shared while compiling and verifying, and taken a
       return true;
     }
     void working() { wrong += free_for(LOCK_SH) and not free_for(LOCK_EX) ? 0 : 1; }
-    Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int lane) override {
+    Evaluated<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise,
+                                  int lane) override {
       static std::mutex one_look;  // two at a time would see each other
       const std::lock_guard lock(one_look);
       working();
@@ -572,8 +574,8 @@ TEST_CASE("tune: the device is shared while compiling and verifying, and taken a
       working();
       return ToyEvaluator::verify(what, built, scrutiny);
     }
-    Result<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
-                                     const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
+    Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
+                                        const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
       wrong += free_for(LOCK_SH) ? 1 : 0;
       return ToyEvaluator::race(what, contenders, policy, keep);
     }

@@ -219,10 +219,11 @@ class ToyEvaluator : public Evaluator {
   const DeviceInfo& device() const override { return device_; }
   int workers() const override { return 1; }
   std::string compiler() const override { return "toy compiler"; }
-  Result<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise, int) override {
+  Evaluated<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise,
+                                     int) override {
     return fmt::format("{} {} {}", generation, to_string(variant, instance), static_cast<int>(optimise));
   }
-  Result<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int) override {
+  Evaluated<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise, int) override {
     ++(optimise == Optimise::light ? compiled : optimised);
     const auto name = to_string(variant, instance);
     CodeObject code{.target = instance.target, .bytes = std::vector<std::byte>(64), .text_bytes = 64};
@@ -244,8 +245,8 @@ class ToyEvaluator : public Evaluator {
     const auto drop = (brief ? verdict : full_verdict)(built.plan.variant);
     return Verdict{drop, 1e-7, 2e-7, drop != Drop::none ? "told to fail" : brief ? "" : not_compared};
   }
-  Result<std::vector<Timing>> race(const Case&, std::span<const Contender> contenders, const MeasurePolicy&,
-                                   std::span<const std::size_t>) override {
+  Evaluated<std::vector<Timing>> race(const Case&, std::span<const Contender> contenders, const MeasurePolicy&,
+                                      std::span<const std::size_t>) override {
     ++raced;
     const double heat = 1 + drift * raced;
     std::vector<Timing> times;
