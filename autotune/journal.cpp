@@ -11,11 +11,14 @@
 #include <mutex>
 
 #include "autotune/cache.hpp"
+#include "autotune/evidence.hpp"
 
 namespace glaive {
 namespace {
 
-constexpr const char* tables = R"sql(
+// Each brings a journal from the schema of its index to the next; a new journal takes them all. Rows are never dropped.
+constexpr const char* steps[] = {
+    R"sql(
 CREATE TABLE run(id INTEGER PRIMARY KEY, started TEXT NOT NULL, command TEXT NOT NULL);
 CREATE TABLE code(
   content TEXT PRIMARY KEY, run INTEGER NOT NULL, result INTEGER NOT NULL, message TEXT NOT NULL, seconds REAL NOT NULL,
@@ -36,7 +39,21 @@ CREATE TABLE winner(
   device TEXT, problem TEXT, shape TEXT, policy TEXT, space INTEGER, schema INTEGER,
   run INTEGER NOT NULL, variant TEXT NOT NULL, content TEXT NOT NULL, evidence TEXT NOT NULL,
   PRIMARY KEY(device, problem, shape, policy, space, schema));
-)sql";
+)sql",
+    R"sql(
+ALTER TABLE run ADD COLUMN version TEXT NOT NULL DEFAULT '';
+ALTER TABLE run ADD COLUMN git_commit TEXT NOT NULL DEFAULT '';
+ALTER TABLE run ADD COLUMN compiler TEXT NOT NULL DEFAULT '';
+ALTER TABLE trial ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+ALTER TABLE trial ADD COLUMN at TEXT NOT NULL DEFAULT '';
+CREATE TABLE attempt(
+  device TEXT, problem TEXT, shape TEXT, policy TEXT, space INTEGER, schema INTEGER,
+  variant TEXT, number INTEGER NOT NULL, content TEXT NOT NULL, prior REAL, is_default INTEGER NOT NULL,
+  result INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
+  compile_seconds REAL NOT NULL, verify_seconds REAL NOT NULL, run INTEGER NOT NULL, at TEXT NOT NULL,
+  PRIMARY KEY(device, problem, shape, policy, space, schema, variant));
+)sql"};
+static_assert(std::size(steps) == Journal::schema);
 
 constexpr std::string_view where_case =
     "device=?1 AND problem=?2 AND shape=?3 AND policy=?4 AND space=?5 AND schema=?6";
@@ -98,10 +115,22 @@ struct Journal::Impl {
     return fail(Status::io_error, fmt::format("journal {}: {}", file.string(), because));
   }
 
+  /// The schema of the file; a newer one than ours is an error.
+  Result<int> version() const;
+
   Result<void> execute(const char* sql) {
     const int code = sqlite3_exec(db, sql, nullptr, nullptr, nullptr);
     if (code != SQLITE_OK) return refused(code);
     return {};
+  }
+
+  /// All of what `work` writes, or nothing.
+  Result<void> in_transaction(const auto& work) {
+    if (auto begun = execute("BEGIN IMMEDIATE"); not begun) return begun;
+    auto done = work();
+    if (done) done = execute("COMMIT");
+    if (not done) sqlite3_exec(db, "ROLLBACK", nullptr, nullptr, nullptr);
+    return done;
   }
 };
 
@@ -168,12 +197,25 @@ class Statement {
 
 }  // namespace
 
+Result<int> Journal::Impl::version() const {
+  Statement ask(db, "PRAGMA user_version");
+  const auto version = ask.row() ? static_cast<int>(ask.integer(0)) : 0;
+  if (ask.code() != SQLITE_OK) return refused(ask.code());
+  if (version > schema or version < 0)
+    return fail(
+        Status::io_error,
+        fmt::format("journal {}: written by a newer glaive (schema {}, this one knows {}); update glaive or set "
+                    "GLAIVE_CACHE to another folder",
+                    file.string(), version, schema));
+  return version;
+}
+
 Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Journal::Journal(Journal&&) noexcept = default;
 Journal::~Journal() = default;
 std::int64_t Journal::run() const { return impl_->run; }
 
-Result<Journal> Journal::open(const std::filesystem::path& file, std::string_view command) {
+Result<Journal> Journal::open(const std::filesystem::path& file, std::string_view command, std::string_view compiler) {
   auto impl = std::make_unique<Impl>();
   impl->file = file;
   // SQLite creates files with the umask's mode; the journal holds native code, so only its owner may write it.
@@ -189,29 +231,40 @@ Result<Journal> Journal::open(const std::filesystem::path& file, std::string_vie
   if (auto done = impl->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; BEGIN IMMEDIATE"); not done)
     return std::unexpected(done.error());
 
-  std::int64_t version = 0;
-  {
-    Statement ask(impl->db, "PRAGMA user_version");
-    if (ask.row()) version = ask.integer(0);
-    if (ask.code() != SQLITE_OK) return impl->refused(ask.code());
-  }
-  if (version > schema)
-    return fail(
-        Status::io_error,
-        fmt::format("journal {}: written by a newer glaive (schema {}, this one knows {}); update glaive or set "
-                    "GLAIVE_CACHE to another folder",
-                    file.string(), version, schema));
-  if (version == 0) {
-    if (auto made = impl->execute(tables); not made) return std::unexpected(made.error());
+  const auto version = impl->version();
+  if (not version) return std::unexpected(version.error());
+  for (int step = *version; step < schema; ++step)
+    if (auto made = impl->execute(steps[step]); not made) return std::unexpected(made.error());
+  if (*version < schema)
     if (auto set = impl->execute(fmt::format("PRAGMA user_version={}", schema).c_str()); not set)
       return std::unexpected(set.error());
-  }
   {
-    Statement insert(impl->db, "INSERT INTO run(started, command) VALUES(datetime('now'), ?)");
-    if (code = insert.bind(command).finish(); code != SQLITE_OK) return impl->refused(code);
+    Statement insert(
+        impl->db, "INSERT INTO run(started, command, version, git_commit, compiler) VALUES(datetime('now'),?,?,?,?)");
+    insert.bind(command).bind(glaive_version()).bind(glaive_commit()).bind(compiler);
+    if (code = insert.finish(); code != SQLITE_OK) return impl->refused(code);
   }
   impl->run = sqlite3_last_insert_rowid(impl->db);
   if (auto done = impl->execute("COMMIT"); not done) return std::unexpected(done.error());
+  return Journal(std::move(impl));
+}
+
+Result<Journal> Journal::open_to_read(const std::filesystem::path& file) {
+  if (std::error_code ignored; not std::filesystem::exists(file, ignored))
+    return fail(Status::not_found, fmt::format("journal {}: there is none; `glaive tune` makes it", file.string()));
+  auto impl = std::make_unique<Impl>();
+  impl->file = file;
+  if (const int code = sqlite3_open_v2(file.c_str(), &impl->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, nullptr);
+      code != SQLITE_OK)
+    return impl->refused(code);
+  sqlite3_busy_timeout(impl->db, 10000);
+  const auto version = impl->version();
+  if (not version) return std::unexpected(version.error());
+  if (*version < schema)
+    return fail(Status::io_error,
+                fmt::format("journal {}: written by an older glaive (schema {}, this one reads {}); the next `glaive "
+                            "tune` brings it up to date, and loses nothing",
+                            file.string(), *version, schema));
   return Journal(std::move(impl));
 }
 
@@ -280,10 +333,11 @@ Result<void> Journal::put_verdict(std::string_view device, std::string_view prob
 
 Result<std::vector<TimingRecord>> Journal::find_timings(const CaseKey& key, Round round) {
   const std::lock_guard lock(impl_->mutex);
-  Statement find(impl_->db,
-                 fmt::format("SELECT variant, content, samples, reference, reference_median, result FROM trial "
-                             "WHERE {} AND round=?7 ORDER BY rowid",
-                             where_case));
+  Statement find(
+      impl_->db,
+      fmt::format("SELECT variant, content, samples, reference, reference_median, result, seconds FROM trial "
+                  "WHERE {} AND round=?7 ORDER BY rowid",
+                  where_case));
   find.bind(key).bind(static_cast<std::int64_t>(round));
   std::vector<TimingRecord> records;
   while (find.row()) {
@@ -297,6 +351,7 @@ Result<std::vector<TimingRecord>> Journal::find_timings(const CaseKey& key, Roun
     record.reference = find.text(3);
     record.reference_median = find.real(4);
     record.drop = static_cast<Drop>(find.integer(5));
+    record.seconds = find.real(6);
     records.push_back(std::move(record));
   }
   if (find.code() != SQLITE_OK) return impl_->refused(find.code());
@@ -305,22 +360,65 @@ Result<std::vector<TimingRecord>> Journal::find_timings(const CaseKey& key, Roun
 
 Result<void> Journal::put_timings(const CaseKey& key, Round round, std::span<const TimingRecord> records) {
   const std::lock_guard lock(impl_->mutex);
-  if (auto begun = impl_->execute("BEGIN IMMEDIATE"); not begun) return begun;
-  for (const auto& record : records) {
-    Statement put(impl_->db, "INSERT OR REPLACE INTO trial VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
-    put.bind(key).bind(record.variant).bind(record.content).bind(static_cast<std::int64_t>(round)).bind(impl_->run);
-    put.bind(static_cast<std::int64_t>(record.drop)).bind(to_string(record.drop));
-    put.bind(record.timing.median()).bind(record.timing.low()).bind(record.timing.high());
-    put.bind(std::as_bytes(std::span(record.timing.samples))).bind(record.reference).bind(record.reference_median);
-    if (const int code = put.finish(); code != SQLITE_OK) {
-      auto error = impl_->refused(code);
-      sqlite3_exec(impl_->db, "ROLLBACK", nullptr, nullptr, nullptr);
-      return error;
+  return impl_->in_transaction([&]() -> Result<void> {
+    for (const auto& record : records) {
+      Statement put(impl_->db,
+                    "INSERT OR REPLACE INTO trial VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,datetime('now'))");
+      put.bind(key).bind(record.variant).bind(record.content).bind(static_cast<std::int64_t>(round)).bind(impl_->run);
+      put.bind(static_cast<std::int64_t>(record.drop)).bind(to_string(record.drop));
+      put.bind(record.timing.median()).bind(record.timing.low()).bind(record.timing.high());
+      put.bind(std::as_bytes(std::span(record.timing.samples))).bind(record.reference).bind(record.reference_median);
+      put.bind(record.seconds);
+      if (const int code = put.finish(); code != SQLITE_OK) return impl_->refused(code);
     }
-  }
-  auto done = impl_->execute("COMMIT");
-  if (not done) sqlite3_exec(impl_->db, "ROLLBACK", nullptr, nullptr, nullptr);
-  return done;
+    return {};
+  });
+}
+
+Result<void> Journal::put_attempts(const CaseKey& key, std::span<const AttemptRecord> records) {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->in_transaction([&]() -> Result<void> {
+    for (const auto& record : records) {
+      Statement put(impl_->db,
+                    "INSERT OR REPLACE INTO attempt VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,datetime('now'))");
+      put.bind(key).bind(record.variant).bind(record.number).bind(record.content).bind(record.prior);
+      put.bind(std::int64_t{record.is_default})
+          .bind(static_cast<std::int64_t>(record.drop))
+          .bind(to_string(record.drop));
+      put.bind(record.message).bind(record.compile_seconds).bind(record.verify_seconds).bind(impl_->run);
+      if (const int code = put.finish(); code != SQLITE_OK) return impl_->refused(code);
+    }
+    return {};
+  });
+}
+
+Result<std::vector<AttemptRecord>> Journal::find_attempts(const CaseKey& key) {
+  const std::lock_guard lock(impl_->mutex);
+  Statement find(impl_->db,
+                 fmt::format("SELECT number, variant, content, prior, is_default, result, message, compile_seconds, "
+                             "verify_seconds, at, run FROM attempt WHERE {} ORDER BY number",
+                             where_case));
+  find.bind(key);
+  std::vector<AttemptRecord> records;
+  while (find.row())
+    records.push_back({find.integer(0), find.text(1), find.text(2), find.real(3), find.integer(4) != 0,
+                       static_cast<Drop>(find.integer(5)), find.text(6), find.real(7), find.real(8), find.text(9),
+                       find.integer(10)});
+  if (find.code() != SQLITE_OK) return impl_->refused(find.code());
+  return records;
+}
+
+Result<std::vector<CaseKey>> Journal::find_cases() {
+  const std::lock_guard lock(impl_->mutex);
+  Statement find(impl_->db,
+                 "SELECT device, problem, shape, policy, space, schema FROM attempt "
+                 "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY min(rowid)");
+  std::vector<CaseKey> cases;
+  while (find.row())
+    cases.push_back({find.text(0), find.text(1), find.text(2), find.text(3),
+                     static_cast<std::uint64_t>(find.integer(4)), static_cast<std::uint32_t>(find.integer(5))});
+  if (find.code() != SQLITE_OK) return impl_->refused(find.code());
+  return cases;
 }
 
 Result<std::optional<WinnerRecord>> Journal::find_winner(const CaseKey& key) {
@@ -343,16 +441,13 @@ Result<void> Journal::put_winner(const CaseKey& key, const WinnerRecord& record)
 
 Result<void> Journal::forget(const CaseKey& key) {
   const std::lock_guard lock(impl_->mutex);
-  if (auto begun = impl_->execute("BEGIN IMMEDIATE"); not begun) return begun;
-  for (const std::string_view table : {"trial", "winner"}) {
-    Statement drop(impl_->db, fmt::format("DELETE FROM {} WHERE {}", table, where_case));
-    if (const int code = drop.bind(key).finish(); code != SQLITE_OK) {
-      auto error = impl_->refused(code);
-      sqlite3_exec(impl_->db, "ROLLBACK", nullptr, nullptr, nullptr);
-      return error;
+  return impl_->in_transaction([&]() -> Result<void> {
+    for (const std::string_view table : {"attempt", "trial", "winner"}) {
+      Statement drop(impl_->db, fmt::format("DELETE FROM {} WHERE {}", table, where_case));
+      if (const int code = drop.bind(key).finish(); code != SQLITE_OK) return impl_->refused(code);
     }
-  }
-  return impl_->execute("COMMIT");
+    return {};
+  });
 }
 
 }  // namespace glaive

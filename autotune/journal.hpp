@@ -31,6 +31,20 @@ struct CompileRecord {
   double seconds = 0;
 };
 
+/// One variant that a search took up, and what became of it up to the race.
+struct AttemptRecord {
+  std::int64_t number = 0;  ///< 1, 2, .. in the order taken up
+  std::string variant;
+  std::string content;
+  double prior = 0;  ///< estimated seconds
+  bool is_default = false;
+  Drop drop = Drop::none;
+  std::string message;
+  double compile_seconds = 0, verify_seconds = 0;  ///< of this run; 0 where the journal knew the outcome
+  std::string when{};                              ///< UTC; filled by find_attempts
+  std::int64_t run = 0;                            ///< filled by find_attempts
+};
+
 enum class Round : std::uint8_t { screen = 1, semifinal = 2, final = 3 };
 
 /// One variant's times in one round, with those of the reference that ran interleaved with it.
@@ -41,6 +55,7 @@ struct TimingRecord {
   std::string reference;
   double reference_median = 0;
   Drop drop = Drop::none;
+  double seconds = 0;  ///< spent on timing it
 
   /// Time relative to the reference: comparable between groups, and between a killed run and the one that resumes it.
   double ratio() const { return timing.median() / reference_median; }
@@ -57,10 +72,15 @@ struct WinnerRecord {
 /// file.
 class Journal {
  public:
-  static constexpr int schema = 1;
+  static constexpr int schema = 2;
 
-  /// Creates the file (mode 0600) if absent. `command` describes the run in the journal.
-  static Result<Journal> open(const std::filesystem::path& file, std::string_view command);
+  /// Creates the file (mode 0600) if absent, and brings an older one to this schema in one transaction, all rows kept;
+  /// a newer one is refused. `command` and `compiler` describe the run in the journal, beside this build's version.
+  static Result<Journal> open(const std::filesystem::path& file, std::string_view command,
+                              std::string_view compiler = "");
+  /// For reading alone, as `glaive report` does: no run is begun, and an older journal is not brought up to date but
+  /// refused. Fails with not_found when there is no such file.
+  static Result<Journal> open_to_read(const std::filesystem::path& file);
   Journal(Journal&&) noexcept;
   ~Journal();
 
@@ -75,13 +95,18 @@ class Journal {
   Result<void> put_verdict(std::string_view device, std::string_view problem, std::string_view variant,
                            std::string_view content, std::string_view rules, const Verdict& verdict);
 
+  /// What is known of a variant already is replaced. One transaction.
+  Result<void> put_attempts(const CaseKey& key, std::span<const AttemptRecord> records);
+  Result<std::vector<AttemptRecord>> find_attempts(const CaseKey& key);  ///< in the order taken up
+  Result<std::vector<CaseKey>> find_cases();                             ///< that have attempts, oldest first
+
   Result<std::vector<TimingRecord>> find_timings(const CaseKey& key, Round round);
   Result<void> put_timings(const CaseKey& key, Round round,
                            std::span<const TimingRecord> records);  ///< one transaction
 
   Result<std::optional<WinnerRecord>> find_winner(const CaseKey& key);
   Result<void> put_winner(const CaseKey& key, const WinnerRecord& record);
-  /// Drops the times and the winner of a case; code and verdicts are facts and stay.
+  /// Drops the attempts, times and the winner of a case; code and verdicts are facts and stay.
   Result<void> forget(const CaseKey& key);
 
  private:

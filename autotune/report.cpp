@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autotune/evidence.hpp"
+#include "autotune/quantile.hpp"
 
 namespace glaive {
 namespace {
@@ -94,6 +95,51 @@ std::string bench_table(std::span<const BenchRecord> records) {
                     record.source, record.variant});
   }
   return rows.size() > 1 ? align(rows) : std::string();
+}
+
+std::string story_table(std::span<const Story> stories) {
+  std::vector<Row> rows{{"problem", "policy", "tried", "timed", "screened ms", "rank corr.", "regret top 1", "top 8",
+                         "dropped", "winner"}};
+  for (const auto& story : stories) {
+    const auto* fastest = story.fastest();
+    const auto prior = story.prior();
+    std::string drops;
+    for (const auto& [drop, count] : story.drops())
+      drops += fmt::format("{}{} {}", drops.empty() ? "" : ", ", to_string(drop), count);
+    const auto timed = std::ranges::count_if(story.entries, &Story::Entry::timed);
+    rows.push_back({story.line, story.key.policy, fmt::format("{}", story.entries.size()), fmt::format("{}", timed),
+                    fastest == nullptr ? "-" : fmt::format("{:.3f}", fastest->median * 1e3),
+                    fmt::format("{:.2f}", prior.rank_correlation), fmt::format("{:.1f} %", prior.regret_1 * 100),
+                    fmt::format("{:.1f} %", prior.regret_8 * 100), drops.empty() ? "-" : drops,
+                    story.winner.empty() ? "-" : story.winner});
+  }
+  return align(rows);
+}
+
+std::string replay_table(std::span<const ReplayResult> results, const ReplayOptions& options) {
+  std::vector<Row> spaces{{"problem", "legal", "correct", "within 2 %", "optimum ms", "default", "rank corr.",
+                           "regret top 1", "top 8", "prior"}};
+  std::vector<Row> searches{
+      {"problem", "quartile", "median", "quartile", "worst", fmt::format("regret at {}", options.budget), "strategy"}};
+  for (const auto& result : results) {
+    spaces.push_back(
+        {to_string(result.what), fmt::format("{}", result.legal), fmt::format("{}", result.correct),
+         fmt::format("{} = {:.1f} %", result.close,
+                     100.0 * static_cast<double>(result.close) / static_cast<double>(result.legal)),
+         fmt::format("{:.4f}", result.optimum * 1e3),
+         fmt::format("+{:.1f} %", (result.default_seconds / result.optimum - 1) * 100),
+         fmt::format("{:.2f}", result.prior.rank_correlation), fmt::format("{:.1f} %", result.prior.regret_1 * 100),
+         fmt::format("{:.1f} %", result.prior.regret_8 * 100), result.fresh_prior ? "of this build" : "as recorded"});
+    for (const auto& score : result.scores) {
+      const auto at = [&](double share) { return fmt::format("{:.0f}", quantile(score.evaluations, share)); };
+      searches.push_back({to_string(result.what), at(0.25), at(0.5), at(0.75), at(1),
+                          fmt::format("{:.1f} %", quantile(score.regrets, 0.5) * 100), score.strategy});
+    }
+  }
+  return align(spaces) +
+         fmt::format("\nevaluations until within {:.0f} % of the optimum, {} seeds\n", close_enough * 100,
+                     options.seeds) +
+         align(searches);
 }
 
 }  // namespace glaive

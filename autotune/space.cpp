@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <map>
 
 namespace glaive {
 namespace {
@@ -87,74 +85,26 @@ Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<c
   return space;
 }
 
-std::vector<RankedVariant> choose(const Space& space, std::size_t count) {
-  const auto& all = space.candidates;
-  if (count >= all.size()) return all;
-
-  // Leaders: of each run of equal priors in one family, the candidate most like the family's default.
-  std::map<const Family*, Config> preset;
-  for (const auto& candidate : all)
-    if (candidate.is_default) preset[candidate.variant.family] = candidate.variant.config;
-  const auto unlikeness = [&](std::size_t i) {
-    const auto& wanted = preset[all[i].variant.family];
-    const auto& config = all[i].variant.config;
-    std::size_t differ = 0;
-    for (std::size_t p = 0; p < wanted.size(); ++p) differ += config[p] != wanted[p] ? 1 : 0;
-    return differ;
+Result<void> keep_only(Space& space, std::string_view rule) {
+  const auto dot = rule.find('.'), equals = rule.find('=');
+  const auto bad = [&](std::string_view why) {
+    return fail(Status::invalid_argument, fmt::format("`{}`: {}; write family.parameter=value", rule, why));
   };
-  std::map<std::pair<double, const Family*>, std::size_t> leader;
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    const auto [at, fresh] = leader.try_emplace({all[i].prior, all[i].variant.family}, i);
-    if (not fresh and unlikeness(i) < unlikeness(at->second)) at->second = i;
-  }
-  const auto leads = [&](std::size_t i) { return leader.at({all[i].prior, all[i].variant.family}) == i; };
-
-  std::map<const Family*, std::size_t> taken;
-  std::vector<bool> chosen(all.size(), false);
-  std::size_t total = 0;
-  const auto take = [&](std::size_t i) {
-    if (chosen[i]) return;
-    chosen[i] = true;
-    ++taken[all[i].variant.family];
-    ++total;
+  if (dot == rule.npos or equals == rule.npos or dot > equals) return bad("not understood");
+  const auto name = rule.substr(0, dot), key = rule.substr(dot + 1, equals - dot - 1), value = rule.substr(equals + 1);
+  const auto is_family = [&](const RankedVariant& candidate) { return candidate.variant.family->name() == name; };
+  const auto one = std::ranges::find_if(space.candidates, is_family);
+  if (one == space.candidates.end()) return bad("no such family here");
+  const auto parameters = one->variant.family->parameters(space.instance);
+  const auto at = std::ranges::find(parameters, key, &Parameter::name);
+  if (at == parameters.end()) return bad("no such parameter");
+  const auto index = static_cast<std::size_t>(at - parameters.begin());
+  const auto keeps = [&](const RankedVariant& candidate) {
+    return is_family(candidate) and std::to_string(candidate.variant.config[index]) == value;
   };
-  for (std::size_t i = 0; i < all.size(); ++i)
-    if (all[i].is_default) take(i);
-  for (const bool leaders : {true, false})
-    for (std::size_t i = 0; i < all.size() and total < count; ++i)
-      if (leads(i) == leaders and taken[all[i].variant.family] < count / 8) take(i);
-  for (const bool leaders : {true, false})
-    for (std::size_t i = 0; i < all.size() and total < count; ++i)
-      if (leads(i) == leaders) take(i);
-
-  std::vector<RankedVariant> out;
-  for (std::size_t i = 0; i < all.size(); ++i)
-    if (chosen[i]) out.push_back(all[i]);
-  return out;
-}
-
-std::vector<RankedVariant> neighbours(const Space& space, std::span<const RankedVariant* const> best,
-                                      const std::set<std::string>& seen, std::size_t count) {
-  std::vector<RankedVariant> out;
-  std::set<std::string> taken = seen;
-  for (const RankedVariant* base : best) {
-    const auto parameters = base->variant.family->parameters(space.instance);
-    const auto one_step = [&](const RankedVariant& other) {
-      if (other.variant.family != base->variant.family) return false;
-      std::ptrdiff_t steps = 0;
-      for (std::size_t p = 0; p < parameters.size(); ++p) {
-        const auto& values = parameters[p].values;
-        steps += std::abs(std::ranges::find(values, other.variant.config[p]) -
-                          std::ranges::find(values, base->variant.config[p]));
-      }
-      return steps == 1;
-    };
-    for (const auto& candidate : space.candidates) {
-      if (out.size() == count) return out;
-      if (one_step(candidate) and taken.insert(candidate.name).second) out.push_back(candidate);
-    }
-  }
-  return out;
+  if (std::ranges::none_of(space.candidates, keeps)) return bad("no legal variant has that value");
+  std::erase_if(space.candidates, [&](const auto& candidate) { return is_family(candidate) and not keeps(candidate); });
+  return {};
 }
 
 const RankedVariant& default_candidate(const Space& space) {

@@ -1,6 +1,5 @@
 #pragma once
 #include <cstddef>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -34,16 +33,9 @@ struct Space {
 Result<Space> make_space(const Case& what, const DeviceInfo& device);
 Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<const Family* const> families);
 
-/// `count` candidates to begin with: the best by prior, and every default whatever its prior. Of candidates that the
-/// prior cannot tell apart, the one most like the default goes first and the others come last, so that a budget is not
-/// spent on variations of one. Each family gets at least an eighth, since priors of different structures compare less
-/// well than priors within one.
-std::vector<RankedVariant> choose(const Space& space, std::size_t count);
-
-/// Up to `count` candidates that are one step from `best` (best first): same family, one parameter at its next lower or
-/// higher value. Names in `seen` are left out.
-std::vector<RankedVariant> neighbours(const Space& space, std::span<const RankedVariant* const> best,
-                                      const std::set<std::string>& seen, std::size_t count);
+/// Keeps, of one family, the candidates with one value of one parameter: `chunk.unroll=2`. Fails with invalid_argument
+/// when there is no such family, parameter or candidate.
+Result<void> keep_only(Space& space, std::string_view rule);
 
 /// The default that the prior expects to be fastest: what runs where nothing was tuned.
 const RankedVariant& default_candidate(const Space& space);

@@ -9,8 +9,6 @@ namespace {
 constexpr std::size_t group_size = 7;  // of the screen, without the reference
 constexpr std::size_t challengers = 3;
 
-constexpr MeasurePolicy screen_policy{
-    .min_sample_seconds = 2e-4, .warmup = 1, .min_samples = 3, .max_samples = 9, .budget_seconds = 0.03};
 constexpr MeasurePolicy semifinal_policy{
     .min_sample_seconds = 2e-4, .warmup = 2, .min_samples = 7, .max_samples = 200, .budget_seconds = 0.2};
 /// An error of 5 % over all pairs.
@@ -63,11 +61,14 @@ Result<void> Tournament::run(Round round, std::span<const Entrant> entrants, std
     const auto members = std::span(todo).subspan(begin, std::min(group, todo.size() - begin));
     running.insert(running.end(), members.begin(), members.end());
     const std::size_t keep[] = {0};
-    const auto times = time_(running, false, screening ? screen_policy : semifinal_policy, keep);
+    const double began = steady_seconds();
+    const auto times = time_(running, false, screening ? screening_ : semifinal_policy, keep);
     if (not times) return std::unexpected(times.error());
+    const double seconds_each = (steady_seconds() - began) / static_cast<double>(running.size());
     std::vector<TimingRecord> records;
     for (std::size_t i = 1; i < running.size(); ++i) {
       records.push_back(record_of(entrants[running[i]], (*times)[i], entrants[reference], times->front()));
+      records.back().seconds = seconds_each;
       ratios[running[i]] = records.back().ratio();
     }
     if (auto kept = journal_.put_timings(key_, round, records); not kept) return kept;

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -54,8 +55,16 @@ struct TournamentResult {
 /// one when the default stands faster.
 class Tournament {
  public:
-  Tournament(TimeEntrants time, Journal& journal, CaseKey key, TournamentEvents events)
-      : time_(std::move(time)), journal_(journal), key_(std::move(key)), events_(std::move(events)) {}
+  Tournament(TimeEntrants time, Journal& journal, CaseKey key, TournamentEvents events,
+             const MeasurePolicy& screening = screen_policy)
+      : time_(std::move(time)),
+        journal_(journal),
+        key_(std::move(key)),
+        events_(std::move(events)),
+        screening_(screening) {}
+
+  static constexpr MeasurePolicy screen_policy{
+      .min_sample_seconds = 2e-4, .warmup = 1, .min_samples = 3, .max_samples = 9, .budget_seconds = 0.03};
 
   /// Screens those of `entrants` that were not screened before; entrants keep their indices from call to call, and so
   /// does the reference.
@@ -65,6 +74,11 @@ class Tournament {
   std::vector<std::size_t> best(std::size_t count) const;
   void exclude(std::size_t entrant) { screened_.erase(entrant); }
   void restart() { screened_.clear(); }  ///< for another reference
+  /// Time relative to the reference by screening; nothing for who was not screened or is excluded.
+  std::optional<double> ratio(std::size_t entrant) const {
+    const auto found = screened_.find(entrant);
+    return found == screened_.end() ? std::nullopt : std::optional(found->second);
+  }
 
   static constexpr std::size_t semifinalists = 8;
 
@@ -80,6 +94,7 @@ class Tournament {
   Journal& journal_;
   CaseKey key_;
   TournamentEvents events_;
+  MeasurePolicy screening_;
   Ratios screened_;
 };
 

@@ -15,12 +15,14 @@
 
 namespace glaive {
 struct Tuner::Attempt {
+  std::size_t index = 0;  ///< of the candidate in its space
   RankedVariant candidate;
-  std::string content;
-  Built built;
+  std::string content{};
+  Built built{};
   Drop drop = Drop::none;
-  std::string message;  ///< why it is out
-  Verdict verdict;
+  std::string message{};  ///< why it is out
+  Verdict verdict{};
+  double compile_seconds = 0, verify_seconds = 0;  ///< 0 where the journal knew
 };
 
 namespace {
@@ -37,18 +39,7 @@ Drop drop_of(const Failure& failure) {
 /// The journal, the disk, a lock or the system failed: no other case would fare better.
 bool ends_run(const Error& error) { return error.status == Status::io_error or error.status == Status::untrusted; }
 
-constexpr std::size_t bases = 4;      ///< best so far whose neighbours are tried
 constexpr std::size_t explained = 3;  ///< variants of a case whose failure is told in full
-
-/// The rest of the budget goes to neighbours of the best so far, in generations, so that each learns from the last.
-std::size_t first_generation(Effort effort) {
-  const std::size_t budget = variant_budget(effort);
-  return effort == Effort::full ? budget : budget / 8 * 5;
-}
-std::size_t next_generation(Effort effort, std::size_t tried) {
-  const std::size_t budget = variant_budget(effort);
-  return tried >= budget ? 0 : std::min(budget - tried, std::max<std::size_t>(budget / 6, 4));
-}
 
 std::string milliseconds(const Timing& timing) {
   return fmt::format("{:.3f} ms [{:.3f}, {:.3f}]", timing.median() * 1e3, timing.low() * 1e3, timing.high() * 1e3);
@@ -63,7 +54,8 @@ struct Tuner::Search {
   WinnerKey winner;
   std::string incumbent;  ///< variant served so far for this problem and bucket
   std::vector<Attempt> attempts;
-  std::set<std::string> seen;  ///< names of the attempts
+  std::set<std::size_t> seen;  ///< indices of the attempts
+  std::unique_ptr<Strategy> strategy;
   std::size_t compiled = 0, correct = 0, broken = 0;
 
   // What entered the race; the two lists run in parallel.
@@ -71,8 +63,25 @@ struct Tuner::Search {
   std::vector<Attempt*> entered;
   bool lost_one = false;  ///< the last race ended with the loss of an entrant
 
-  void add(const RankedVariant& candidate) {
-    if (seen.insert(candidate.name).second) attempts.push_back({candidate, {}, {}, Drop::none, {}, {}});
+  void add(std::size_t index) {
+    if (seen.insert(index).second) attempts.push_back({.index = index, .candidate = space.candidates[index]});
+  }
+  void add_if(const auto& wanted) {
+    for (std::size_t i = 0; i < space.candidates.size(); ++i)
+      if (wanted(space.candidates[i])) add(i);
+  }
+
+  /// Adds what the strategy proposes next, as far as the budget goes; false when nothing is left to try.
+  bool extend(std::size_t budget, const Tournament* tournament) {
+    std::vector<Evaluation> done;
+    for (const auto& attempt : attempts) done.push_back({.candidate = attempt.index});
+    for (std::size_t i = 0; i < entered.size(); ++i)
+      if (const auto ratio = tournament->ratio(i))
+        done[static_cast<std::size_t>(entered[i] - attempts.data())].ratio = *ratio;
+    const auto before = attempts.size();
+    for (const std::size_t index : strategy->propose(space, done))
+      if (attempts.size() < budget) add(index);
+    return attempts.size() > before;
   }
 };
 
@@ -125,7 +134,7 @@ Tuner::Tuner(Evaluator& evaluator, Journal& journal, Progress& progress, TuneOpt
 Result<TuneOutcome> Tuner::tune(const Case& what) {
   using enum TuneOutcome::State;
   const auto& device = evaluator_.device();
-  auto space = make_space(what, device, options_.families);
+  auto space = make_space(what, used_device(), options_.families);
   if (not space) return TuneOutcome{unsupported, what, space.error().message, {}};
 
   Search search;
@@ -158,9 +167,10 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
   }
 
   search.attempts.reserve(search.space.candidates.size());  // contenders keep pointers
-  for (const auto& candidate : choose(search.space, first_generation(options_.effort))) search.add(candidate);
-  const auto served = std::ranges::find(search.space.candidates, search.incumbent, &RankedVariant::name);
-  if (served != search.space.candidates.end()) search.add(*served);
+  search.strategy = options_.strategy->make({options_.seed, variant_budget(options_.effort)});
+  search.extend(variant_budget(options_.effort), nullptr);
+  // Whatever the strategy thinks of them: a winner beats the defaults and what was served so far.
+  search.add_if([&](const auto& candidate) { return candidate.is_default or candidate.name == search.incumbent; });
   return race_and_publish(search);
 }
 
@@ -225,6 +235,7 @@ Result<void> Tuner::compile(std::span<Attempt* const> attempts, const Search& se
     attempt.built.code = std::move(record.code);
     attempt.drop = record.drop;
     attempt.message = std::move(record.message);
+    attempt.compile_seconds = record.seconds;
     return {};
   };
   const auto compile_or_tell = [&](Attempt& attempt, int lane) -> Result<void> {
@@ -269,8 +280,10 @@ Result<void> Tuner::verify(Attempt& attempt, Search& search, Scrutiny scrutiny) 
   if (*known) {
     attempt.verdict = std::move(**known);
   } else {
+    const double begin = steady_seconds();
     auto verdict = evaluator_.verify(search.what, attempt.built, scrutiny);
     if (not verdict) return std::unexpected(verdict.error());
+    attempt.verify_seconds = steady_seconds() - begin;
     attempt.verdict = std::move(*verdict);
     if (auto kept = journal_.put_verdict(key.device, key.problem, name, attempt.content, rules, attempt.verdict);
         not kept)
@@ -312,7 +325,13 @@ Result<void> Tuner::enter(Search& search, std::size_t first) {
     search.entrants.push_back({attempt->candidate.name, attempt->content, attempt->candidate.is_default});
     search.entered.push_back(attempt);
   }
-  return {};
+
+  std::vector<AttemptRecord> records;
+  for (const auto& attempt : std::span(search.attempts).subspan(first))
+    records.push_back({static_cast<std::int64_t>(&attempt - search.attempts.data()) + 1, attempt.candidate.name,
+                       attempt.content, attempt.candidate.prior, attempt.candidate.is_default, attempt.drop,
+                       attempt.message, attempt.compile_seconds, attempt.verify_seconds});
+  return journal_.put_attempts(search.key, records);
 }
 
 /// An entrant that crashed, hung or overran while it was timed is out for good, also for a run that resumes this one.
@@ -363,10 +382,16 @@ Result<void> Tuner::prove_best(Search& search, Tournament& tournament) {
   }
 }
 
-Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
-  using enum TuneOutcome::State;
-  const TimeEntrants time = [&](std::span<const std::size_t> running, bool plain, const MeasurePolicy& policy,
-                                std::span<const std::size_t> keep) -> Result<std::vector<Timing>> {
+/// The prior is about the cores that will run the kernel.
+DeviceInfo Tuner::used_device() const {
+  auto device = evaluator_.device();
+  if (device.target.kind == Target::Kind::cpu) device.units = evaluator_.workers();
+  return device;
+}
+
+TimeEntrants Tuner::timing_of(Search& search) {
+  return [this, &search](std::span<const std::size_t> running, bool plain, const MeasurePolicy& policy,
+                         std::span<const std::size_t> keep) -> Result<std::vector<Timing>> {
     std::vector<Contender> contenders;
     for (const std::size_t i : running) contenders.push_back({Contender::Kind::kernel, &search.entered[i]->built});
     if (plain) {
@@ -380,11 +405,17 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
       if (auto kept = lose(search, running[failure.contender], failure); not kept) return std::unexpected(kept.error());
     return std::unexpected<Error>(failure);
   };
-  const TournamentEvents events{
-      .round = [&](std::string_view name, std::size_t total) { progress_.begin_phase(name, total); },
-      .advance = [&](std::size_t done) { progress_.advance(done); },
-      .best = [&](const std::string& variant, double ratio) { progress_.best(variant, ratio); }};
-  Tournament tournament(time, journal_, search.key, events);
+}
+
+TournamentEvents Tuner::events() {
+  return {.round = [this](std::string_view name, std::size_t total) { progress_.begin_phase(name, total); },
+          .advance = [this](std::size_t done) { progress_.advance(done); },
+          .best = [this](const std::string& variant, double ratio) { progress_.best(variant, ratio); }};
+}
+
+Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
+  using enum TuneOutcome::State;
+  Tournament tournament(timing_of(search), journal_, search.key, events());
   const auto failure = [&](const Error& error) -> Result<TuneOutcome> {
     if (ends_run(error)) return std::unexpected(error);
     return TuneOutcome{failed, search.what, error.message, {}};
@@ -428,12 +459,7 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
       }
     }
     first = search.attempts.size();
-    std::vector<const RankedVariant*> best;
-    for (const std::size_t i : tournament.best(bases)) best.push_back(&search.entered[i]->candidate);
-    for (const auto& candidate :
-         neighbours(search.space, best, search.seen, next_generation(options_.effort, search.attempts.size())))
-      search.add(candidate);
-    if (search.attempts.size() == first) break;
+    if (not search.extend(variant_budget(options_.effort), &tournament)) break;
   }
 
   if (auto done = prove_best(search, tournament); not done) return failure(done.error());
@@ -484,6 +510,48 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
   if (outcome and outcome->state == tuned)
     outcome->sentence = fmt::format("{}, {}", winner.candidate.name, milliseconds(result->timing));
   return outcome;
+}
+
+Result<Table> Tuner::record(const Case& what, std::span<const std::string> rules) {
+  constexpr MeasurePolicy thorough{.min_sample_seconds = 3e-4,
+                                   .warmup = 1,
+                                   .min_samples = 7,
+                                   .max_samples = 25,
+                                   .budget_seconds = 0.03,
+                                   .hopeless = 8};
+  auto space = make_space(what, used_device(), options_.families);
+  if (not space) return std::unexpected(space.error());
+  for (const auto& rule : rules)
+    if (auto kept = keep_only(*space, rule); not kept) return std::unexpected(kept.error());
+  if (auto fits = evaluator_.check_memory(what); not fits) return std::unexpected(fits.error());
+  Search search;
+  search.what = what;
+  search.space = std::move(*space);
+  search.winner = winner_key(what, evaluator_.device(), options_.effort, options_.threads);
+  search.key = {search.winner.device,  search.winner.problem,
+                to_string(what.shape), fmt::format("v1 record threads={}", options_.threads),
+                search.winner.space,   search.winner.schema};
+  if (options_.force)
+    if (auto forgotten = journal_.forget(search.key); not forgotten) return std::unexpected(forgotten.error());
+  search.attempts.reserve(search.space.candidates.size());
+  search.add_if([](const auto&) { return true; });
+  if (auto done = enter(search, 0); not done) return std::unexpected(done.error());
+
+  const auto preset = std::ranges::find_if(search.entrants, &Entrant::is_default);
+  if (preset == search.entrants.end())
+    return fail(Status::failed, fmt::format("`{}`: no default variant is usable as the reference", to_string(what)));
+  const auto lock = lock_device(search, DeviceLock::For::timing);
+  if (not lock) return std::unexpected(lock.error());
+  Tournament tournament(timing_of(search), journal_, search.key, events(), thorough);
+  if (auto done = tournament.screen(search.entrants, static_cast<std::size_t>(preset - search.entrants.begin()));
+      not done)
+    return std::unexpected(done.error());
+  auto table = make_table(search.space, what, used_device(), journal_, search.key);
+  if (table) {
+    table->compiler = evaluator_.compiler();
+    for (const auto& rule : rules) table->part += (table->part.empty() ? "" : " ") + rule;
+  }
+  return table;
 }
 
 Result<DeviceLock> Tuner::lock_device(const Search& search, DeviceLock::For purpose) {

@@ -10,6 +10,8 @@
 #include "autotune/journal.hpp"
 #include "autotune/progress.hpp"
 #include "autotune/space.hpp"
+#include "autotune/strategy/strategy.hpp"
+#include "autotune/table.hpp"
 #include "autotune/tournament.hpp"
 
 namespace glaive {
@@ -21,6 +23,8 @@ struct TuneOptions {
   std::filesystem::path locks = lock_folder;                          ///< folder of the device lock
   double patience_seconds = std::numeric_limits<double>::infinity();  ///< for another process on the device, each time
   bool force = false;                                                 ///< tune again even if a winner is known
+  const StrategyInfo* strategy = &strategies().front();
+  std::uint64_t seed = 0;  ///< of the strategy
   std::span<const Family* const> families = glaive::families();
 };
 
@@ -63,6 +67,10 @@ class Tuner {
   /// tuned is an outcome.
   Result<TuneOutcome> tune(const Case& what);
 
+  /// Times every legal variant of `what` (of its part that `rules` leave, see keep_only) against the default, longer
+  /// than a search would, and publishes nothing. Resumes like tune().
+  Result<Table> record(const Case& what, std::span<const std::string> rules);
+
  private:
   struct Attempt;
   struct Search;
@@ -75,6 +83,9 @@ class Tuner {
   Result<TuneOutcome> race_and_publish(Search& search);
   Result<TuneOutcome> publish(Search& search, const RankedVariant& winner, CodeObject code, std::string evidence);
   Result<std::optional<TuneOutcome>> publish_known(Search& search);
+  DeviceInfo used_device() const;
+  TimeEntrants timing_of(Search& search);
+  TournamentEvents events();
 
   Evaluator& evaluator_;
   Journal& journal_;

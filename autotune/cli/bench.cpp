@@ -1,21 +1,16 @@
 #include "autotune/bench.hpp"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <iterator>
 #include <limits>
 #include <memory>
 
 #include "autotune/cache.hpp"
 #include "autotune/cli/command.hpp"
+#include "autotune/cli/place.hpp"
 #include "autotune/report.hpp"
-#include "runtime/files.hpp"
 
 namespace glaive::cli {
 namespace {
@@ -25,45 +20,6 @@ struct Options {
   std::string json, pack, seconds, threads = "0", lock = "wait";
   bool peak = false, in_process = false;
 };
-
-/// A place for text: a file, which is replaced in one step, or something that is written to as it is, such as a pipe or
-/// the output of this program.
-struct Place {
-  std::filesystem::path path;
-  bool replaced;
-};
-
-std::unexpected<Error> cannot_write(const std::string& asked, const std::string& why) {
-  return fail(Status::io_error, fmt::format("cannot write {}: {}", asked, why));
-}
-
-/// Finds out whether `asked` can be written, and leaves it as it is.
-Result<Place> find_place(const std::string& asked) {
-  struct stat facts{}, output{};
-  if (stat(asked.c_str(), &facts) == 0) {
-    const bool is_output =
-        fstat(STDOUT_FILENO, &output) == 0 and facts.st_dev == output.st_dev and facts.st_ino == output.st_ino;
-    if (S_ISDIR(facts.st_mode)) return cannot_write(asked, std::strerror(EISDIR));
-    if (access(asked.c_str(), W_OK) != 0) return cannot_write(asked, std::strerror(errno));
-    if (is_output or not S_ISREG(facts.st_mode)) return Place{asked, false};
-  }
-  const auto path = follow_links(asked);
-  if (not path) return cannot_write(asked, path.error().message);
-  if (const auto replaceable = check_replaceable(*path); not replaceable)
-    return cannot_write(asked, replaceable.error().message);
-  return Place{*path, true};
-}
-
-Result<void> write(const Place& place, const std::string& text) {
-  if (place.replaced) return replace_file(place.path, std::as_bytes(std::span(text)));
-  std::fflush(stdout);  // which may be the same file
-  std::FILE* const file = std::fopen(place.path.c_str(), "a");
-  if (file == nullptr) return cannot_write(place.path, std::strerror(errno));
-  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  const bool closed = std::fclose(file) == 0;
-  if (not written or not closed) return cannot_write(place.path, std::strerror(errno));
-  return {};
-}
 
 int run(const Options& asked) {
   const auto threads = read_threads(asked.threads);

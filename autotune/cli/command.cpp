@@ -110,6 +110,13 @@ Result<std::optional<double>> read_seconds(const std::string& asked) {
   return seconds;
 }
 
+Result<std::uint64_t> read_count(std::string_view option, const std::string& asked) {
+  const auto count = read_number<std::uint64_t>(asked);
+  if (not count or *count < 1 or *count > 1'000'000)
+    return fail(Status::invalid_argument, fmt::format("{} {}: it is 1 to 1000000", option, asked));
+  return *count;
+}
+
 Result<std::filesystem::path> read_pack(const std::string& asked) {
   if (not asked.empty()) return std::filesystem::path(asked);
   auto folder = open_cache();

@@ -24,6 +24,9 @@ void add_inspect(CLI::App& program, int& exit);
 void add_list(CLI::App& program, int& exit);
 void add_pack(CLI::App& program, int& exit);
 void add_doctor(CLI::App& program, int& exit);
+void add_record(CLI::App& program, int& exit);
+void add_replay(CLI::App& program, int& exit);
+void add_report(CLI::App& program, int& exit);
 void add_worker(CLI::App& program, int& exit);  ///< hidden
 
 /// What compiles and runs kernels, in worker processes or, for debugging, in this one.
@@ -48,6 +51,8 @@ Result<Case> read_case(const std::string& line);
 /// Number of threads asked for (0 = one per CPU that this process may run on).
 Result<int> read_threads(const std::string& asked);
 Result<std::uint64_t> read_seed(const std::string& asked);
+/// A number from 1 to 1,000,000, given to `option`.
+Result<std::uint64_t> read_count(std::string_view option, const std::string& asked);
 
 /// Seconds to time for; nothing when nothing was asked.
 Result<std::optional<double>> read_seconds(const std::string& asked);

@@ -45,6 +45,9 @@ int run(int argc, char** argv) {
   add_inspect(program, exit);
   add_list(program, exit);
   add_pack(program, exit);
+  add_report(program, exit);
+  add_record(program, exit);
+  add_replay(program, exit);
   add_doctor(program, exit);
   add_worker(program, exit);
   try {

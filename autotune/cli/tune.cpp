@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines, sets;
-  std::string effort = "normal", pack, threads = "0", lock = "wait";
+  std::string effort = "normal", strategy = "default", seed = "1", pack, threads = "0", lock = "wait";
   bool force = false, quiet = false, in_process = false;
 };
 
@@ -59,6 +59,10 @@ int finish(std::span<const TuneOutcome> outcomes, const TuneOptions& options) {
 int run(const Options& asked) {
   const auto effort = parse_effort(asked.effort);
   if (not effort) return report(effort.error());
+  const auto strategy = find_strategy(asked.strategy);
+  if (not strategy) return report(strategy.error());
+  const auto seed = read_seed(asked.seed);
+  if (not seed) return report(seed.error());
   const auto threads = read_threads(asked.threads);
   if (not threads) return report(threads.error());
   const auto patience = read_patience(asked.lock);
@@ -75,7 +79,9 @@ int run(const Options& asked) {
                             .threads = *threads,
                             .pack = *pack,
                             .patience_seconds = patience->seconds,
-                            .force = asked.force};
+                            .force = asked.force,
+                            .strategy = *strategy,
+                            .seed = *seed};
 
   auto known = all_known(*cases, options);
   if (not known) return report(known.error());
@@ -86,7 +92,7 @@ int run(const Options& asked) {
         {addable.error().status, (asked.pack.empty() ? "" : "--pack " + asked.pack + ": ") + addable.error().message});
   auto evaluator = make_evaluator(*threads, asked.in_process);
   if (not evaluator) return report(evaluator.error());
-  auto journal = Journal::open(*cache / journal_name, command_line());
+  auto journal = Journal::open(*cache / journal_name, command_line(), (*evaluator)->compiler());
   if (not journal) return report(journal.error());
   Progress progress(Progress::mode_for(stderr, asked.quiet), stderr);
   Tuner tuner(**evaluator, *journal, progress, options);
@@ -115,6 +121,8 @@ void add_tune(CLI::App& program, int& exit) {
   command->add_option("LINE", options->lines, "problem lines, e.g. 'forward H4 K128 V128 @ B1 T2048'");
   command->add_option("--set", options->sets, "built-in problem set or file of problem lines (default: smoke)");
   command->add_option("--effort", options->effort, "quick (24 variants a case), normal (64) or full (all)");
+  command->add_option("--strategy", options->strategy, "what to try next: default or random");
+  command->add_option("--seed", options->seed, "of a strategy that draws (default: 1)")->type_name("INT");
   command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)")
       ->type_name("INT");
   command->add_option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");

@@ -295,22 +295,20 @@ class ChunkFamily final : public Family {
   }
   double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
                const Config& config) const override {
-    const double k = static_cast<double>(instance.problem.k.count()),
-                 v = static_cast<double>(instance.problem.v.count());
-    const double c = config[C], lanes = vector_bits(instance.target) / 32.0;
-    // Clocks of a token and head: FMAs at two a clock, loads at two a clock, whichever is more, tile by tile.
-    const auto tile = [&](double high, double wide) { return std::max(0.5, 0.5 * (high + wide) / (high * wide)); };
-    const double columns = std::ceil(v / lanes / config[splits]) * config[splits];
-    const double out = (k + c / 2) * columns * tile(config[rows], config[cols]);
-    const double update = k * columns * (tile(config[krows], config[cols]) + 1.5 / c);
-    const double gates =
-        config[splits] * k / lanes * (12 + std::log2(c / config[leaf]) * 1.5 + c / 2 * tile(config[rows], 4));
-    const double clocks = out + update + gates;
-    const double scratch = 4 * (2 * c * k + k * config[cols] * lanes);
-    const double spill = scratch > static_cast<double>(device.l1_bytes) ? 1.3 : 1.0;
-    return clocks * waves(instance, shape, device, config[splits]) * spill * (config[prefetch] ? 1 : 1.1) *
-           static_cast<double>(shape.total().count()) * static_cast<double>(instance.problem.kv_heads.count()) /
-           device.units / 3.5e9;
+    const auto k = static_cast<double>(instance.problem.k.count());
+    const double c = config[C], group = static_cast<double>(group_of(instance.problem));
+    const double k_vectors = std::ceil(k * 32 / vector_bits(instance.target));
+    const double v_vectors = task_vectors(instance, config[splits]), panels = std::ceil(v_vectors / config[cols]);
+    // Per token; a query head has outputs, gates and scores of its own, the state is shared.
+    const double outputs = (k + c / 2) * v_vectors;
+    const double gates = k_vectors * (12 + 2 * std::log2(c / config[leaf])), scores = k_vectors * c / 2;
+    const double update = k * v_vectors;
+    const double tokens = padded_tokens(shape, config[C]);
+    return task_seconds(instance, shape, device, config[splits],
+                        {.operations = tokens * (group * (outputs + gates + scores) + update),
+                         .accesses = tokens * k / c * (v_vectors + 3 * panels / config[krows]),
+                         .reductions = tokens * group * c / 2,
+                         .waits = tokens * group * panels / config[rows]});
   }
   Source instantiate(const Instance& instance, const Config& config) const override {
     return MlirSource{{"gla_chunk"}, [instance, config](mlir::OpBuilder& ops, mlir::ModuleOp module) {

@@ -161,15 +161,14 @@ class RecurrentFamily final : public Family {
   }
   double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
                const Config& config) const override {
-    const double k = static_cast<double>(instance.problem.k.count()),
-                 v = static_cast<double>(instance.problem.v.count());
-    const double lanes = vector_bits(instance.target) / 32.0, columns = v / lanes;
-    // Per row of S and vector: three arithmetic operations at two a clock, a load and a store shared by `pass` tokens,
-    // three scalars broadcast per panel.
-    const double arithmetic = 1.5, memory = 1.0 / config[pass] + 1.5 / config[cols];
-    const double clocks = k * columns * std::max(arithmetic, memory) + config[splits] * k / lanes * 12;
-    return clocks * waves(instance, shape, device, config[splits]) * static_cast<double>(shape.total().count()) *
-           static_cast<double>(instance.problem.kv_heads.count()) / device.units / 3.5e9;
+    const auto k = static_cast<double>(instance.problem.k.count());
+    const double group = static_cast<double>(group_of(instance.problem));
+    const double k_vectors = std::ceil(k * 32 / vector_bits(instance.target));
+    const double v_vectors = task_vectors(instance, config[splits]), panels = std::ceil(v_vectors / config[cols]);
+    const double tokens = padded_tokens(shape, config[Knob::tokens]);
+    return task_seconds(instance, shape, device, config[splits],
+                        {.operations = tokens * (k * v_vectors * (2 + group) + k_vectors * (6 + group)),
+                         .waits = tokens * (group * panels / config[pass] + 0.5)});
   }
   Source instantiate(const Instance& instance, const Config& config) const override {
     return MlirSource{{"gla_recurrent"}, [instance, config](mlir::OpBuilder& ops, mlir::ModuleOp module) {

@@ -268,17 +268,30 @@ class StepFamily final : public Family {
   }
   double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,
                const Config& config) const override {
-    // Two accesses of every element of the state per pass over it, at about 10 GB/s a core from memory; narrow panels
-    // cost, and any other number of streams than four.
-    const auto k = static_cast<double>(instance.problem.k.count()), v = static_cast<double>(instance.problem.v.count());
+    const auto k = static_cast<double>(instance.problem.k.count());
+    const double group = static_cast<double>(group_of(instance.problem));
     const double tokens = static_cast<double>(shape.longest().count());
+    const double v_vectors = task_vectors(instance, config[splits]), vectors = k * v_vectors;
+    // o and v are read and written again for every few rows of the state, scalars broadcast once a panel; [V,K] keeps o
+    // in registers and reads three vectors for every few rows. Caches take more than four streams badly, and parts of
+    // rows.
+    const bool k_first = instance.problem.layout == StateLayout::kv;
+    const double accesses = vectors * (3.0 / config[rows] + (k_first ? 0.75 / config[cols] : 0) +
+                                       (config[rows] > 4 ? 1 : 0) + (config[splits] > 1 ? 0.7 : 0));
+    // Read and written once a pass. In memory, other than in a cache, narrow panels cost, parts of rows, and any other
+    // number of streams than four.
     const double passes = std::max(1.0, std::ceil(tokens / config[pass]));
-    const double bytes = 2 * k * v * static_cast<double>(size_of(instance.problem.state));
-    const double narrow = 1 + 0.3 / config[cols] + 0.1 * std::abs(std::log2(config[rows]) - 2);
-    const auto states = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count());
-    return waves(instance, shape, device, config[splits]) * states / device.units * bytes * (1 + 0.2 * (passes - 1)) *
-               narrow / 1e10 +
-           1e-9;
+    const double element = static_cast<double>(size_of(instance.problem.state)),
+                 state = k * static_cast<double>(instance.problem.v.count()) * element;
+    const double states = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count()) * state;
+    const bool far = states > static_cast<double>(device.l3_bytes);
+    const double broken =
+        far ? 7 * config[splits] * (1 + 0.3 / config[cols] + 0.1 * std::abs(std::log2(config[rows]) - 2)) : 1;
+    return task_seconds(instance, shape, device, config[splits],
+                        {.operations = tokens * vectors * (2 + group),
+                         .accesses = tokens * group * accesses,
+                         .reductions = k_first ? 0 : tokens * group * v_vectors * vector_bits(instance.target) / 32,
+                         .bytes = (far ? 1 + 0.2 * (passes - 1) : passes) * 2 * state / config[splits] * broken});
   }
   Source instantiate(const Instance& instance, const Config& config) const override {
     return MlirSource{{"gla_step"}, [instance, config](mlir::OpBuilder& ops, mlir::ModuleOp module) {

@@ -505,3 +505,119 @@ TEST_CASE("journal: a file size limit is an error of the step that meets it", "[
   auto journal = Journal::open(folder / "j", "test").value();
   for (int i = 0; i < kept; ++i) CHECK(journal.find_code(fmt::format("c{}", i)).value());
 }
+
+namespace {
+
+/// A journal as the first schema had it, with a row in every table.
+void write_first_schema(const std::filesystem::path& file) {
+  write_text(file, "");
+  chmod(file.c_str(), 0600);
+  for (
+      const char* sql : {
+          "CREATE TABLE run(id INTEGER PRIMARY KEY, started TEXT NOT NULL, command TEXT NOT NULL)",
+          "CREATE TABLE code(content TEXT PRIMARY KEY, run INTEGER NOT NULL, result INTEGER NOT NULL, message TEXT NOT "
+          "NULL, seconds REAL NOT NULL, format INTEGER NOT NULL, target TEXT NOT NULL, text_bytes INTEGER NOT NULL, "
+          "stack_bytes INTEGER NOT NULL, bytes BLOB NOT NULL)",
+          "CREATE TABLE verdict(device TEXT, problem TEXT, variant TEXT, content TEXT, rules TEXT, run INTEGER NOT "
+          "NULL, result INTEGER NOT NULL, reason TEXT NOT NULL, error_o REAL, error_state REAL, message TEXT NOT NULL, "
+          "PRIMARY KEY(device, problem, variant, content, rules))",
+          "CREATE TABLE trial(device TEXT, problem TEXT, shape TEXT, policy TEXT, space INTEGER, schema INTEGER, "
+          "variant TEXT, content TEXT, round INTEGER, run INTEGER NOT NULL, result INTEGER NOT NULL, reason TEXT NOT "
+          "NULL, median REAL, low REAL, high REAL, samples BLOB NOT NULL, reference TEXT NOT NULL, reference_median "
+          "REAL, PRIMARY KEY(device, problem, shape, policy, space, schema, variant, content, round))",
+          "CREATE TABLE winner(device TEXT, problem TEXT, shape TEXT, policy TEXT, space INTEGER, schema INTEGER, run "
+          "INTEGER NOT NULL, variant TEXT NOT NULL, content TEXT NOT NULL, evidence TEXT NOT NULL, PRIMARY KEY(device, "
+          "problem, shape, policy, space, schema))",
+          "INSERT INTO run VALUES(7, '2026-01-01 00:00:00', 'old command')",
+          "INSERT INTO code VALUES('c0', 7, 2, 'no', 0.5, 0, '', 0, 0, x'')",
+          "INSERT INTO verdict VALUES('d', 'p', 'v', 'c0', 'r', 7, 7, 'wrong_result', 0.25, 0.5, 'm')",
+          "INSERT INTO trial VALUES('name=a; units=2', 'forward H1 K1 V1 f32', 'B1 T1', 'v1', -15, 1, 'v', 'c0', 1, 7, "
+          "9, 'slower', 1.5, 1.5, 1.5, x'000000000000F83F', 'ref', 3.0)",
+          "INSERT INTO winner VALUES('name=a; units=2', 'forward H1 K1 V1 f32', 'B1 T1', 'v1', -15, 1, 7, 'v', 'c0', "
+          "'{}')",
+          "PRAGMA user_version=1",
+      })
+    query(file, sql);
+}
+
+AttemptRecord attempt(std::int64_t number, std::string variant, Drop drop = Drop::none) {
+  return {number, std::move(variant), "c0", 1.5e-3, number == 1, drop, drop == Drop::none ? "" : "why", 0.25, 0.5};
+}
+
+}  // namespace
+
+TEST_CASE("journal: one of the first schema is brought up to date, and nothing is lost", "[tune]") {
+  const Folder folder;
+  write_first_schema(folder / "j");
+  auto journal = Journal::open(folder / "j", "new command", "a compiler").value();
+  CHECK(query(folder / "j", "PRAGMA user_version") == std::vector<std::string>{std::to_string(Journal::schema)});
+  CHECK(query(folder / "j", "SELECT id, command FROM run ORDER BY id") ==
+        std::vector<std::string>{"7|old command", "8|new command"});
+  CHECK(query(folder / "j", "SELECT compiler FROM run ORDER BY id") == std::vector<std::string>{"", "a compiler"});
+
+  const auto code = journal.find_code("c0").value();
+  REQUIRE(code);
+  CHECK(code->drop == Drop::compile_error);
+  const auto verdict = journal.find_verdict("d", "p", "v", "c0", "r").value();
+  REQUIRE(verdict);
+  CHECK(verdict->drop == Drop::wrong_result);
+  const auto timings = journal.find_timings(key(), Round::screen).value();
+  REQUIRE(timings.size() == 1);
+  CHECK(timings[0].timing.samples == std::vector<double>{1.5});
+  CHECK(timings[0].ratio() == 0.5);
+  CHECK(timings[0].seconds == 0);
+  CHECK(journal.find_winner(key()).value()->variant == "v");
+
+  // What is new works on it as on a new one.
+  const AttemptRecord records[] = {attempt(1, "a")};
+  REQUIRE(journal.put_attempts(key(), records));
+  CHECK(journal.find_cases().value() == std::vector<CaseKey>{key()});
+}
+
+TEST_CASE("journal: what only reads brings nothing up to date", "[tune]") {
+  const Folder folder;
+  const auto absent = Journal::open_to_read(folder / "j");
+  REQUIRE_FALSE(absent);
+  CHECK(absent.error().status == Status::not_found);
+  CHECK_FALSE(std::filesystem::exists(folder / "j"));
+
+  write_first_schema(folder / "j");
+  const auto old = Journal::open_to_read(folder / "j");
+  REQUIRE_FALSE(old);
+  CHECK_THAT(old.error().message, Catch::Contains("older glaive") and Catch::Contains("loses nothing"));
+  CHECK(query(folder / "j", "PRAGMA user_version") == std::vector<std::string>{"1"});
+  {
+    const auto updated = Journal::open(folder / "j", "test").value();
+  }
+  CHECK(Journal::open_to_read(folder / "j"));
+  CHECK(query(folder / "j", "SELECT count(*) FROM run") == std::vector<std::string>{"2"});  // reading is no run
+}
+
+TEST_CASE("journal: attempts in the order taken up, with the cases that have them", "[tune]") {
+  const Folder folder;
+  auto journal = Journal::open(folder / "j", "test").value();
+  CHECK(journal.find_attempts(key()).value().empty());
+  const AttemptRecord first[] = {attempt(1, "b"), attempt(2, "a", Drop::wrong_result)}, second[] = {attempt(3, "c")};
+  REQUIRE(journal.put_attempts(key(), first));
+  REQUIRE(journal.put_attempts(key(), second));
+  const auto found = journal.find_attempts(key()).value();
+  REQUIRE(found.size() == 3);
+  CHECK(found[0].variant == "b");
+  CHECK(found[0].is_default);
+  CHECK(found[1].drop == Drop::wrong_result);
+  CHECK(found[1].message == "why");
+  CHECK(found[2].number == 3);
+  CHECK(found[2].prior == 1.5e-3);
+  CHECK(found[2].compile_seconds == 0.25);
+  CHECK(found[2].verify_seconds == 0.5);
+  CHECK(found[2].run == journal.run());
+  CHECK_FALSE(found[2].when.empty());
+
+  auto other = key();
+  other.shape = "B2 T1";
+  REQUIRE(journal.put_attempts(other, second));
+  CHECK(journal.find_cases().value() == std::vector<CaseKey>{key(), other});
+  REQUIRE(journal.forget(key()));
+  CHECK(journal.find_attempts(key()).value().empty());
+  CHECK(journal.find_cases().value() == std::vector<CaseKey>{other});
+}

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autotune/bench.hpp"
+#include "autotune/strategy/default.hpp"
 #include "autotune/tournament.hpp"
 #include "tests/autotune/tune_support.hpp"
 #include "tests/catch.hpp"
@@ -59,10 +60,10 @@ TEST_CASE("space: a small budget takes the best by prior and always the defaults
   for (const std::size_t budget : {2u, 5u, 10u, 16u}) {
     const auto chosen = choose(space, budget);
     CHECK(chosen.size() == budget);
-    CHECK(std::ranges::count(chosen, true, &RankedVariant::is_default) == 2);
+    CHECK(std::ranges::count_if(chosen, [&](std::size_t i) { return space.candidates[i].is_default; }) == 2);
   }
-  CHECK(choose(space, 16).front().name == "toy(size=8,mode=0)");
-  const auto of_slow = [](const RankedVariant& candidate) { return candidate.variant.family->name() == "slow"; };
+  CHECK(space.candidates[choose(space, 16).front()].name == "toy(size=8,mode=0)");
+  const auto of_slow = [&](std::size_t i) { return space.candidates[i].variant.family->name() == "slow"; };
   CHECK(std::ranges::count_if(choose(space, 8), of_slow) == 1);
   CHECK(std::ranges::count_if(choose(space, 16), of_slow) == 5);  // 11 of toy leave five places
   CHECK(choose(space, 1000).size() == 22);
@@ -74,13 +75,13 @@ TEST_CASE("space: what the prior cannot tell apart is not tried before what it c
   const auto space = make_space(parse_case("forward H1 K8 V8 @ B1 T8").value(), host_cpu_device(), families).value();
   const auto chosen = choose(space, 8);
   std::set<int> x;
-  for (const auto& candidate : chosen) {
-    x.insert(candidate.variant.config[0]);
-    CHECK(candidate.variant.config[1] == 3);  // as the default has it
+  for (const std::size_t i : chosen) {
+    x.insert(space.candidates[i].variant.config[0]);
+    CHECK(space.candidates[i].variant.config[1] == 3);  // as the default has it
   }
   CHECK(x.size() == 8);
   const auto more = choose(space, 15);
-  const auto best_by_prior = [](const RankedVariant& candidate) { return candidate.variant.config[0] == 4; };
+  const auto best_by_prior = [&](std::size_t i) { return space.candidates[i].variant.config[0] == 4; };
   CHECK(std::ranges::count_if(more, best_by_prior) == 8);
 }
 
@@ -88,12 +89,16 @@ TEST_CASE("space: neighbours are one step away, not seen before, around the best
   const HillFamily hill;
   const Family* families[] = {&hill};
   const auto space = make_space(parse_case("forward H1 K8 V8 @ B1 T8").value(), host_cpu_device(), families).value();
-  const auto at = [&](const char* name) { return &*std::ranges::find(space.candidates, name, &RankedVariant::name); };
-  const RankedVariant* best[] = {at("hill(x=0,y=4)"), at("hill(x=7,y=7)")};
+  const auto at = [&](const char* name) {
+    return static_cast<std::size_t>(std::ranges::find(space.candidates, name, &RankedVariant::name) -
+                                    space.candidates.begin());
+  };
+  const std::size_t best[] = {at("hill(x=0,y=4)"), at("hill(x=7,y=7)")};
+  std::vector<bool> seen(space.candidates.size(), false);
+  seen[at("hill(x=0,y=3)")] = seen[at("hill(x=0,y=4)")] = true;
   const auto names = [&](std::size_t count) {
     std::set<std::string> out;
-    for (const auto& candidate : neighbours(space, best, {"hill(x=0,y=3)", "hill(x=0,y=4)"}, count))
-      out.insert(candidate.name);
+    for (const std::size_t i : neighbours(space, best, seen, count)) out.insert(space.candidates[i].name);
     return out;
   };
   CHECK(names(2) == std::set<std::string>{"hill(x=0,y=5)", "hill(x=1,y=4)"});
