@@ -40,7 +40,15 @@ std::optional<std::string> overrun(const Call& call, const Guarded& workspace) {
 }  // namespace
 
 Result<Verdict> CpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
-  auto& trials = trials_of(what, scrutiny);
+  auto verdict = verify(trials_.of(what, scrutiny), built);
+  if (not verdict or verdict->drop != Drop::none or scrutiny == Scrutiny::brief) return verdict;
+  const auto kernel = CpuKernel::load(built.plan, std::span(&built.code, 1));
+  if (not kernel) return std::unexpected(kernel.error());
+  if (auto done = compare_at_full_size(what, *kernel, *verdict); not done) return std::unexpected(done.error());
+  return verdict;
+}
+
+Result<Verdict> CpuRunner::verify(std::span<Trial> trials, const Built& built) {
   const auto kernel = CpuKernel::load(built.plan, std::span(&built.code, 1));
   if (not kernel and kernel.error().status == Status::io_error) return std::unexpected(kernel.error());
   if (not kernel) return Verdict{Drop::load_error, 0, 0, kernel.error().message};
@@ -54,8 +62,6 @@ Result<Verdict> CpuRunner::verify(const Case& what, const Built& built, Scrutiny
     if (worst.drop == Drop::out_of_bounds) forget();
     if (worst.drop != Drop::none) return worst;
   }
-  if (scrutiny == Scrutiny::full)
-    if (auto done = compare_at_full_size(what, *kernel, worst); not done) return std::unexpected(done.error());
   return worst;
 }
 
@@ -171,24 +177,8 @@ Result<void> CpuRunner::compare_at_full_size(const Case& what, const CpuKernel& 
 
 /// What somebody wrote into without leave is worth nothing to those who come after.
 void CpuRunner::forget() {
-  tried_.reset(), brief_.clear(), full_.clear();
+  trials_.forget();
   call_.reset(), plain_o_.clear(), plain_state_.clear();
-}
-
-/// Oracles are computed once and shared by all variants of a case.
-std::vector<Trial>& CpuRunner::trials_of(const Case& what, Scrutiny scrutiny) {
-  if (not tried_ or *tried_ != what) brief_.clear(), full_.clear();
-  tried_ = what;
-  auto& trials = scrutiny == Scrutiny::brief ? brief_ : full_;
-  if (not trials.empty()) return trials;
-  const auto cases = verification_cases(what);
-  for (std::size_t c = 0; c < cases.size(); ++c)
-    for (std::size_t g = 0; g < std::size(all_gates); ++g)
-      if (scrutiny == Scrutiny::full or g % cases.size() == c) {
-        trials.emplace_back(cases[c], all_gates[g], 1 + c * std::size(all_gates) + g);
-        pulse_.beat();
-      }
-  return trials;
 }
 
 Result<void> CpuRunner::make_call(const Case& what) {

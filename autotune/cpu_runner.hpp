@@ -4,6 +4,7 @@
 
 #include "autotune/evaluator.hpp"
 #include "autotune/pulse.hpp"
+#include "autotune/trials.hpp"
 
 namespace glaive {
 
@@ -11,24 +12,23 @@ namespace glaive {
 /// runs.
 class CpuRunner {
  public:
-  CpuRunner(int threads, Pulse& pulse) : pool_(threads), pulse_(pulse) {}
+  CpuRunner(int threads, Pulse& pulse) : pool_(threads), pulse_(pulse), trials_(pulse) {}
   int workers() const { return pool_.workers(); }
 
   Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny);
+  Result<Verdict> verify(std::span<Trial> trials, const Built& built);
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
                                       const MeasurePolicy& policy, std::span<const std::size_t> keep);
   Rates rates();
 
  private:
   Result<void> compare_at_full_size(const Case& what, const CpuKernel& kernel, Verdict& verdict);
-  std::vector<Trial>& trials_of(const Case& what, Scrutiny scrutiny);
   Result<void> make_call(const Case& what);
   void forget();
 
   WorkerPool pool_;
   Pulse& pulse_;
-  std::optional<Case> tried_;
-  std::vector<Trial> brief_, full_;
+  Trials trials_;
   std::optional<Call> call_;
   std::vector<double> plain_o_, plain_state_;  // what the plain loop makes of call_
   Rates rates_;

@@ -73,6 +73,8 @@ class Evaluator {
   /// loop does not cover `what`, the message of a verdict without fault says so. An error does not lie in the code and
   /// may pass: memory or descriptors run short.
   virtual Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) = 0;
+  /// The same on trials of the caller's, for evaluators whose code runs in this process.
+  virtual Result<Verdict> verify(std::span<Trial> trials, const Built& built);
 
   /// Times the contenders interleaved on `what` at its full size; `keep` as in glaive::race. A contender that crashes,
   /// hangs or writes outside its tensors ends the race with a failure that names it.
@@ -81,11 +83,21 @@ class Evaluator {
   virtual Rates rates() = 0;
 };
 
-/// An evaluator for the host processor in this process, with `threads` compilers and `threads` workers; `pulse` tells
-/// whose code runs. Fails with `unsupported` when this build has no MLIR. Whatever a kernel or compiler does, it does
-/// to this process: see make_worker_evaluator (autotune/worker/worker.hpp) for one that outlives them.
-Result<std::unique_ptr<Evaluator>> make_local_evaluator(int threads, Pulse& pulse);
-Result<std::unique_ptr<Evaluator>> make_local_evaluator(int threads);
+/// `cpu`, `gpu`, or `gpu:N` as the driver counts. Fails with invalid_argument, not_found or the driver's words.
+Result<DeviceInfo> find_device(const std::string& name);
+/// The GPU where there is one that code can be compiled for, else the CPU.
+std::string usual_device();
+
+/// An evaluator for a device in this process, with `threads` compilers and, on a CPU, `threads` workers; `pulse` tells
+/// whose code runs. Fails with `unsupported` when this build cannot compile for the device. Whatever a kernel or
+/// compiler does, it does to this process: see make_worker_evaluator (autotune/worker/worker.hpp) for one that outlives
+/// them.
+Result<std::unique_ptr<Evaluator>> make_local_evaluator(const std::string& device, int threads, Pulse& pulse);
+Result<std::unique_ptr<Evaluator>> make_local_evaluator(const std::string& device, int threads);
+
+// By kind of device. `pulse` may be null.
+Result<std::unique_ptr<Evaluator>> make_cpu_evaluator(int threads, Pulse* pulse);
+Result<std::unique_ptr<Evaluator>> make_gpu_evaluator(int ordinal, Pulse* pulse);
 bool have_compiler();
 
 }  // namespace glaive

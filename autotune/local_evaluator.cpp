@@ -1,95 +1,58 @@
-#include "autotune/cpu_runner.hpp"
+#include <fmt/format.h>
+
+#include <charconv>
+
 #include "autotune/evaluator.hpp"
-#include "autotune/memory.hpp"
+#include "compiler/cuda.hpp"
+#include "runtime/cuda.hpp"
 
 namespace glaive {
 namespace {
 
-#ifdef GLAIVE_HAVE_MLIR
-
-/// MLIR's compiler, one for each lane, and a runner.
-class LocalEvaluator final : public Evaluator {
- public:
-  LocalEvaluator(int threads, Pulse* pulse)
-      : device_(host_cpu_device()),
-        pulse_(pulse == nullptr ? own_pulse_ : *pulse),
-        runner_(threads, pulse_),
-        compilers_(static_cast<std::size_t>(threads)) {
-    options_.target = device_.target;
-    options_.tune_cpu = host_cpu_name();
-    options_.effort = Optimise::full;
-  }
-
-  const DeviceInfo& device() const override { return device_; }
-  int workers() const override { return runner_.workers(); }
-  std::string compiler() const override { return compiler_build() + ", " + to_string(options_); }
-
-  Evaluated<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise,
-                                     int lane) override {
-    auto key = compiler_of(lane).content_key(variant.family->instantiate(instance, variant.config), options(optimise));
-    if (not key) return std::unexpected(key.error());
-    return std::move(*key);
-  }
-
-  Evaluated<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise optimise,
-                                int lane) override {
-    auto code = compiler_of(lane).compile(variant.family->instantiate(instance, variant.config), options(optimise));
-    if (not code) return std::unexpected(code.error());
-    return std::move(*code);
-  }
-
-  Result<void> check_memory(const Case& what) override { return glaive::check_memory(what); }
-  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
-    return runner_.verify(what, built, scrutiny);
-  }
-  Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
-                                      const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
-    return runner_.race(what, contenders, policy, keep);
-  }
-  Rates rates() override { return runner_.rates(); }
-
- private:
-  MlirCompiler& compiler_of(int lane) {
-    auto& compiler = compilers_[static_cast<std::size_t>(lane)];
-    if (compiler == nullptr) compiler = std::make_unique<MlirCompiler>();
-    return *compiler;
-  }
-
-  CompileOptions options(Optimise optimise) const {
-    CompileOptions options = options_;
-    options.effort = optimise;
-    return options;
-  }
-
-  DeviceInfo device_;
-  CompileOptions options_;
-  Pulse own_pulse_;  // where nobody watches
-  Pulse& pulse_;
-  CpuRunner runner_;
-  std::vector<std::unique_ptr<MlirCompiler>> compilers_;  // by lane, made by the thread that uses it
-};
-
-#endif
+/// The number of a GPU; nothing for the CPU.
+Result<std::optional<int>> ordinal_of(const std::string& device) {
+  if (device == "cpu") return std::nullopt;
+  if (device == "gpu") return 0;
+  int ordinal = 0;
+  const char *const first = device.data() + std::min<std::size_t>(device.size(), 4), *const last =
+                                                                                         device.data() + device.size();
+  if (device.starts_with("gpu:"))
+    if (const auto [end, error] = std::from_chars(first, last, ordinal);
+        error == std::errc() and end == last and ordinal >= 0)
+      return ordinal;
+  return fail(Status::invalid_argument, fmt::format("device `{}`: it is cpu, gpu or gpu:N", device));
+}
 
 }  // namespace
 
-#ifdef GLAIVE_HAVE_MLIR
-bool have_compiler() { return true; }
-Result<std::unique_ptr<Evaluator>> make_local_evaluator(int threads, Pulse& pulse) {
-  return std::make_unique<LocalEvaluator>(threads, &pulse);
+Result<DeviceInfo> find_device(const std::string& name) {
+  const auto ordinal = ordinal_of(name);
+  if (not ordinal) return std::unexpected(ordinal.error());
+  if (not*ordinal) return host_cpu_device();
+  const auto driver = cuda::Driver::get();
+  if (not driver) return std::unexpected(driver.error());
+  if (**ordinal >= (*driver)->devices())
+    return fail(Status::not_found,
+                fmt::format("device `{}`: the driver has {}, counted from 0", name, (*driver)->devices()));
+  return describe_gpu(**driver, **ordinal);
 }
-Result<std::unique_ptr<Evaluator>> make_local_evaluator(int threads) {
-  return std::make_unique<LocalEvaluator>(threads, nullptr);
+
+std::string usual_device() { return cuda::Driver::get() and CudaCompiler::open() ? "gpu" : "cpu"; }
+
+Result<Verdict> Evaluator::verify(std::span<Trial>, const Built&) {
+  return fail(Status::unsupported, "trials do not travel to other processes");
 }
-#else
-bool have_compiler() { return false; }
-Result<std::unique_ptr<Evaluator>> make_local_evaluator(int) {
-  return fail(
-      Status::unsupported,
-      "this glaive was built without MLIR, so it cannot compile kernels: install libmlir-19-dev, llvm-19-dev and "
-      "liblld-19-dev, and build again with -DGLAIVE_MLIR=ON");
+
+Result<std::unique_ptr<Evaluator>> make_local_evaluator(const std::string& device, int threads, Pulse& pulse) {
+  const auto ordinal = ordinal_of(device);
+  if (not ordinal) return std::unexpected(ordinal.error());
+  return *ordinal ? make_gpu_evaluator(**ordinal, &pulse) : make_cpu_evaluator(threads, &pulse);
 }
-Result<std::unique_ptr<Evaluator>> make_local_evaluator(int threads, Pulse&) { return make_local_evaluator(threads); }
-#endif
+
+Result<std::unique_ptr<Evaluator>> make_local_evaluator(const std::string& device, int threads) {
+  const auto ordinal = ordinal_of(device);
+  if (not ordinal) return std::unexpected(ordinal.error());
+  return *ordinal ? make_gpu_evaluator(**ordinal, nullptr) : make_cpu_evaluator(threads, nullptr);
+}
 
 }  // namespace glaive

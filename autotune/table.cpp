@@ -65,7 +65,7 @@ class RecordedFamily final : public Family {
   double prior(const Instance&, const Shape&, const DeviceInfo&, const Config& config) const override {
     return prior_.at(config);
   }
-  MlirSource instantiate(const Instance&, const Config&) const override { return {}; }
+  Source instantiate(const Instance&, const Config&) const override { return {}; }
   Plan plan(const Instance&, const Config&) const override { return {}; }
 
  private:

@@ -140,7 +140,7 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
   Search search;
   search.what = what;
   search.space = std::move(*space);
-  search.winner = winner_key(what, device, options_.effort, options_.threads);
+  search.winner = winner_key(what, device, options_.effort, evaluator_.workers());
   search.key = {search.winner.device, search.winner.problem, to_string(what.shape),
                 search.winner.policy, search.winner.space,   search.winner.schema};
 
@@ -148,12 +148,13 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
   if (not pack) return std::unexpected(pack.error());
   if (*pack) {
     const bool again = options_.force and std::ranges::find(published_, search.winner) == published_.end();
-    if (const auto found = find_tuned(**pack, what, device, options_.effort, options_.threads); found and not again) {
+    if (const auto found = find_tuned(**pack, what, device, options_.effort, evaluator_.workers());
+        found and not again) {
       auto entry = (*pack)->load(*found);
       if (entry) return already_tuned(what, std::move(*entry));
       progress_.note(fmt::format("{}; tuning it again", entry.error().message));
     }
-    const auto served = candidates(**pack, device, options_.threads, what.problem, search.winner.bucket);
+    const auto served = candidates(**pack, device, evaluator_.workers(), what.problem, search.winner.bucket);
     if (not served.empty() and served.front().match == Match::exact)
       if (auto entry = (*pack)->load(served.front().index)) search.incumbent = entry->plan.variant;
   }
@@ -527,9 +528,9 @@ Result<Table> Tuner::record(const Case& what, std::span<const std::string> rules
   Search search;
   search.what = what;
   search.space = std::move(*space);
-  search.winner = winner_key(what, evaluator_.device(), options_.effort, options_.threads);
+  search.winner = winner_key(what, evaluator_.device(), options_.effort, evaluator_.workers());
   search.key = {search.winner.device,  search.winner.problem,
-                to_string(what.shape), fmt::format("v1 record threads={}", options_.threads),
+                to_string(what.shape), fmt::format("v1 record threads={}", evaluator_.workers()),
                 search.winner.space,   search.winner.schema};
   if (options_.force)
     if (auto forgotten = journal_.forget(search.key); not forgotten) return std::unexpected(forgotten.error());

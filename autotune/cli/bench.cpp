@@ -17,13 +17,15 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines, sets, variants;
-  std::string json, pack, seconds, threads = "0", lock = "wait";
+  std::string device, json, pack, seconds, threads = "0", lock = "wait";
   bool peak = false, in_process = false;
 };
 
 int run(const Options& asked) {
   const auto threads = read_threads(asked.threads);
   if (not threads) return report(threads.error());
+  const auto device = read_device(asked.device);
+  if (not device) return report(device.error());
   const auto patience = read_patience(asked.lock);
   if (not patience) return report(patience.error());
   const auto seconds = read_seconds(asked.seconds);
@@ -41,13 +43,13 @@ int run(const Options& asked) {
     if (not place) return report(place.error());
     json = std::move(*place);
   }
-  auto evaluator = make_evaluator(*threads, asked.in_process);
+  auto evaluator = make_evaluator(device->name, *threads, asked.in_process);
   if (not evaluator) return report(evaluator.error());
   const auto lock =
       DeviceLock::acquire(DeviceLock::For::timing, lock_folder, identity((*evaluator)->device()), *patience);
   if (not lock) return report(lock.error());
 
-  BenchOptions options{.threads = *threads, .pack = *pack, .variants = asked.variants};
+  BenchOptions options{.threads = device->workers(*threads), .pack = *pack, .variants = asked.variants};
   if (*seconds) options.policy = {.max_samples = std::numeric_limits<int>::max(), .budget_seconds = **seconds};
   if (asked.peak) {
     const auto rates = (*evaluator)->rates();
@@ -88,6 +90,7 @@ void add_bench(CLI::App& program, int& exit) {
   command->add_option("--seconds", options->seconds, "time each contender for so long (default: 60 samples, 0.5 s)")
       ->type_name("NUMBER");
   command->add_option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
+  add_device(*command, options->device);
   command->add_option("--threads", options->threads, "threads that run a kernel (default: all CPUs)")->type_name("INT");
   command->add_flag("--in-process", options->in_process, "compile and run kernels in this process, for debugging");
   command->add_flag("--peak", options->peak, "also print the machine's FMA and copy rates");

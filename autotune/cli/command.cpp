@@ -87,6 +87,18 @@ Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, cons
   return cases;
 }
 
+void add_device(CLI::App& command, std::string& asked) {
+  command.add_option("--device", asked, "cpu, gpu or gpu:N (default: the GPU if there is one)");
+}
+
+Result<NamedDevice> read_device(const std::string& asked) {
+  NamedDevice device{.name = asked.empty() ? usual_device() : asked, .info = {}};
+  auto info = find_device(device.name);
+  if (not info) return std::unexpected(std::move(info).error());
+  device.info = std::move(*info);
+  return device;
+}
+
 Result<int> read_threads(const std::string& asked) {
   const auto threads = read_number<int>(asked);
   if (not threads or *threads < 0 or *threads > most_threads)

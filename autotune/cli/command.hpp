@@ -30,7 +30,17 @@ void add_report(CLI::App& program, int& exit);
 void add_worker(CLI::App& program, int& exit);  ///< hidden
 
 /// What compiles and runs kernels, in worker processes or, for debugging, in this one.
-Result<std::unique_ptr<Evaluator>> make_evaluator(int threads, bool in_process);
+Result<std::unique_ptr<Evaluator>> make_evaluator(const std::string& device, int threads, bool in_process);
+
+/// Adds --device.
+void add_device(CLI::App& command, std::string& asked);
+/// The device asked for by name, or the usual one.
+struct NamedDevice {
+  std::string name;
+  DeviceInfo info;
+  int workers(int threads) const { return info.target.kind == Target::Kind::cpu ? threads : 1; }
+};
+Result<NamedDevice> read_device(const std::string& asked);
 
 /// The command line as typed, quoted for a shell.
 const std::string& command_line();

@@ -73,7 +73,7 @@ int run(const Options& asked) {
   fmt::print("plan\n{}\n", to_string(variant->family->plan(instance, variant->config)));
   return success;
 #else
-  return report(make_local_evaluator(1).error());
+  return report(make_local_evaluator("cpu", 1).error());
 #endif
 }
 

@@ -11,13 +11,16 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines;
+  std::string device;
   bool all = false;
 };
 
 int run(const Options& asked) {
   const auto cases = read_cases(asked.lines, {});
   if (not cases) return report(cases.error());
-  const auto device = host_cpu_device();
+  const auto named = read_device(asked.device);
+  if (not named) return report(named.error());
+  const DeviceInfo& device = named->info;
   for (const auto& what : *cases) {
     const auto space = make_space(what, device);
     if (not space) return report(space.error());
@@ -39,6 +42,7 @@ void add_list(CLI::App& program, int& exit) {
   auto* command = program.add_subcommand("list", "Count the legal variants of a problem, by family");
   auto options = std::make_shared<Options>();
   command->add_option("LINE", options->lines, "problem lines")->required();
+  add_device(*command, options->device);
   command->add_flag("--all", options->all, "name them all, fastest by prior first");
   command->callback([options, &exit] { exit = run(*options); });
 }

@@ -12,7 +12,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines, only;
-  std::string out, threads = "0", lock = "wait";
+  std::string device, out, threads = "0", lock = "wait";
   bool force = false, quiet = false;
 };
 
@@ -22,13 +22,15 @@ int run(const Options& asked) {
   if (cases->size() != 1) return report_usage("record takes one problem line");
   const auto threads = read_threads(asked.threads);
   if (not threads) return report(threads.error());
+  const auto device = read_device(asked.device);
+  if (not device) return report(device.error());
   const auto patience = read_patience(asked.lock);
   if (not patience) return report(patience.error());
   const auto place = find_place(asked.out.empty() ? "/dev/stdout" : asked.out);
   if (not place) return report(place.error());
   const auto cache = open_cache();
   if (not cache) return report(cache.error());
-  auto evaluator = make_local_evaluator(*threads);
+  auto evaluator = make_evaluator(device->name, *threads, false);
   if (not evaluator) return report(evaluator.error());
   auto journal = Journal::open(*cache / journal_name, command_line(), (*evaluator)->compiler());
   if (not journal) return report(journal.error());
@@ -56,6 +58,7 @@ void add_record(CLI::App& program, int& exit) {
   command->add_option("LINE", options->lines, "problem line")->required();
   command->add_option("--out", options->out, "file for the table (default: print it)");
   command->add_option("--only", options->only, "keep a part of the space, as family.parameter=value; may be repeated");
+  add_device(*command, options->device);
   command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)")
       ->type_name("INT");
   command->add_flag("--force", options->force, "time again what the journal knows");

@@ -14,20 +14,22 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines, sets;
-  std::string effort = "normal", strategy = "default", seed = "1", pack, threads = "0", lock = "wait";
+  std::string device, effort = "normal", strategy = "default", seed = "1", pack, threads = "0", lock = "wait";
   bool force = false, quiet = false, in_process = false;
 };
 
 /// The outcomes of cases that need no tuning, without waking a compiler; nothing as soon as one does need it.
-Result<std::optional<std::vector<TuneOutcome>>> all_known(std::span<const Case> cases, const TuneOptions& options) {
+Result<std::optional<std::vector<TuneOutcome>>> all_known(std::span<const Case> cases, const TuneOptions& options,
+                                                          const NamedDevice& on) {
   auto pack = open_pack_if_any(options.pack);
   if (not pack) return std::unexpected(pack.error());
   if (options.force) return std::nullopt;
-  const auto device = host_cpu_device();
+  const DeviceInfo& device = on.info;
   std::vector<TuneOutcome> outcomes;
   bool any = false;
   for (const auto& what : cases) {
-    const auto found = *pack ? find_tuned(**pack, what, device, options.effort, options.threads) : std::nullopt;
+    const auto found =
+        *pack ? find_tuned(**pack, what, device, options.effort, on.workers(options.threads)) : std::nullopt;
     if (found) {
       auto entry = (*pack)->load(*found);
       if (not entry) return std::nullopt;
@@ -65,6 +67,8 @@ int run(const Options& asked) {
   if (not seed) return report(seed.error());
   const auto threads = read_threads(asked.threads);
   if (not threads) return report(threads.error());
+  const auto device = read_device(asked.device);
+  if (not device) return report(device.error());
   const auto patience = read_patience(asked.lock);
   if (not patience) return report(patience.error());
   auto sets = asked.sets;
@@ -83,14 +87,14 @@ int run(const Options& asked) {
                             .strategy = *strategy,
                             .seed = *seed};
 
-  auto known = all_known(*cases, options);
+  auto known = all_known(*cases, options, *device);
   if (not known) return report(known.error());
   if (*known) return finish(**known, options);
 
   if (const auto addable = check_addable(*pack); not addable)
     return report(
         {addable.error().status, (asked.pack.empty() ? "" : "--pack " + asked.pack + ": ") + addable.error().message});
-  auto evaluator = make_evaluator(*threads, asked.in_process);
+  auto evaluator = make_evaluator(device->name, *threads, asked.in_process);
   if (not evaluator) return report(evaluator.error());
   auto journal = Journal::open(*cache / journal_name, command_line(), (*evaluator)->compiler());
   if (not journal) return report(journal.error());
@@ -123,6 +127,7 @@ void add_tune(CLI::App& program, int& exit) {
   command->add_option("--effort", options->effort, "quick (24 variants a case), normal (64) or full (all)");
   command->add_option("--strategy", options->strategy, "what to try next: default or random");
   command->add_option("--seed", options->seed, "of a strategy that draws (default: 1)")->type_name("INT");
+  add_device(*command, options->device);
   command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)")
       ->type_name("INT");
   command->add_option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");

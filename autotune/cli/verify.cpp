@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines;
-  std::string variant, gates, seed = "1", threads = "0", lock = "wait";
+  std::string device, variant, gates, seed = "1", threads = "0", lock = "wait";
 };
 
 int run(const Options& asked) {
@@ -32,7 +32,9 @@ int run(const Options& asked) {
     if (not named) return report_usage(named.error().message);
     gates = {*named};
   }
-  const auto device = host_cpu_device();
+  const auto named = read_device(asked.device);
+  if (not named) return report(named.error());
+  const DeviceInfo& device = named->info;
   std::vector<Variant> variants;
   for (const auto& what : *cases) {
     const auto variant = parse_variant(asked.variant, {what.problem, device.target});
@@ -41,11 +43,10 @@ int run(const Options& asked) {
       return report({fits.error().status, fmt::format("`{}` {}", to_string(what), fits.error().message)});
     variants.push_back(*variant);
   }
-  auto evaluator = make_local_evaluator(*threads);
+  auto evaluator = make_local_evaluator(named->name, *threads);
   if (not evaluator) return report(evaluator.error());
   const auto lock = DeviceLock::acquire(DeviceLock::For::work, lock_folder, identity(device), *patience);
   if (not lock) return report(lock.error());
-  WorkerPool pool(*threads);
 
   int exit = success;
   for (std::size_t i = 0; i < cases->size(); ++i) {
@@ -56,11 +57,12 @@ int run(const Options& asked) {
     auto plan = variants[i].family->plan(instance, variants[i].config);
     plan.variant = to_string(variants[i], instance);
     plan.target = instance.target;
-    const auto kernel = CpuKernel::load(plan, std::span(&*code, 1));
-    if (not kernel) return report(kernel.error());
+    const Built built{plan, *code};
     for (const auto distribution : gates) {
       Trial trial(what, distribution, *seed);
-      const auto verdict = verify(*kernel, std::span(&trial, 1), pool);
+      const auto tried = (*evaluator)->verify(std::span(&trial, 1), built);
+      if (not tried) return report(tried.error());
+      const Verdict& verdict = *tried;
       if (verdict.drop == Drop::none) {
         fmt::print("correct: {} on `{}`, gates {}, seed {}: error of o {:.2e}, of the state {:.2e}\n", plan.variant,
                    to_string(what), to_string(distribution), *seed, verdict.error_o, verdict.error_state);
@@ -82,6 +84,7 @@ void add_verify(CLI::App& program, int& exit) {
   command->add_option("--variant", options->variant, "variant, e.g. 'chunk(C=16)'")->required();
   command->add_option("--gates", options->gates, "gate distribution (default: all of them)");
   command->add_option("--seed", options->seed, "seed of the inputs (default: 1)")->type_name("UINT");
+  add_device(*command, options->device);
   command->add_option("--threads", options->threads, "threads that run the kernel (default: all CPUs)")
       ->type_name("INT");
   add_lock(*command, options->lock);

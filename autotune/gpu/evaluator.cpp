@@ -47,6 +47,7 @@ class GpuEvaluator final : public Evaluator {
   Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
     return runner_.verify(what, built, scrutiny);
   }
+  Result<Verdict> verify(std::span<Trial> trials, const Built& built) override { return runner_.verify(trials, built); }
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
                                       const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
     return runner_.race(what, contenders, policy, keep);

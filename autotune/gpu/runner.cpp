@@ -8,7 +8,6 @@
 #include "autotune/gpu/peak.hpp"
 #include "autotune/gpu/timing.hpp"
 #include "autotune/memory.hpp"
-#include "autotune/trials.hpp"
 #include "runtime/cuda.hpp"
 
 namespace glaive {
@@ -113,8 +112,16 @@ Result<void> GpuRunner::check_memory(const Case& what) {
 }
 
 Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
+  auto verdict = verify(trials_.of(what, scrutiny), built);
+  if (not verdict or verdict->drop != Drop::none or scrutiny == Scrutiny::brief) return verdict;
+  const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
+  if (not kernel) return std::unexpected(kernel.error());
+  auto at_full_size = compare_at_full_size(what, **kernel);
+  return at_full_size and at_full_size->drop == Drop::none ? verdict : at_full_size;
+}
+
+Result<Verdict> GpuRunner::verify(std::span<Trial> trials, const Built& built) {
   if (auto opened = open(); not opened) return std::unexpected(opened.error());
-  auto& trials = trials_of(what, scrutiny);
   const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
   if (not kernel and not lies_in_kernel(kernel.error()) and kernel.error().status != Status::wrong_device)
     return std::unexpected(kernel.error());
@@ -150,11 +157,7 @@ Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny
     if (worst.drop == Drop::out_of_bounds) forget();
     if (worst.drop != Drop::none) return worst;
   }
-  if (scrutiny == Scrutiny::brief) return worst;
-  auto at_full_size = compare_at_full_size(what, **kernel);
-  if (not at_full_size) return at_full_size;
-  if (at_full_size->drop == Drop::none) return worst;
-  return at_full_size;
+  return worst;
 }
 
 Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& kernel) {
@@ -324,16 +327,8 @@ Result<double> GpuRunner::peak_rate(const CodeObject& code) {
 
 /// What somebody wrote into without leave is worth nothing to those who come after.
 void GpuRunner::forget() {
-  tried_.reset(), brief_.clear(), full_.clear();
+  trials_.forget();
   full_size_.reset();
-}
-
-std::vector<Trial>& GpuRunner::trials_of(const Case& what, Scrutiny scrutiny) {
-  if (not tried_ or *tried_ != what) brief_.clear(), full_.clear();
-  tried_ = what;
-  auto& trials = scrutiny == Scrutiny::brief ? brief_ : full_;
-  if (trials.empty()) trials = make_trials(what, scrutiny, pulse_);
-  return trials;
 }
 
 Result<void> GpuRunner::make_full_size(const Case& what) {

@@ -5,6 +5,7 @@
 #include "autotune/evaluator.hpp"
 #include "autotune/gpu/call.hpp"
 #include "autotune/gpu/timer.hpp"
+#include "autotune/trials.hpp"
 
 namespace glaive {
 
@@ -14,11 +15,12 @@ class GpuRunner {
  public:
   /// The GPU is opened when it is first used.
   GpuRunner(const cuda::Driver& driver, int ordinal, Pulse& pulse)
-      : driver_(driver), ordinal_(ordinal), pulse_(pulse) {}
+      : driver_(driver), ordinal_(ordinal), pulse_(pulse), trials_(pulse) {}
 
   Result<void> check_memory(const Case& what);
   /// With full scrutiny also against the float64 recurrence of a few heads of `what` itself.
   Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny);
+  Result<Verdict> verify(std::span<Trial> trials, const Built& built);
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
                                       const MeasurePolicy& policy, std::span<const std::size_t> keep);
   Result<double> copy_rate();
@@ -29,7 +31,6 @@ class GpuRunner {
   Result<void> open();
   Result<void> make_full_size(const Case& what);
   Result<Verdict> compare_at_full_size(const Case& what, const Kernel& kernel);
-  std::vector<Trial>& trials_of(const Case& what, Scrutiny scrutiny);
   void forget();
 
   const cuda::Driver& driver_;
@@ -37,8 +38,7 @@ class GpuRunner {
   Pulse& pulse_;
   std::shared_ptr<Device> device_;
   std::unique_ptr<GpuTimer> timer_;
-  std::optional<Case> tried_;
-  std::vector<Trial> brief_, full_;
+  Trials trials_;
   std::shared_ptr<FullSize> full_size_;
 };
 

@@ -54,7 +54,7 @@ class WorkerEvaluator final : public Evaluator {
   Result<void> check_memory(const Case& what) override {
     auto out = wire::begin(wire::Ask::check_memory);
     wire::put(out, what);
-    const auto fits = ask<bool>(*runner_, out, patience(what), [](ByteReader&) { return true; });
+    const auto fits = ask<bool>(*runner_, out, limits(what), [](ByteReader&) { return true; });
     if (not fits) return std::unexpected<Error>(fits.error());
     return {};
   }
@@ -64,7 +64,7 @@ class WorkerEvaluator final : public Evaluator {
     wire::put(out, what);
     wire::put(out, built);
     out.number(static_cast<std::uint8_t>(scrutiny));
-    auto verdict = ask<Verdict>(*runner_, out, patience(what), wire::get_verdict);
+    auto verdict = ask<Verdict>(*runner_, out, limits(what), wire::get_verdict);
     if (verdict) {
       if (leaves_damage(verdict->drop)) runner_->retire();
       return std::move(*verdict);
@@ -79,7 +79,7 @@ class WorkerEvaluator final : public Evaluator {
                                       const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
     auto out = wire::begin(wire::Ask::race);
     wire::put(out, what, contenders, policy, keep);
-    auto times = ask<std::vector<Timing>>(*runner_, out, patience(what), wire::get_timings);
+    auto times = ask<std::vector<Timing>>(*runner_, out, limits(what), wire::get_timings);
     if (not times) {
       if (leaves_damage(times.error().drop)) runner_->retire();
       return times;
@@ -92,8 +92,8 @@ class WorkerEvaluator final : public Evaluator {
 
   Rates rates() override {
     auto out = wire::begin(wire::Ask::rates);
-    const Patience patience{.running = options_.trusted_seconds, .trusted = options_.trusted_seconds};
-    if (const auto measured = ask<Rates>(*runner_, out, patience, wire::get_rates)) {
+    const Limits limits{.running = options_.trusted_seconds, .trusted = options_.trusted_seconds};
+    if (const auto measured = ask<Rates>(*runner_, out, limits, wire::get_rates)) {
       rates_.fma = std::max(rates_.fma, measured->fma);
       rates_.copy = std::max(rates_.copy, measured->copy);
     }
@@ -108,10 +108,10 @@ class WorkerEvaluator final : public Evaluator {
 
   /// Asks, and asks once more when the worker was killed from outside.
   template <class T, class Read>
-  Evaluated<T> ask(WorkerProcess& worker, ByteWriter& out, Patience patience, Read read) {
+  Evaluated<T> ask(WorkerProcess& worker, ByteWriter& out, Limits limits, Read read) {
     const auto payload = out.take();
     for (bool again = false;; again = true) {
-      auto answer = worker.ask(payload, patience);
+      auto answer = worker.ask(payload, limits);
       if (not answer and std::holds_alternative<Error>(answer.error()))
         return std::unexpected<Failure>(std::get<Error>(answer.error()));
       if (not answer) {
@@ -143,7 +143,7 @@ class WorkerEvaluator final : public Evaluator {
     return value;
   }
 
-  Patience patience(const Case& what) {
+  Limits limits(const Case& what) {
     if (not timed_ or *timed_ != what) best_seconds_ = std::numeric_limits<double>::infinity();
     timed_ = what;
     const double likely = std::isinf(best_seconds_) ? useful_operations(what.problem, what.shape) / slowest_rate

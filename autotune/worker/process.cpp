@@ -163,9 +163,9 @@ Result<wire::Welcome> WorkerProcess::welcome() {
   return *welcome_;
 }
 
-WorkerProcess::Answer WorkerProcess::ask(std::span<const std::byte> payload, Patience patience) {
+WorkerProcess::Answer WorkerProcess::ask(std::span<const std::byte> payload, Limits limits) {
   if (auto started = start(); not started) return std::unexpected(started.error());
-  auto answer = exchange(payload, patience);
+  auto answer = exchange(payload, limits);
   if (not answer) return std::unexpected(std::move(answer.error()));
   return std::move(*answer);
 }
@@ -173,14 +173,14 @@ WorkerProcess::Answer WorkerProcess::ask(std::span<const std::byte> payload, Pat
 /// Sends, then receives, and looks at the pulse whenever nothing moves for a while. What stands still is counted in
 /// looks, not by the clock, so that a machine or a process group that was suspended is not taken for a hang.
 std::expected<std::vector<std::byte>, Death> WorkerProcess::exchange(std::span<const std::byte> payload,
-                                                                     Patience patience) {
+                                                                     Limits limits) {
   const auto request = wire::frame(payload);
   std::size_t sent = 0, expected = 0;
   std::vector<std::byte> received;
   pulse_->reset();
   auto seen = pulse_->seen();
   double still = 0;
-  const double tick = std::clamp(std::min(patience.running, patience.trusted) / 10, 0.01, longest_tick);
+  const double tick = std::clamp(std::min(limits.running, limits.trusted) / 10, 0.01, longest_tick);
 
   for (;;) {
     pollfd wait{};
@@ -192,7 +192,7 @@ std::expected<std::vector<std::byte>, Death> WorkerProcess::exchange(std::span<c
       const auto now = pulse_->seen();
       still = now.beat == seen.beat ? still + tick : 0;
       seen = now;
-      const double limit = seen.running ? patience.running : patience.trusted;
+      const double limit = seen.running ? limits.running : limits.trusted;
       if (still < limit) continue;
       return std::unexpected(bury(Death{.drop = Drop::hang,
                                         .from_outside = false,

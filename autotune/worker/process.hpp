@@ -40,7 +40,7 @@ class Starter {
 };
 
 /// Seconds that a worker may stand still: in code that is not trusted, and in our own.
-struct Patience {
+struct Limits {
   double running = 60, trusted = 60;
 };
 
@@ -65,14 +65,14 @@ class WorkerProcess {
 
   /// The payload of its answer; how it died instead of answering; or an io_error when it cannot be started.
   using Answer = std::expected<std::vector<std::byte>, std::variant<Error, Death>>;
-  Answer ask(std::span<const std::byte> payload, Patience patience);
+  Answer ask(std::span<const std::byte> payload, Limits limits);
 
   /// Ends it; whoever asks next gets a new one.
   void retire() { bury(Death{}); }
 
  private:
   Result<void> start();
-  std::expected<std::vector<std::byte>, Death> exchange(std::span<const std::byte> payload, Patience patience);
+  std::expected<std::vector<std::byte>, Death> exchange(std::span<const std::byte> payload, Limits limits);
   Death bury(std::optional<Death> known);
   std::string last_words() const;
 
