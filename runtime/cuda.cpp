@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <utility>
 
 #include "runtime/text.hpp"
 
@@ -66,8 +68,6 @@ class Current {
   bool pushed_ = false;
 };
 
-Address address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
-
 /// Runs calls of the driver in the GPU's context; the first that fails is told as `doing`.
 template <class Body>
 Result<void> in_context(const Retained& gpu, Body&& body, auto&& doing) {
@@ -80,7 +80,7 @@ Result<void> in_context(const Retained& gpu, Body&& body, auto&& doing) {
 
 Result<std::shared_ptr<std::byte>> allocate_on(const Gpu& gpu, std::size_t bytes) {
   const Current current(*gpu);
-  Address address = 0;
+  Address address = nullptr;
   const Outcome outcome = current.outcome() == success ? gpu->api().MemAlloc(&address, bytes) : current.outcome();
   if (outcome == out_of_memory) {
     std::size_t free = 0, total = 0;
@@ -89,9 +89,9 @@ Result<std::shared_ptr<std::byte>> allocate_on(const Gpu& gpu, std::size_t bytes
                                            std::to_string(free) + " of its " + std::to_string(total) + " are free");
   }
   if (outcome != success) return gpu->driver().failure(outcome, "cannot allocate " + std::to_string(bytes) + " bytes");
-  return std::shared_ptr<std::byte>(reinterpret_cast<std::byte*>(address), [gpu](std::byte* block) {
+  return std::shared_ptr<std::byte>(static_cast<std::byte*>(address), [gpu](std::byte* block) {
     const Current for_free(*gpu);
-    gpu->api().MemFree(address_of(block));
+    gpu->api().MemFree(block);
   });
 }
 
@@ -141,8 +141,7 @@ class GpuExchange final : public Exchange {
   Result<void> post(void* stream) override {
     Post& post = posts_[now_];
     const auto send = [&](const Api& api) {
-      const Outcome outcome =
-          api.MemcpyHtoDAsync(address_of(block_.get()), post.host, bytes_, static_cast<Stream>(stream));
+      const Outcome outcome = api.MemcpyHtoDAsync(block_.get(), post.host, bytes_, static_cast<Stream>(stream));
       return outcome == success ? api.EventRecord(post.event, static_cast<Stream>(stream)) : outcome;
     };
     auto sent = in_context(*gpu_, send, [] { return "cannot send a batch's numbers to the GPU"; });
@@ -153,8 +152,8 @@ class GpuExchange final : public Exchange {
   Result<void> ask(void* stream) override {
     Post& post = posts_[now_];
     const auto fetch = [&](const Api& api) {
-      const Outcome outcome = api.MemcpyDtoHAsync(post.host + bytes_, address_of(block_.get()), sizeof(std::uint32_t),
-                                                  static_cast<Stream>(stream));
+      const Outcome outcome =
+          api.MemcpyDtoHAsync(post.host + bytes_, block_.get(), sizeof(std::uint32_t), static_cast<Stream>(stream));
       return outcome == success ? api.EventRecord(post.event, static_cast<Stream>(stream)) : outcome;
     };
     auto asked = in_context(*gpu_, fetch, [] { return "cannot ask the GPU for its status word"; });
@@ -205,7 +204,7 @@ Result<std::shared_ptr<ModuleOfCuda>> load_module(const Gpu& gpu, const CodeObje
   image.push_back(std::byte{0});
   std::array<char, 2048> log = {};
   JitOption options[] = {error_log_buffer, error_log_bytes};
-  void* values[] = {log.data(), reinterpret_cast<void*>(log.size())};
+  void* values[] = {log.data(), std::bit_cast<void*>(log.size())};
   const Current current(*gpu);
   Module module = nullptr;
   const Outcome outcome = current.outcome() == success
@@ -410,11 +409,13 @@ class GpuDevice final : public Device {
   Result<std::unique_ptr<Exchange>> make_exchange(std::size_t bytes) override { return GpuExchange::make(gpu_, bytes); }
 
   Result<void> copy_to_device(std::byte* to, std::span<const std::byte> from) override {
-    const auto copy = [&](const Api& api) { return api.MemcpyHtoD(address_of(to), from.data(), from.size()); };
+    const auto copy = [&](const Api& api) { return api.MemcpyHtoD(to, from.data(), from.size()); };
     return in_context(*gpu_, copy, [&] { return "cannot copy " + std::to_string(from.size()) + " bytes to the GPU"; });
   }
   Result<void> copy_from_device(std::span<std::byte> to, const std::byte* from) override {
-    const auto copy = [&](const Api& api) { return api.MemcpyDtoH(to.data(), address_of(from), to.size()); };
+    const auto copy = [&](const Api& api) {
+      return api.MemcpyDtoH(to.data(), const_cast<std::byte*>(from), to.size());
+    };
     return in_context(*gpu_, copy, [&] { return "cannot copy " + std::to_string(to.size()) + " bytes from the GPU"; });
   }
   bool is_capturing(void* stream) const override {

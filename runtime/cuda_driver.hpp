@@ -43,7 +43,7 @@ enum Outcome : int {
 };
 
 using DeviceNumber = int;
-using Address = unsigned long long;
+using Address = void*;  // CUdeviceptr, which travels as a pointer does
 using Context = struct ContextOfCuda*;
 using Module = struct ModuleOfCuda*;
 using Function = struct FunctionOfCuda*;

@@ -77,25 +77,24 @@ const std::vector<std::string>& device_names() {
 }
 
 Result<std::shared_ptr<Device>> open_device(std::string_view name, int threads) {
+  if (name == "cpu") {  // the driver of GPUs is left alone
+    constexpr int most_threads = 1024;
+    if (threads < 0 or threads > most_threads)
+      return refuse("threads is " + std::to_string(threads) + "; it must be 0 (all) or from 1 to " +
+                    std::to_string(most_threads));
+    return open_cpu(threads == 0 ? std::min(host_cpu_device().units, most_threads) : threads);
+  }
   const auto& names = device_names();
   const auto found = std::ranges::find(names, name);
   if (found == names.end()) {
     std::string message = "there is no device " + in_quotes(name) + "; there are";
     for (const std::string& known : names) message += " \"" + known + "\"";
-    if (const auto driver = cuda::Driver::get(); not driver and name.starts_with("cuda"))
-      message += ": " + driver.error().message;
+    if (const auto driver = cuda::Driver::get(); not driver) message += "; no GPU: " + driver.error().message;
     return fail(Status::not_found, std::move(message));
   }
-  constexpr int most_threads = 1024;
-  if (found != names.begin()) {
-    if (threads != 0 and threads != 1)
-      return refuse("threads is " + std::to_string(threads) + "; a GPU's calls are shared by no threads: 0");
-    return open_gpu(**cuda::Driver::get(), static_cast<int>(found - names.begin()) - 1);
-  }
-  if (threads < 0 or threads > most_threads)
-    return refuse("threads is " + std::to_string(threads) + "; it must be 0 (all) or from 1 to " +
-                  std::to_string(most_threads));
-  return open_cpu(threads == 0 ? std::min(host_cpu_device().units, most_threads) : threads);
+  if (threads != 0 and threads != 1)
+    return refuse("threads is " + std::to_string(threads) + "; a GPU's calls are shared by no threads: 0");
+  return open_gpu(**cuda::Driver::get(), static_cast<int>(found - names.begin()) - 1);
 }
 
 }  // namespace

@@ -79,7 +79,8 @@ GLAIVE_API const char* glaive_version(void);
 typedef struct glaive_device glaive_device;
 
 /* The devices of this machine that this build can use, by index from 0: names for glaive_device_open. The list does not
- * change while the process runs. glaive_device_name gives "" outside 0 .. count-1. */
+ * change while the process runs. The first call starts the driver of GPUs; opening "cpu" does not. glaive_device_name
+ * gives "" outside 0 .. count-1. */
 GLAIVE_API int glaive_device_count(void);
 GLAIVE_API const char* glaive_device_name(int index);
 

@@ -107,14 +107,14 @@ class TheStub final : public Stub {
     void* const block = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (block == nullptr) return out_of_memory;
     std::memset(block, 0xa5, bytes);
-    *address = reinterpret_cast<std::uintptr_t>(block);
+    *address = block;
     device_blocks_[*address] = bytes;
     return success;
   }
   Outcome free(Address address) {
     if (device_blocks_.erase(address) == 0) return invalid_value;
     run_until(enqueued_);
-    std::free(reinterpret_cast<void*>(address));
+    std::free(address);
     return success;
   }
   std::size_t free_bytes() const {
@@ -127,7 +127,7 @@ class TheStub final : public Stub {
     const auto after = device_blocks_.upper_bound(address);
     if (after == device_blocks_.begin()) return false;
     const auto& [begin, size] = *std::prev(after);
-    return address + bytes <= begin + size;
+    return static_cast<char*>(address) + bytes <= static_cast<char*>(begin) + size;
   }
 
   static bool breaks(Outcome outcome) { return outcome >= illegal_address and outcome != launch_out_of_resources; }
@@ -305,7 +305,7 @@ Outcome cuMemcpyHtoD_v2(Address to, const void* from, std::size_t bytes) {
     if (the_stub().capturing()) return capture_unsupported;
     if (not the_stub().is_device(to, bytes)) return invalid_value;
     the_stub().run_until(the_stub().enqueued_);
-    std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+    std::memcpy(to, from, bytes);
     return success;
   });
 }
@@ -314,21 +314,21 @@ Outcome cuMemcpyDtoH_v2(void* to, Address from, std::size_t bytes) {
     if (the_stub().capturing()) return capture_unsupported;
     if (not the_stub().is_device(from, bytes)) return invalid_value;
     the_stub().run_until(the_stub().enqueued_);
-    std::memcpy(to, reinterpret_cast<void*>(from), bytes);
+    std::memcpy(to, from, bytes);
     return success;
   });
 }
 Outcome cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t bytes, Stream stream) {
   STUB("MemcpyHtoDAsync", true, {
     if (not the_stub().is_device(to, bytes)) return invalid_value;
-    the_stub().enqueue(stream, [=] { std::memcpy(reinterpret_cast<void*>(to), from, bytes); });
+    the_stub().enqueue(stream, [=] { std::memcpy(to, from, bytes); });
     return success;
   });
 }
 Outcome cuMemcpyDtoHAsync_v2(void* to, Address from, std::size_t bytes, Stream stream) {
   STUB("MemcpyDtoHAsync", true, {
     if (not the_stub().is_device(from, bytes)) return invalid_value;
-    the_stub().enqueue(stream, [=] { std::memcpy(to, reinterpret_cast<void*>(from), bytes); });
+    the_stub().enqueue(stream, [=] { std::memcpy(to, from, bytes); });
     return success;
   });
 }
