@@ -4,21 +4,22 @@
 #include <array>
 #include <charconv>
 
+#include "templates/step/step.hpp"
+#include "templates/stream/stream.hpp"
 #if GLAIVE_HAVE_MLIR
 #include "templates/chunk/chunk.hpp"
 #include "templates/recurrent/recurrent.hpp"
-#include "templates/step/step.hpp"
 #endif
 
 namespace glaive {
 
 std::span<const Family* const> families() {
+  static const std::array table = {
 #if GLAIVE_HAVE_MLIR
-  static const std::array<const Family*, 3> table = {&chunk_family(), &recurrent_family(), &step_family()};
-  return table;
-#else
-  return {};
+      &chunk_family(), &recurrent_family(), &step_family(),
 #endif
+      &stream_family(), &cuda_step_family()};
+  return table;
 }
 
 const Family* find_family(std::string_view name) {

@@ -1,0 +1,50 @@
+#pragma once
+// What CUDA families share: the text around a kernel, its arguments, and what an SM offers.
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "templates/family.hpp"
+
+namespace glaive::cuda {
+
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+inline std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+inline std::int64_t group_of(const Problem& problem) { return problem.heads.count() / problem.kv_heads.count(); }
+
+/// Whether the problem has this op, and the target is a GPU with bf16 in mma.sync and cp.async: sm_80 or later.
+Result<void> applicable(const Instance& instance, Op op);
+
+/// What one SM of a target offers (CUDA C++ Programming Guide, compute capabilities).
+struct Sm {
+  std::int64_t shared_bytes;        ///< in all; 1 KiB of it is taken for each block
+  std::int64_t block_shared_bytes;  ///< that one block may have
+  std::int64_t threads;
+  std::int64_t registers = 65536;
+  std::int64_t blocks = 32;
+};
+Sm sm_of(const Target& target);
+/// Blocks that an SM holds at once; 0 where one does not fit.
+std::int64_t resident(const Sm& sm, std::int64_t threads, std::int64_t registers, std::int64_t shared_bytes);
+
+/// A kernel of one launch, with every constant named. The constants come first, then the helpers, then the family's
+/// text, in which they are used.
+struct Kernel {
+  std::string entry;
+  std::string_view text;  ///< of the family
+  struct Constant {
+    std::string_view name;
+    std::int64_t value;
+  };
+  std::vector<Constant> constants;  ///< beside those of the problem
+  std::int64_t tiles = 1;           ///< CTAs that share V of a head
+  std::int64_t threads = 32;
+  std::int64_t shared_bytes = 0;
+};
+Source source_of(const Kernel& kernel, const Instance& instance, std::string_view variant);
+Plan plan_of(const Kernel& kernel, const Instance& instance, std::string variant);
+
+/// The text of a *.cuh file of this folder or a family's, by its name; empty where there is none.
+std::string_view text_of(std::string_view name);
+
+}  // namespace glaive::cuda

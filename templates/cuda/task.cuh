@@ -1,0 +1,103 @@
+// What a CTA works on. Every index that came from memory is checked against the extents of the call; what is out of
+// range counts as none and raises a bit of the device status.
+constexpr float log2_e = 1.4426950408889634f;
+
+__device__ inline float as_scalar(u64 word) { return __uint_as_float(u32(word)); }
+
+/// Rows of one tensor: token t of query head n of the group is at base + t * token + n * head, in elements.
+template <class T>
+struct Rows {
+  T* base;
+  i64 token, head;
+
+  __device__ T* at(i64 t, i64 n = 0) const { return base + t * token + n * head; }
+  /// Whether every row can be read in pieces of 16 bytes.
+  __device__ bool aligned() const {
+    return (u64(base) % 16 | u64(token) * sizeof(T) % 16 | (group > 1 ? u64(head) * sizeof(T) % 16 : 0)) == 0;
+  }
+};
+
+template <class T>
+__device__ inline Rows<T> rows_of(u64 base, u64 token, u64 head, i64 first_token, i64 first_head, int column) {
+  return {reinterpret_cast<T*>(base) + first_token * i64(token) + first_head * i64(head) + column, i64(token), i64(head)};
+}
+
+struct Task {
+  int length;  ///< tokens of the sequence
+  int column;  ///< of V, where this CTA's tile begins
+  Rows<const Io> q, k;
+  Rows<const Gate> g;
+  Rows<const Io> v;  ///< v and o from the tile's first column
+  Rows<Io> o;
+  const State* state_in;  ///< of the head, from the tile's first column; null = zero
+  State* state_out;       ///< null = discarded
+  float scale;
+  float inverse_tau, clamp;  ///< of raw logits; the clamp times log2 e
+
+  /// log2 of a channel's decay, from the gate as it lies in memory.
+  __device__ float log2_decay(float gate) const {
+    if constexpr (not logit) return gate * log2_e;
+    // logsigmoid(x) = min(x, 0) - log(1 + exp(-|x|))
+    const float below = gate < 0 ? gate * log2_e : 0;
+    const float log_sigmoid = below - log2_fast(1 + exp2_fast(-fabsf(gate) * log2_e));
+    const float decay = log_sigmoid * inverse_tau;
+    return decay < clamp ? clamp : decay;
+  }
+};
+
+__device__ inline void raise_fault(const Words& words, u32 bit) {
+  if (words.device_status != 0 and threadIdx.x == 0) atomicOr(reinterpret_cast<u32*>(words.device_status), bit);
+}
+
+/// CTAs are numbered by sequence, kv head and tile of `columns` of V. Of a sequence longer than `most_tokens` only so
+/// many are seen (0: all).
+template <int columns, int most_tokens>
+__device__ Task find_task(const Words& words) {
+  constexpr int tiles = (V + columns - 1) / columns;
+  const u32 sequence_head = blockIdx.x / tiles, kv_heads = u32(words.kv_heads);
+  const i64 sequence = sequence_head / kv_heads, head = sequence_head % kv_heads;
+  Task task;
+  task.column = int(blockIdx.x % tiles) * columns;
+
+  i64 first = sequence * i64(words.longest);
+  i64 length = i64(words.longest);
+  if (words.cu_seqlens != 0) {
+    const int* const sums = reinterpret_cast<const int*>(words.cu_seqlens) + sequence;
+    const i64 from = sums[0], to = sums[1], total = i64(words.tokens);
+    first = min(max(from, 0ll), total);
+    i64 last = min(max(to, first), total);
+    if (most_tokens > 0) last = min(last, first + most_tokens);
+    length = last - first;
+    if (first != from or last != to) raise_fault(words, lengths_fault);
+  }
+  task.length = int(length);
+
+  const auto state = [&](u64 base, u64 table, u64 slot_stride, u64 head_stride) -> State* {
+    i64 slot = sequence;
+    if (base != 0 and table != 0) {
+      slot = reinterpret_cast<const int*>(table)[sequence];
+      if (slot < -1 or slot >= i64(words.slots)) {
+        raise_fault(words, slot_fault);
+        slot = -1;
+      }
+    }
+    if (base == 0 or slot < 0) return nullptr;
+    return reinterpret_cast<State*>(base) + slot * i64(slot_stride) + head * i64(head_stride) +
+           i64(task.column) * (k_first ? 1 : K);
+  };
+  task.state_in = state(words.state_in, words.read_slots, words.state_in_slot, words.state_in_head);
+  task.state_out = state(words.state_out, words.write_slots, words.state_out_slot, words.state_out_head);
+
+  task.q = rows_of<const Io>(words.q, words.q_token, words.q_head, first, head * group, 0);
+  task.k = rows_of<const Io>(words.k, words.k_token, words.k_head, first, head, 0);
+  task.g = rows_of<const Gate>(words.g, words.g_token, words.g_head, first, head, 0);
+  task.v = rows_of<const Io>(words.v, words.v_token, words.v_head, first, head, task.column);
+  task.o = rows_of<Io>(words.o, words.o_token, words.o_head, first, head * group, task.column);
+
+  task.scale = as_scalar(words.scale);
+  if constexpr (logit) {
+    task.inverse_tau = 1 / as_scalar(words.gate_tau);
+    task.clamp = as_scalar(words.gate_clamp) * log2_e;
+  }
+  return task;
+}

@@ -1,0 +1,593 @@
+// Forward: S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T, o_t = scale * S_t^T q_t, chunk by chunk of C tokens.
+//
+// DATA     A CTA owns `columns` columns of V of one kv head, for all of K and all tokens of its sequence. The state lies
+//          transposed in the registers of its warps, fp32: warp (i, j) has rows 16 i .. 16 i + 15 of V and channels
+//          j depth .. (j + 1) depth - 1 of K, as accumulators of mma.sync that serve as left operands too.
+// CHUNK    G is log2 of the decays. R(t) = sum of G after t, P(t) = sum up to t, within the chunk. k~ = k 2^R is the key
+//          into the outgoing state. Where every channel decays by less than 2^100 over the chunk (`weak`), q~ = q 2^-R
+//          asks the state as it will have decayed by the chunk's end, and A = tril(q~ k~^T). Else q~ = q 2^P asks the
+//          incoming state, and A comes block by block from raw q, k and g (exact_diagonal, exact_below): there no
+//          exponent is positive, none is a difference of sums, and -inf is legal.
+//              O^T = S^T q~^T + V^T A^T,   S^T = S^T Diag(decay) + V^T k~    (weak: S decays before O, else after)
+// NUMBERS  Operands are bf16; where `parts` is 2 (io in fp32 or fp16) a sum of two of them, hi + lo, and three products.
+//          The operands of A always have two parts: with one, o would err by more than its own rounding.
+// SHARED   below. Raw tiles are filled in the background while the chunk before is computed.
+constexpr int blocks = C / 16;
+constexpr int depth = channels / ksplit;         // channels of a warp
+constexpr int value_groups = columns / 16;       // warps side by side along V
+constexpr int warps = value_groups * ksplit;
+constexpr int halves = channels >= 32 ? 2 : 1;   // of K, summed separately for A
+constexpr bool raw_values = parts == 1;          // v serves as an operand as it is
+constexpr float weak_limit = -100;               // of a channel's sum of G over a chunk
+static_assert(threads == 32 * warps, "a thread for every lane");
+
+// Pitches of rows: an odd number of pieces of 16 bytes, so that neighbours fall into different banks.
+constexpr int operand_pitch = channels + 8, score_pitch = C + 8, value_pitch = columns + 8;
+constexpr int io_pitch = channels + 16 / sizeof(Io), gate_pitch = channels + 16 / sizeof(Gate);
+constexpr int raw_value_pitch = columns + 16 / sizeof(Io);
+
+struct __align__(16) Shared {
+  Io q[staged ? C : 1][io_pitch], k[staged ? C : 1][io_pitch];  // raw
+  Gate g[staged ? C : 1][gate_pitch];
+  Io v[raw_values ? 2 : 1][C][raw_value_pitch];
+  bf16 value[2][raw_values ? 1 : C][value_pitch];  // operands: hi, lo
+  bf16 query[2][C][operand_pitch], key[2][C][operand_pitch];
+  bf16 score[parts][C][score_pitch];
+  float half[halves][C][score_pitch];
+  float total[blocks][channels];  // of G over a block of 16 tokens
+  float decay[channels];          // 2^ of the sum of G over the chunk
+  float partial[ksplit > 1 ? ksplit - 1 : 1][ksplit > 1 ? value_groups : 1][ksplit > 1 ? C / 8 : 1][4][32];  // of O
+};
+static_assert(sizeof(Shared) == shared_bytes, "the plan's shared memory");
+
+// ---- lanes of a warp. An accumulator tile [16 x 8] has rows `row` and `row + 8`, columns `column` and `column + 1`.
+__device__ inline int warp_index() { return threadIdx.x / 32; }
+__device__ inline int lane_index() { return threadIdx.x % 32; }
+__device__ inline int row() { return lane_index() / 4; }
+__device__ inline int column() { return 2 * (lane_index() % 4); }
+// Which row of 16 x 16 elements a lane addresses for load_matrices: of A operands and transposed B operands in the order
+// of A, of B operands and transposed A operands in the order of B.
+__device__ inline int row_of_a() { return lane_index() % 16; }
+__device__ inline int column_of_a() { return lane_index() / 16 * 8; }
+__device__ inline int row_of_b() { return lane_index() % 8 + lane_index() / 16 * 8; }
+__device__ inline int column_of_b() { return lane_index() / 8 % 2 * 8; }
+
+/// A pair of numbers as bf16: hi + lo, good to 2^-17.
+struct Split {
+  u32 hi, lo;
+};
+__device__ inline Split split(float first, float second) {
+  const u32 hi = narrow_pair<bf16>(first, second);
+  const float2 rounded = widen_pair<bf16>(hi);
+  return {hi, narrow_pair<bf16>(first - rounded.x, second - rounded.y)};
+}
+
+__device__ inline float2 load_pair(const float* shared) { return *reinterpret_cast<const float2*>(shared); }
+template <class T>
+__device__ inline float2 load_pair(const T* shared) {
+  return widen_pair<T>(*reinterpret_cast<const u32*>(shared));
+}
+
+// ---- the raw tokens of one chunk, as one query head sees them
+struct Chunk {
+  const Task& task;
+  Shared& shared;
+  int first, left;  ///< its first token, and how many of the sequence are left from there
+  int head;         ///< of the group
+
+  template <class T>
+  __device__ float2 pair(const Rows<const T>& rows, const T* staged_row, int n, int t, int d) const {
+    if constexpr (staged) return load_pair(staged_row + d);
+    const T* const global = rows.at(first + t, n);
+    return {t < left and d < K ? widen(global[d]) : 0, t < left and d + 1 < K ? widen(global[d + 1]) : 0};
+  }
+  /// Channels d and d + 1 of token t; zeros past the ends.
+  __device__ float2 query(int t, int d) const { return pair(task.q, shared.q[staged ? t : 0], head, t, d); }
+  __device__ float2 key(int t, int d) const { return pair(task.k, shared.k[staged ? t : 0], 0, t, d); }
+  __device__ float2 gate(int t, int d) const {
+    const float2 raw = pair(task.g, shared.g[staged ? t : 0], 0, t, d);
+    const float2 decay = {task.log2_decay(raw.x), task.log2_decay(raw.y)};
+    if constexpr (not logit) return decay;
+    return {t < left and d < K ? decay.x : 0, t < left and d + 1 < K ? decay.y : 0};
+  }
+};
+
+/// Rows first .. first + C - 1 of a tensor into a tile [C, pitch] of `padded` columns, zeros past the ends.
+template <int padded, int pitch, class T>
+__device__ void fetch(T* tile, const T* rows, i64 stride, bool aligned, int left, int width) {
+  constexpr int piece = 16 / sizeof(T), pieces = padded / piece;
+  if (aligned and width % piece == 0) {
+    for (int i = threadIdx.x; i < C * pieces; i += threads) {
+      const int t = i / pieces, d = i % pieces * piece;
+      const bool present = t < left and d < width;
+      copy_async(tile + t * pitch + d, present ? rows + t * stride + d : rows, present);
+    }
+  } else {
+    for (int i = threadIdx.x; i < C * padded; i += threads) {
+      const int t = i / padded, d = i % padded;
+      tile[t * pitch + d] = t < left and d < width ? rows[t * stride + d] : T();
+    }
+  }
+}
+
+struct Fetch {
+  const Task& task;
+  Shared& shared;
+  bool q_aligned, k_aligned, g_aligned, v_aligned;
+
+  __device__ Fetch(const Task& task, Shared& shared)
+      : task(task),
+        shared(shared),
+        q_aligned(task.q.aligned()),
+        k_aligned(task.k.aligned()),
+        g_aligned(task.g.aligned()),
+        v_aligned(task.v.aligned()) {}
+
+  __device__ void query(int t, int head) const {
+    if constexpr (staged)
+      fetch<channels, io_pitch>(shared.q[0], task.q.at(t, head), task.q.token, q_aligned, task.length - t, K);
+  }
+  __device__ void chunk(int t) const {
+    const int left = task.length - t;
+    if constexpr (staged) {
+      fetch<channels, io_pitch>(shared.k[0], task.k.at(t), task.k.token, k_aligned, left, K);
+      fetch<channels, gate_pitch>(shared.g[0], task.g.at(t), task.g.token, g_aligned, left, K);
+    }
+    fetch<columns, raw_value_pitch>(shared.v[raw_values ? t / C % 2 : 0][0], task.v.at(t), task.v.token, v_aligned, left,
+                                    min(columns, V - task.column));
+  }
+};
+
+// ---- sums of G and operands. Work items are two channels of 16 tokens.
+template <class Body>
+__device__ inline void each_item(Body body) {
+  for (int i = threadIdx.x; i < channels / 2 * blocks; i += threads)
+    body(i / (channels / 2), 2 * (i % (channels / 2)));
+}
+
+__device__ void sum_gates(const Chunk& chunk) {
+  each_item([&](int block, int d) {
+    float2 sum = {0, 0};
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      const float2 g = chunk.gate(16 * block + i, d);
+      sum.x += g.x, sum.y += g.y;
+    }
+    *reinterpret_cast<float2*>(&chunk.shared.total[block][d]) = sum;
+  });
+}
+
+/// Writes every channel's decay over the chunk; whether all of this thread's are weak.
+__device__ bool sum_blocks(Shared& shared) {
+  bool weak = true;
+  for (int d = threadIdx.x; d < channels; d += threads) {
+    float sum = 0;
+#pragma unroll
+    for (int b = 0; b < blocks; ++b) sum += shared.total[b][d];
+    shared.decay[d] = exp2_fast(sum);
+    weak = weak and sum > weak_limit;
+  }
+  return weak;
+}
+
+__device__ inline void put_operand(bf16 (&tile)[2][C][operand_pitch], int t, int d, float2 x) {
+  const Split pair = split(x.x, x.y);
+  *reinterpret_cast<u32*>(&tile[0][t][d]) = pair.hi;
+  *reinterpret_cast<u32*>(&tile[1][t][d]) = pair.lo;
+}
+
+__device__ void make_operands(const Chunk& chunk, bool weak, bool keys) {
+  Shared& shared = chunk.shared;
+  each_item([&](int block, int d) {
+    float2 after = {0, 0}, upto = {0, 0};
+    for (int b = blocks - 1; b > block; --b) after.x += shared.total[b][d], after.y += shared.total[b][d + 1];
+#pragma unroll
+    for (int i = 15; i >= 0; --i) {
+      const int t = 16 * block + i;
+      const float2 q = chunk.query(t, d), k = chunk.key(t, d), g = chunk.gate(t, d);
+      if (weak) put_operand(shared.query, t, d, {q.x * exp2_fast(-after.x), q.y * exp2_fast(-after.y)});
+      if (keys) put_operand(shared.key, t, d, {k.x * exp2_fast(after.x), k.y * exp2_fast(after.y)});
+      after.x += g.x, after.y += g.y;
+    }
+    if (weak) return;
+    for (int b = 0; b < block; ++b) upto.x += shared.total[b][d], upto.y += shared.total[b][d + 1];
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      const int t = 16 * block + i;
+      const float2 q = chunk.query(t, d), g = chunk.gate(t, d);
+      upto.x += g.x, upto.y += g.y;
+      put_operand(shared.query, t, d, {q.x * exp2_fast(upto.x), q.y * exp2_fast(upto.y)});
+    }
+  });
+}
+
+__device__ void make_values(Shared& shared) {
+  if constexpr (not raw_values)
+    for (int i = threadIdx.x; i < C * columns / 2; i += threads) {
+      const int t = i / (columns / 2), c = 2 * (i % (columns / 2));
+      const float2 v = load_pair(&shared.v[0][t][c]);
+      const Split pair = split(v.x, v.y);
+      *reinterpret_cast<u32*>(&shared.value[0][t][c]) = pair.hi;
+      *reinterpret_cast<u32*>(&shared.value[1][t][c]) = pair.lo;
+    }
+}
+
+// ---- A, in blocks of 16 x 16 [t, s] over channels from .. to - 1
+using Block = float[2][4];
+
+/// d += a b, by parts
+__device__ inline void multiply_split(float (&d)[4], Split a0, Split a1, Split b) {
+  multiply(d, a0.hi, a1.hi, b.hi);
+  multiply(d, a0.lo, a1.lo, b.hi);
+  multiply(d, a0.hi, a1.hi, b.lo);
+}
+
+__device__ void weak_block(Block& score, const Shared& shared, int t, int s, int from, int to) {
+#pragma unroll 2
+  for (int d = from; d < to; d += 16) {
+    Matrices q[2], k[2];
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      q[part] = load_matrices(&shared.query[part][t + row_of_a()][d + column_of_a()]);
+      k[part] = load_matrices(&shared.key[part][s + row_of_b()][d + column_of_b()]);
+    }
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      multiply(score[n], q[0], k[0].m[2 * n], k[0].m[2 * n + 1]);
+      multiply(score[n], q[1], k[0].m[2 * n], k[0].m[2 * n + 1]);
+      multiply(score[n], q[0], k[1].m[2 * n], k[1].m[2 * n + 1]);
+    }
+  }
+}
+
+__device__ inline float2 from_lane(float2 x, int distance) {
+  return {__shfl_xor_sync(~0u, x.x, distance), __shfl_xor_sync(~0u, x.y, distance)};
+}
+__device__ inline void add(float2& x, float2 y) { x.x += y.x, x.y += y.y; }
+__device__ inline Split decayed(float2 x, float2 exponent) {
+  return split(x.x * exp2_fast(exponent.x), x.y * exp2_fast(exponent.y));
+}
+
+/// By halving: for b = 1, 2, 4, 8 the second half of every 2 b tokens against the first, from one matrix X whose rows
+/// are q 2^P there and k 2^R here, P and R within b tokens; X X^T has the scores. The diagonal is q . k itself.
+__device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from, int to) {
+  float level[4][2][4] = {}, diagonal[2] = {};
+#pragma unroll 1
+  for (int d = from + column(); d < to; d += 8) {
+    float2 q[2], k[2], total[2], upto[2], after[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int i = t + row() + 8 * r;
+      q[r] = chunk.query(i, d), k[r] = chunk.key(i, d);
+      total[r] = upto[r] = chunk.gate(i, d);
+      after[r] = {0, 0};
+      diagonal[r] += q[r].x * k[r].x + q[r].y * k[r].y;
+    }
+#pragma unroll
+    for (int l = 0; l < 4; ++l) {
+      Split x[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const bool second = l == 3 ? r == 1 : row() >> l & 1;
+        x[r] = decayed(second ? q[r] : k[r], second ? upto[r] : after[r]);
+        if (l == 3) continue;
+        const float2 other = from_lane(total[r], 4 << l);
+        if (second)
+          add(upto[r], other);
+        else
+          add(after[r], other);
+        add(total[r], other);
+      }
+      multiply_split(level[l][0], x[0], x[1], x[0]);
+      if (l < 3) multiply_split(level[l][1], x[0], x[1], x[1]);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r)
+#pragma unroll
+    for (int distance = 1; distance < 4; distance *= 2)
+      diagonal[r] += __shfl_xor_sync(~0u, diagonal[r], distance);
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    const int r = c / 2, apart = row() ^ (column() + c % 2);
+    score[r][c] = apart == 0 ? diagonal[r] : apart < 2 ? level[0][r][c] : apart < 4 ? level[1][r][c] : level[2][r][c];
+    score[1 - r][c] = level[3][0][c];  // above the diagonal for rows 0 - 7: masked later
+  }
+}
+
+/// Tokens from t on against those from s on, an earlier block: q 2^(P + all between) . k 2^R, P and R within blocks.
+__device__ void exact_below(Block& score, const Chunk& chunk, int t, int s, int from, int to) {
+#pragma unroll 1
+  for (int d = from + column(); d < to; d += 8) {
+    float2 upto[2], after[2], total_t[2], total_s[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      total_t[r] = upto[r] = chunk.gate(t + row() + 8 * r, d);
+      total_s[r] = chunk.gate(s + row() + 8 * r, d);
+      after[r] = {0, 0};
+#pragma unroll
+      for (int l = 0; l < 3; ++l) {
+        const bool second = row() >> l & 1;
+        const float2 other_t = from_lane(total_t[r], 4 << l), other_s = from_lane(total_s[r], 4 << l);
+        if (second)
+          add(upto[r], other_t);
+        else
+          add(after[r], other_s);
+        add(total_t[r], other_t), add(total_s[r], other_s);
+      }
+    }
+    add(upto[1], total_t[0]), add(after[0], total_s[1]);
+    for (int b = s / 16 + 1; b < t / 16; ++b)
+#pragma unroll
+      for (int r = 0; r < 2; ++r) add(upto[r], load_pair(&chunk.shared.total[b][d]));
+    Split q[2], k[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      q[r] = decayed(chunk.query(t + row() + 8 * r, d), upto[r]);
+      k[r] = decayed(chunk.key(s + row() + 8 * r, d), after[r]);
+    }
+#pragma unroll
+    for (int n = 0; n < 2; ++n) multiply_split(score[n], q[0], q[1], k[n]);
+  }
+}
+
+/// Halves of A: blocks on and below the diagonal, shared among the warps.
+__device__ void make_scores(const Chunk& chunk, bool weak) {
+  constexpr int items = blocks * (blocks + 1) / 2 * halves;
+#pragma unroll 1
+  for (int item = warp_index(); item < items; item += warps) {
+    const int half = item % halves;
+    int s = item / halves, t = 0;
+    while (s > t) s -= ++t;
+    const int from = 16 * (channels / 16 * half / halves), to = 16 * (channels / 16 * (half + 1) / halves);
+    Block score = {};
+    if (weak)
+      weak_block(score, chunk.shared, 16 * t, 16 * s, from, to);
+    else if (s == t)
+      exact_diagonal(score, chunk, 16 * t, from, to);
+    else
+      exact_below(score, chunk, 16 * t, 16 * s, from, to);
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int r = 0; r < 2; ++r)
+        *reinterpret_cast<float2*>(&chunk.shared.half[half][16 * t + row() + 8 * r][16 * s + 8 * n + column()]) = {
+            score[n][2 * r], score[n][2 * r + 1]};
+  }
+}
+
+/// A as an operand; selected, not multiplied, below the diagonal.
+__device__ void finish_scores(Shared& shared) {
+  for (int i = threadIdx.x; i < C * C / 2; i += threads) {
+    const int t = i / (C / 2), s = 2 * (i % (C / 2));
+    float2 sum = load_pair(&shared.half[0][t][s]);
+    if constexpr (halves == 2) add(sum, load_pair(&shared.half[1][t][s]));
+    const Split pair = split(s <= t ? sum.x : 0, s + 1 <= t ? sum.y : 0);
+    *reinterpret_cast<u32*>(&shared.score[0][t][s]) = pair.hi;
+    if constexpr (parts == 2) *reinterpret_cast<u32*>(&shared.score[1][t][s]) = pair.lo;
+  }
+}
+
+// ---- what a warp keeps and computes
+struct Operand {
+  Matrices part[parts];
+};
+/// d += a b of all parts but lo lo; b0 and b1 are rows 0 - 7 and 8 - 15 of column tile n.
+__device__ inline void multiply_parts(float (&d)[4], const Operand& a, const Operand& b, int n) {
+  multiply(d, a.part[0], b.part[0].m[2 * n], b.part[0].m[2 * n + 1]);
+  if constexpr (parts == 2) {
+    multiply(d, a.part[1], b.part[0].m[2 * n], b.part[0].m[2 * n + 1]);
+    multiply(d, a.part[0], b.part[1].m[2 * n], b.part[1].m[2 * n + 1]);
+  }
+}
+
+struct State16 {  // 16 rows of V
+  float s[depth / 8][4];
+
+  __device__ static int channel() { return warp_index() / value_groups * depth; }
+  __device__ static int value() { return warp_index() % value_groups * 16; }
+
+  /// body(element, offset in the state) for all that lie in it.
+  template <class Body>
+  __device__ void each(const Task& task, Body body) {
+#pragma unroll
+    for (int n = 0; n < depth / 8; ++n)
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const int d = channel() + 8 * n + column() + c % 2, v = value() + row() + 8 * (c / 2);
+        if (d < K and v < V - task.column) body(s[n][c], k_first ? i64(d) * V + v : i64(v) * K + d);
+      }
+  }
+  __device__ void load(const Task& task) {
+#pragma unroll
+    for (int n = 0; n < depth / 8; ++n)
+#pragma unroll
+      for (int c = 0; c < 4; ++c) s[n][c] = 0;
+    if (task.state_in != nullptr) each(task, [&](float& x, i64 offset) { x = widen(task.state_in[offset]); });
+  }
+  __device__ void store(const Task& task) {
+    if (task.state_out != nullptr)
+      each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x); });
+  }
+  __device__ void decay(const Shared& shared) {
+#pragma unroll
+    for (int n = 0; n < depth / 8; ++n) {
+      const float2 x = load_pair(&shared.decay[channel() + 8 * n + column()]);
+      s[n][0] *= x.x, s[n][1] *= x.y, s[n][2] *= x.x, s[n][3] *= x.y;
+    }
+  }
+  /// Channels 16 n .. 16 n + 15 as a left operand.
+  __device__ Operand operand(int n) const {
+    Operand a;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float(&tile)[4] = s[2 * n + i / 2];
+      const float first = tile[i % 2 * 2], second = tile[i % 2 * 2 + 1];
+      if constexpr (parts == 2) {
+        const Split pair = split(first, second);
+        a.part[0].m[i] = pair.hi, a.part[parts - 1].m[i] = pair.lo;
+      } else {
+        a.part[0].m[i] = narrow_pair<bf16>(first, second);
+      }
+    }
+    return a;
+  }
+};
+
+/// O^T of 16 rows of V: tokens in tiles of 8.
+using Output = float[C / 8][4];
+
+__device__ inline void ask_state(Output& o, const State16& state, const Shared& shared) {
+#pragma unroll
+  for (int n = 0; n < depth / 16; ++n) {
+    const Operand a = state.operand(n);
+#pragma unroll
+    for (int t = 0; t < blocks; ++t) {
+      Operand b;
+#pragma unroll
+      for (int part = 0; part < parts; ++part)
+        b.part[part] = load_matrices(
+            &shared.query[part][16 * t + row_of_b()][State16::channel() + 16 * n + column_of_b()]);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) multiply_parts(o[2 * t + half], a, b, half);
+    }
+  }
+}
+
+/// O^T += V^T A^T, and the state takes the chunk's keys and values in (where `absorb`).
+__device__ inline void take_values(Output& o, State16& state, const Shared& shared, int buffer, bool absorb) {
+#pragma unroll
+  for (int s = 0; s < blocks; ++s) {
+    Operand a;
+    if constexpr (raw_values)
+      a.part[0] = load_transposed(&shared.v[buffer][16 * s + row_of_b()][State16::value() + column_of_b()]);
+    else
+#pragma unroll
+      for (int part = 0; part < parts; ++part)
+        a.part[part] = load_transposed(&shared.value[part][16 * s + row_of_b()][State16::value() + column_of_b()]);
+    if (s % ksplit == warp_index() / value_groups)  // warps of the same rows take turns
+#pragma unroll
+      for (int t = s; t < blocks; ++t) {
+        Operand b;
+#pragma unroll
+        for (int part = 0; part < parts; ++part)
+          b.part[part] = load_matrices(&shared.score[part][16 * t + row_of_b()][16 * s + column_of_b()]);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) multiply_parts(o[2 * t + half], a, b, half);
+      }
+    if (absorb)
+#pragma unroll
+      for (int n = 0; n < depth / 16; ++n) {
+        Operand b;
+#pragma unroll
+        for (int part = 0; part < parts; ++part)
+          b.part[part] = load_transposed(
+              &shared.key[part][16 * s + row_of_a()][State16::channel() + 16 * n + column_of_a()]);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) multiply_parts(state.s[2 * n + half], a, b, half);
+      }
+  }
+}
+
+/// Sums O over the warps of the same rows, in order, into the first of them.
+__device__ inline void sum_partials(Output& o, Shared& shared) {
+  if constexpr (ksplit > 1) {
+    const int j = warp_index() / value_groups, i = warp_index() % value_groups, lane = lane_index();
+    if (j > 0)
+#pragma unroll
+      for (int n = 0; n < C / 8; ++n)
+#pragma unroll
+        for (int c = 0; c < 4; ++c) shared.partial[j - 1][i][n][c][lane] = o[n][c];
+    __syncthreads();
+    if (j == 0)
+      for (int other = 0; other < ksplit - 1; ++other)
+#pragma unroll
+        for (int n = 0; n < C / 8; ++n)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) o[n][c] += shared.partial[other][i][n][c][lane];
+  }
+}
+
+__device__ inline void put_pair(Io* o, int v, int end, bool pairs, u32 pair) {
+  if (pairs and v + 1 < end) {
+    *reinterpret_cast<u32*>(o + v) = pair;
+    return;
+  }
+  u16* const bits = reinterpret_cast<u16*>(o);
+  if (v < end) bits[v] = u16(pair);
+  if (v + 1 < end) bits[v + 1] = u16(pair >> 16);
+}
+
+__device__ void put_out(const Output& o, const Chunk& chunk, bool pairs) {
+  if (warp_index() / value_groups > 0) return;
+  const Task& task = chunk.task;
+  const int end = V - task.column;
+#pragma unroll
+  for (int n = 0; n < C / 8; ++n)
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float first = o[n][2 * r] * task.scale, second = o[n][2 * r + 1] * task.scale;
+      if constexpr (sizeof(Io) == 4) {
+        const int v = State16::value() + row() + 8 * r, t = 8 * n + column();
+        if (v < end and t < chunk.left) task.o.at(chunk.first + t, chunk.head)[v] = narrow<Io>(first);
+        if (v < end and t + 1 < chunk.left) task.o.at(chunk.first + t + 1, chunk.head)[v] = narrow<Io>(second);
+      } else {
+        const u32 pair = transpose(narrow_pair<Io>(first, second));
+        const int v = State16::value() + column() + 8 * r, t = 8 * n + row();
+        if (t < chunk.left) put_pair(task.o.at(chunk.first + t, chunk.head), v, end, pairs, pair);
+      }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(threads) gla_stream(PARAMETERS) {
+  const Words words = WORDS;
+  const Task task = find_task<columns, 0>(words);
+  Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
+  const Fetch next(task, shared);
+  const bool pairs = u64(task.o.base) % 4 == 0 and u64(task.o.token) % 2 == 0 and u64(task.o.head) % 2 == 0;
+  State16 state;
+  state.load(task);
+  if (task.length > 0) {
+    next.chunk(0);
+    next.query(0, 0);
+  }
+  bool weak = true;
+#pragma unroll 1
+  for (int first = 0; first < task.length; first += C) {
+#pragma unroll 1
+    for (int head = 0; head < group; ++head) {
+      const Chunk chunk = {task, shared, first, task.length - first, head};
+      const bool last = head == group - 1;
+      const auto fetch_next = [&] {
+        if (not last) return next.query(first, head + 1);
+        if (first + C >= task.length) return;
+        next.chunk(first + C);
+        next.query(first + C, 0);
+      };
+      wait_for_copies();
+      __syncthreads();
+      if (head == 0) {
+        sum_gates(chunk);
+        make_values(shared);
+        __syncthreads();
+        weak = __syncthreads_and(sum_blocks(shared));
+      }
+      make_operands(chunk, weak, head == 0);
+      __syncthreads();
+      if (weak) fetch_next();
+      make_scores(chunk, weak);
+      __syncthreads();
+      if (not weak) fetch_next();
+      finish_scores(shared);
+      if (weak and head == 0) state.decay(shared);
+      Output o = {};
+      ask_state(o, state, shared);
+      if (not weak and last) state.decay(shared);
+      __syncthreads();
+      take_values(o, state, shared, raw_values ? first / C % 2 : 0, last);
+      sum_partials(o, shared);
+      put_out(o, chunk, pairs);
+    }
+  }
+  state.store(task);
+}
