@@ -16,8 +16,9 @@ struct Tolerance {
   };
   Of o, state;
 };
-/// On a CPU: f32 5e-6, bf16 3e-3, f16 4e-4, o by the io and states by the state dtype.
-Tolerance tolerance(const Problem& problem);
+/// On a CPU, and for a step on a GPU: f32 5e-6, bf16 3e-3, f16 4e-4, o by the io and states by the state dtype. A
+/// forward on a GPU has operands in bf16, of one part for io in bf16, o 3e-3 and S 2e-3, else of two, 1e-4.
+Tolerance tolerance(const Problem& problem, Target::Kind kind = Target::Kind::cpu);
 
 /// One input set with its expected outputs; made once, used for every variant. The seed also picks the Passing, so that
 /// (case, gates, seed) is all that a reproducer needs.
@@ -47,7 +48,8 @@ Verdict verify(const CpuKernel& kernel, std::span<Trial> trials, WorkerPool& poo
 
 /// The same for any function that does what a kernel does. `variant` is its name in reproducers.
 using Runner = std::function<void(const Words&, const Extents&)>;
-Verdict verify(const Runner& run, std::string_view variant, std::span<Trial> trials, int workers = 1);
+Verdict verify(const Runner& run, std::string_view variant, std::span<Trial> trials, int workers = 1,
+               Target::Kind kind = Target::Kind::cpu);
 
 /// The cases on which a variant for `what` is verified: its problem at small shapes that cover one token, a ragged last
 /// chunk, several sequences, a state carried over many chunks, and, where `what` is ragged, uneven lengths with an

@@ -28,6 +28,13 @@ const Family* find_family(std::string_view name) {
   return found == all.end() ? nullptr : *found;
 }
 
+const Family* find_family(std::string_view name, Target::Kind kind) {
+  const auto all = families();
+  const auto found = std::ranges::find_if(
+      all, [&](const Family* family) { return family->name() == name and family->kind() == kind; });
+  return found == all.end() ? nullptr : *found;
+}
+
 std::string to_string(const Variant& variant, const Instance& instance) {
   const auto parameters = variant.family->parameters(instance);
   std::string text(variant.family->name());
@@ -61,7 +68,8 @@ Result<Variant> parse_variant(std::string_view text, const Instance& instance) {
   text = trim(text);
   const auto open = text.find('(');
   const std::string name(trim(text.substr(0, open)));
-  Variant variant{find_family(name), {}};
+  Variant variant{find_family(name, instance.target.kind), {}};
+  if (not variant.family) variant.family = find_family(name);
   if (not variant.family)
     return bad("variant `" + std::string(text) + "`: no family `" + name +
                "`; families of this build: " + join(families(), [](const Family* family) { return family->name(); }));

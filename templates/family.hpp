@@ -36,6 +36,7 @@ class Family {
   virtual ~Family() = default;
   virtual std::string_view name() const = 0;
   virtual std::string_view summary() const = 0;  ///< one line
+  virtual Target::Kind kind() const { return Target::Kind::cpu; }
 
   /// Fails with `unsupported` and a sentence that says what the family does cover.
   virtual Result<void> applicable(const Instance& instance) const = 0;
@@ -55,7 +56,9 @@ class Family {
 
 /// Every family of this build, in the order in which ties are broken.
 std::span<const Family* const> families();
+/// The first of this name; a name may stand for one structure on CPUs and another on GPUs.
 const Family* find_family(std::string_view name);
+const Family* find_family(std::string_view name, Target::Kind kind);
 
 /// A family with a value for every parameter.
 struct Variant {

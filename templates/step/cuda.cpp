@@ -50,6 +50,7 @@ class StepFamily final : public Family {
   std::string_view summary() const override {
     return "decode on GPUs, T = 1 to 8: the state streamed once through registers, in place by slot";
   }
+  Target::Kind kind() const override { return Target::Kind::cuda; }
   Result<void> applicable(const Instance& instance) const override { return cuda::applicable(instance, Op::step); }
   std::vector<Parameter> parameters(const Instance&) const override {
     return {

@@ -54,6 +54,7 @@ class StreamFamily final : public Family {
   std::string_view summary() const override {
     return "forward on GPUs: a CTA per head and tile of V, the state in registers, mma.sync";
   }
+  Target::Kind kind() const override { return Target::Kind::cuda; }
   Result<void> applicable(const Instance& instance) const override { return cuda::applicable(instance, Op::forward); }
   std::vector<Parameter> parameters(const Instance&) const override {
     return {

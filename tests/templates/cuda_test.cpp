@@ -1,0 +1,94 @@
+// The kernels of the GPU families, run by an emulator against the float64 oracle.
+#include <algorithm>
+#include <cstdio>
+
+#include "tests/catch.hpp"
+#include "tests/templates/emulator/emulated.hpp"
+
+namespace glaive {
+namespace {
+
+const Target hopper = parse_target("cuda:sm_90a").value();
+
+void check(const char* line, const char* variant_text = nullptr, std::span<const Gates> gates = all_gates) {
+  const auto what = parse_case(line).value();
+  const Instance instance{what.problem, hopper};
+  const char* family = what.problem.op == Op::step ? "step" : "stream";
+  const auto variant = parse_variant(variant_text == nullptr ? family : variant_text, instance);
+  if (not variant) FAIL(line << ": " << variant.error().message);
+  Emulated kernel(instance, *variant);
+  std::vector<Trial> trials;
+  std::uint64_t seed = 1;
+  for (const Gates kind : gates) trials.emplace_back(what, kind, seed++);
+  const Runner run = [&](const Words& words, const Extents& extents) { kernel.run(words, extents); };
+  const auto verdict = verify(run, kernel.plan().variant, trials, 1, Target::Kind::cuda);
+  INFO(kernel.plan().variant << " on " << line);
+  CHECK(verdict.message == "");
+  if (std::getenv("GLAIVE_VERBOSE"))
+    std::printf("%-60s %-50s o %.2e S %.2e\n", line, kernel.plan().variant.c_str(), verdict.error_o,
+                verdict.error_state);
+}
+
+}  // namespace
+
+TEST_CASE("step: awkward K and V, ragged tokens and empty sequences") {
+  check(GENERATE("step H2 K1 V1 f32 @ B2 T1", "step H2 K3 V5 f32 @ lens=0,1,8,3", "step H1 K100 V60 f32 @ B2 T2",
+                 "step H2 K33 V130 f32 @ lens=5,0", "step H1 K512 V24 f32 @ B1 T1", "step H1 K24 V512 f32 @ B1 T3",
+                 "step H2 K128 V128 f32 @ B2 T1"));
+}
+
+TEST_CASE("step: every dtype, gate form, group and layout") {
+  check(GENERATE("step H4 Hkv2 K64 V64 bf16 @ B2 T4", "step H2 K128 V128 bf16 @ B3 T1",
+                 "step H2 K64 V32 f16 gate=f32 logit vk @ B2 T2", "step H6 Hkv1 K40 V24 bf16 gate=f32 state=bf16 @ B2 T3",
+                 "step H2 K64 V64 bf16 state=bf16 vk @ lens=1,8,0", "step H2 K512 V24 f32 vk @ B1 T2",
+                 "step H2 K20 V36 f32 gate=bf16 vk @ B2 T2", "step H16 Hkv1 K512 V16 bf16 @ B1 T2",
+                 "step H1 K1 V7 bf16 vk @ B2 T1"));
+}
+
+TEST_CASE("step: every value of its parameters") {
+  const char* line = GENERATE("step H2 Hkv1 K64 V64 bf16 @ lens=3,8", "step H2 Hkv1 K64 V64 bf16 state=bf16 vk @ B1 T5");
+  const Instance instance{parse_case(line).value().problem, hopper};
+  const Family* family = find_family("step", Target::Kind::cuda);
+  const Config base = family->default_config(instance);
+  const auto parameters = family->parameters(instance);
+  constexpr Gates some[] = {Gates::weak, Gates::infinite};
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    for (const int value : parameters[i].values) {
+      Config config = base;
+      config[i] = value;
+      if (config == base or family->constraint(instance, config)) continue;
+      check(line, to_string(Variant{family, config}, instance).c_str(), some);
+    }
+}
+
+TEST_CASE("stream: awkward K and V, ragged tokens and empty sequences") {
+  check(GENERATE("forward H2 K1 V1 bf16 @ B2 T5", "forward H1 K3 V5 f32 @ B1 T40", "forward H2 K8 V16 bf16 @ B2 T33",
+                 "forward H1 K100 V60 bf16 @ B2 T77", "forward H1 K33 V130 bf16 @ lens=17,0,64,1",
+                 "forward H1 K512 V24 bf16 @ B1 T40", "forward H1 K24 V200 f16 @ B1 T20"));
+}
+
+TEST_CASE("stream: every dtype, gate form, group and layout") {
+  check(GENERATE("forward H2 K64 V64 bf16 @ B1 T200", "forward H1 K128 V128 bf16 @ B1 T100",
+                 "forward H4 Hkv2 K64 V32 bf16 @ B1 T70", "forward H2 K32 V32 f32 @ B1 T100",
+                 "forward H2 K48 V40 f16 gate=f32 logit vk @ lens=70,3",
+                 "forward H6 Hkv2 K40 V24 bf16 gate=f32 state=bf16 @ B1 T50", "forward H2 K64 V64 bf16 logit vk @ B1 T90",
+                 "forward H1 K256 V32 f32 @ B1 T40", "forward H2 Hkv1 K64 V16 f32 gate=bf16 vk @ B1 T70"));
+}
+
+TEST_CASE("stream: every value of its parameters") {
+  const char* line = GENERATE("forward H2 Hkv1 K64 V64 bf16 @ lens=150,30", "forward H1 K72 V40 f32 vk @ B1 T90");
+  const Instance instance{parse_case(line).value().problem, hopper};
+  const Family* family = find_family("stream", Target::Kind::cuda);
+  const Config base = family->default_config(instance);
+  const auto parameters = family->parameters(instance);
+  constexpr Gates some[] = {Gates::weak, Gates::mixed};
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    for (const int value : parameters[i].values) {
+      Config config = base;
+      config[i] = value;
+      if (config == base or family->constraint(instance, config)) continue;
+      check(line, to_string(Variant{family, config}, instance).c_str(), some);
+    }
+}
+
+}  // namespace glaive

@@ -1,0 +1,67 @@
+#include "tests/templates/emulator/emulated.hpp"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+
+#include "templates/cuda/cuda.hpp"
+
+namespace glaive {
+namespace {
+
+const std::string compiler = GLAIVE_HOST_COMPILER;
+
+std::string host_text(const CudaSource& source, const Plan& plan) {
+  std::string text = source.text;
+  const std::string_view ptx = cuda::text_of("ptx.cuh");
+  text.erase(text.find(ptx), ptx.size());
+  const Stage& stage = plan.stages[0];
+  std::string arguments;
+  for (std::size_t i = 0; i < stage.args.size(); ++i)
+    arguments += (i == 0 ? "words[" : ", words[") + std::to_string(i) + "]";
+  return "#include \"" GLAIVE_EMULATOR "\"\n" + text + "extern \"C\" void emulate(const unsigned long* words, unsigned grid, int order) {\n" +
+         "  emulator::run(grid, threads, shared_bytes, order, [&] { " + stage.entry + "(" + arguments + "); });\n}\n";
+}
+
+}  // namespace
+
+bool Emulated::available() { return std::system((compiler + " --version >/dev/null 2>&1").c_str()) == 0; }
+
+Emulated::Emulated(const Instance& instance, const Variant& variant)
+    : plan_(variant.family->plan(instance, variant.config)) {
+  const auto source = std::get<CudaSource>(variant.family->instantiate(instance, variant.config));
+  std::string folder = (std::filesystem::temp_directory_path() / "glaive-emulator-XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) throw std::runtime_error("no temporary folder");
+  const auto remove = [&] { std::filesystem::remove_all(folder); };
+  std::ofstream(folder + "/kernel.cpp") << host_text(source, plan_);
+  const std::string command = compiler + " -std=c++20 -O1 -g1 -w -fPIC -shared -fno-gnu-unique -o " + folder + "/kernel.so " +
+                              folder + "/kernel.cpp >" + folder + "/log 2>&1";
+  if (std::system(command.c_str()) != 0) {
+    std::ostringstream log;
+    log << std::ifstream(folder + "/log").rdbuf();
+    remove();
+    throw std::runtime_error(plan_.variant + ": " + log.str());
+  }
+  library_ = dlopen((folder + "/kernel.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library_ != nullptr) entry_ = reinterpret_cast<decltype(entry_)>(dlsym(library_, "emulate"));
+  remove();
+  if (entry_ == nullptr) throw std::runtime_error(plan_.variant + ": " + dlerror());
+}
+
+Emulated::~Emulated() {
+  if (library_ != nullptr) dlclose(library_);
+}
+
+void Emulated::run(const Words& words, const Extents& extents) {
+  const Stage& stage = plan_.stages[0];
+  std::vector<std::uint64_t> arguments;
+  for (const Arg arg : stage.args) arguments.push_back(words[arg]);
+  entry_(arguments.data(), static_cast<unsigned>(stage.tasks.at(extents)), runs_++ % 3);
+}
+
+}  // namespace glaive

@@ -1,0 +1,29 @@
+#pragma once
+// CUDA kernels compiled for the host with emulator.hpp in the place of PTX.
+#include <memory>
+#include <string>
+
+#include "autotune/verify.hpp"
+#include "templates/family.hpp"
+
+namespace glaive {
+
+class Emulated {
+ public:
+  /// Whether there is a C++ compiler to build one with.
+  static bool available();
+  Emulated(const Instance& instance, const Variant& variant);  ///< throws what the compiler says
+  ~Emulated();
+  Emulated(const Emulated&) = delete;
+
+  const Plan& plan() const { return plan_; }
+  void run(const Words& words, const Extents& extents);  ///< each run takes the threads in another order
+
+ private:
+  Plan plan_;
+  void* library_ = nullptr;
+  void (*entry_)(const std::uint64_t* words, unsigned grid, int order) = nullptr;
+  int runs_ = 0;
+};
+
+}  // namespace glaive
