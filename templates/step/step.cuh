@@ -106,6 +106,7 @@ static_assert(sizeof(Shared) == shared_bytes, "the plan's shared memory");
 /// q of query heads from `head` on, for `count` tokens from t on.
 __device__ void load_queries(Shared& shared, const Task& task, int t, int count, int head) {
   const int present = min(heads, group - head);
+#pragma unroll 1
   for (int i = threadIdx.x; i < count * heads * vector; i += threads) {
     const int d = i % vector, n = i / vector % heads, j = i / vector / heads;
     shared.q[j][n][d] = d < K and n < present ? widen(task.q.at(t + j, head + n)[d]) * task.scale : 0;
@@ -113,11 +114,13 @@ __device__ void load_queries(Shared& shared, const Task& task, int t, int count,
 }
 
 __device__ void load_tokens(Shared& shared, const Task& task, int t, int count) {
+#pragma unroll 1
   for (int i = threadIdx.x; i < count * vector; i += threads) {
     const int d = i % vector, j = i / vector;
     shared.k[j][d] = d < K ? widen(task.k.at(t + j)[d]) : 0;
     shared.decay[j][d] = d < K ? exp2_fast(task.log2_decay(widen(task.g.at(t + j)[d]))) : 0;
   }
+#pragma unroll 1
   for (int i = threadIdx.x; i < count * columns; i += threads) {
     const int c = i % columns, j = i / columns;
     shared.v[j][c] = task.column + c < V ? widen(task.v.at(t + j)[c]) : 0;
@@ -150,6 +153,7 @@ __device__ inline void update(Tile& tile, const Shared& shared, int j) {
 __device__ inline void put_out(const Tile& tile, Shared& shared, const Task& task, int t, int j, int head, int buffer) {
   const int present = min(heads, group - head), lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if constexpr (k_first) {
+#pragma unroll 1
     for (int n = 0; n < present; ++n) {
       float sum[width] = {};
 #pragma unroll
@@ -167,6 +171,7 @@ __device__ inline void put_out(const Tile& tile, Shared& shared, const Task& tas
         for (int i = 0; i < width; ++i) shared.o[buffer][n][warp][lane * width + i] = sum[i];
     }
     __syncthreads();
+#pragma unroll 1
     for (int i = threadIdx.x; i < present * columns; i += threads) {
       const int c = i % columns, n = i / columns;
       float sum = 0;
@@ -175,6 +180,7 @@ __device__ inline void put_out(const Tile& tile, Shared& shared, const Task& tas
       if (task.column + c < V) task.o.at(t, head + n)[c] = narrow<Io>(sum);
     }
   } else {
+#pragma unroll 1
     for (int n = 0; n < present; ++n)
 #pragma unroll
       for (int r = 0; r < rows; ++r) {
@@ -200,14 +206,17 @@ extern "C" __global__ void __launch_bounds__(threads) gla_step(PARAMETERS) {
   tile.load(task);
   if (task.length == 0) tile.store(task);
   int buffer = 0;
+#pragma unroll 1
   for (int t = 0; t < task.length; t += pass) {
     const int count = min(pass, task.length - t);
     load_tokens(shared, task, t, count);
     load_queries(shared, task, t, count, 0);
     __syncthreads();
+#pragma unroll 1
     for (int j = 0; j < count; ++j) {
       update(tile, shared, j);
-      if (t + j == task.length - 1) tile.store(task);
+      if (t + j == task.length - 1) tile.store(task);  // on its way while o is summed
+#pragma unroll 1
       for (int head = 0; head < group; head += heads) {
         if (head > 0) {
           load_queries(shared, task, t + j, 1, head);
