@@ -55,6 +55,10 @@ class Guarded {
   std::span<const float> data() const { return {values_, static_cast<std::size_t>(elements_)}; }
   void* memory() { return memory_; }
   const void* memory() const { return memory_; }
+  /// The tensor's memory and both guard zones.
+  std::span<std::byte> with_guards() {
+    return {memory_ - 4 * guard_elements, static_cast<std::size_t>(bytes_ + 8 * guard_elements)};
+  }
   void pack();    ///< rounds data() to the dtype and hands it to memory(), poison included
   void unpack();  ///< data() becomes what is in memory()
   void poison();  ///< fills the tensor with a signalling NaN pattern

@@ -176,11 +176,14 @@ Tolerance tolerance(const Problem& problem, Target::Kind kind) {
   };
   Tolerance allowed = {of(problem.io), of(problem.state)};
   if (kind == Target::Kind::cuda and problem.op == Op::forward) {
+    // Errors of few elements do not average out: one rounding to bf16 is off by up to 2e-3.
+    const auto elements = static_cast<double>(problem.k.count() * problem.v.count());
+    const double few = 1 + 2 / std::sqrt(elements);
     const auto at_least = [](Tolerance::Of& at, double tensor, double element) {
       at = {std::max(at.tensor, tensor), std::max(at.element, element)};
     };
     if (problem.io == DType::bf16)
-      at_least(allowed.state, 2e-3, 3e-2);
+      at_least(allowed.o, 3e-3 * few, 5e-2), at_least(allowed.state, 2e-3 * few, 3e-2);
     else
       at_least(allowed.o, 1e-4, 2e-3), at_least(allowed.state, 1e-4, 2e-3);
   }

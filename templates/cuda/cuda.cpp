@@ -81,6 +81,7 @@ Source source_of(const Kernel& kernel, const Instance& instance, std::string_vie
   constant("bool", "k_first", boolean(problem.layout == StateLayout::kv));
   for (const auto& [name, value] : kernel.constants) constant("int", name, std::to_string(value));
   constant("int", "threads", std::to_string(kernel.threads));
+  constant("int", "ctas", std::to_string(kernel.ctas));
   constant("int", "shared_bytes", std::to_string(kernel.shared_bytes));
   constant("unsigned", "slot_fault", std::to_string(static_cast<unsigned>(DeviceFault::slot)));
   constant("unsigned", "lengths_fault", std::to_string(static_cast<unsigned>(DeviceFault::lengths)));

@@ -40,6 +40,7 @@ struct Kernel {
   std::int64_t tiles = 1;           ///< CTAs that share V of a head
   std::int64_t threads = 32;
   std::int64_t shared_bytes = 0;
+  std::int64_t ctas = 1;  ///< that an SM shall hold at once: bounds the registers
 };
 Source source_of(const Kernel& kernel, const Instance& instance, std::string_view variant);
 Plan plan_of(const Kernel& kernel, const Instance& instance, std::string variant);

@@ -39,6 +39,8 @@ struct Shapes {
     return 4 * (pass * (2 * vector + columns + heads * vector) + o);
   }
   std::int64_t state_registers() const { return rows * pieces * width; }
+  /// Of a thread: the state, its addresses and sums; rather too many than too few.
+  std::int64_t registers() const { return state_registers() + 48; }
 
  private:
   static constexpr std::int64_t most_query_floats = 4096;  // q of more heads is loaded in turns
@@ -98,7 +100,7 @@ class StepFamily final : public Family {
     const double tile = 4.0 * static_cast<double>(at.threads * at.state_registers());
     const auto ctas = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * at.tiles);
     const auto residents = static_cast<double>(
-        std::max<std::int64_t>(1, resident(sm_of(instance.target), at.threads, 40 + at.state_registers(), at.shared_bytes())));
+        std::max<std::int64_t>(1, resident(sm_of(instance.target), at.threads, at.registers(), at.shared_bytes())));
     const double in_flight = std::min(residents, std::ceil(ctas / device.units)) * tile;
     const double share = std::min(1.0, in_flight / 32768);
     const double row = static_cast<double>(size_of(instance.problem.state) *
@@ -124,6 +126,8 @@ class StepFamily final : public Family {
     kernel.tiles = at.tiles;
     kernel.threads = at.threads;
     kernel.shared_bytes = at.shared_bytes();
+    kernel.ctas =
+        std::max<std::int64_t>(1, resident(sm_of(instance.target), at.threads, at.registers(), kernel.shared_bytes));
     return kernel;
   }
 };

@@ -198,7 +198,7 @@ __device__ inline void put_out(const Tile& tile, Shared& shared, const Task& tas
   }
 }
 
-extern "C" __global__ void __launch_bounds__(threads) gla_step(PARAMETERS) {
+extern "C" __global__ void __launch_bounds__(threads, ctas) gla_step(PARAMETERS) {
   const Words words = WORDS;
   const Task task = find_task<columns, 8>(words);
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());

@@ -30,11 +30,12 @@ struct Shapes {
         parts(problem.io == DType::bf16 ? 1 : 2),
         staged(config[stage] == 1) {}
 
+  static constexpr std::int64_t task_bytes = 160;
   /// sizeof(Shared)
   std::int64_t shared_bytes(const Problem& problem) const {
     const std::int64_t io = size_of(problem.io), gate = size_of(problem.gate), rows = staged ? chunk : 1;
     const bool raw_values = parts == 1;
-    std::int64_t bytes = rows * (2 * (channels * io + 16) + channels * gate + 16);
+    std::int64_t bytes = task_bytes + rows * (2 * (channels * io + 16) + channels * gate + 16);
     bytes += (raw_values ? 2 : 1) * chunk * (columns * io + 16);
     bytes += 2 * (raw_values ? 1 : chunk) * (columns + 8) * 2;
     bytes += 4 * chunk * (channels + 8) * 2;
@@ -45,7 +46,7 @@ struct Shapes {
     return bytes;
   }
   /// Of a thread: the state, O, fragments and addresses; rather too many than too few.
-  std::int64_t registers() const { return depth / 2 + chunk / 2 + 32 * parts + 64; }
+  std::int64_t registers() const { return std::max<std::int64_t>(128, depth / 2 + chunk / 2 + 16 + 32 * parts); }
 };
 
 class StreamFamily final : public Family {
@@ -129,6 +130,8 @@ class StreamFamily final : public Family {
     kernel.tiles = at.tiles;
     kernel.threads = at.threads;
     kernel.shared_bytes = at.shared_bytes(instance.problem);
+    kernel.ctas = std::max<std::int64_t>(
+        1, resident(sm_of(instance.target), at.threads, at.registers(), kernel.shared_bytes));
     return kernel;
   }
 };

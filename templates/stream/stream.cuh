@@ -27,6 +27,7 @@ constexpr int io_pitch = channels + 16 / sizeof(Io), gate_pitch = channels + 16 
 constexpr int raw_value_pitch = columns + 16 / sizeof(Io);
 
 struct __align__(16) Shared {
+  Task task;  // here, for registers are scarce
   Io q[staged ? C : 1][io_pitch], k[staged ? C : 1][io_pitch];  // raw
   Gate g[staged ? C : 1][gate_pitch];
   Io v[raw_values ? 2 : 1][C][raw_value_pitch];
@@ -110,30 +111,22 @@ __device__ void fetch(T* tile, const T* rows, i64 stride, bool aligned, int left
   }
 }
 
+/// Fills the raw tiles, in the background where rows are aligned.
 struct Fetch {
   const Task& task;
   Shared& shared;
-  bool q_aligned, k_aligned, g_aligned, v_aligned;
-
-  __device__ Fetch(const Task& task, Shared& shared)
-      : task(task),
-        shared(shared),
-        q_aligned(task.q.aligned()),
-        k_aligned(task.k.aligned()),
-        g_aligned(task.g.aligned()),
-        v_aligned(task.v.aligned()) {}
 
   __device__ void query(int t, int head) const {
     if constexpr (staged)
-      fetch<channels, io_pitch>(shared.q[0], task.q.at(t, head), task.q.token, q_aligned, task.length - t, K);
+      fetch<channels, io_pitch>(shared.q[0], task.q.at(t, head), task.q.token, task.q.aligned(), task.length - t, K);
   }
   __device__ void chunk(int t) const {
     const int left = task.length - t;
     if constexpr (staged) {
-      fetch<channels, io_pitch>(shared.k[0], task.k.at(t), task.k.token, k_aligned, left, K);
-      fetch<channels, gate_pitch>(shared.g[0], task.g.at(t), task.g.token, g_aligned, left, K);
+      fetch<channels, io_pitch>(shared.k[0], task.k.at(t), task.k.token, task.k.aligned(), left, K);
+      fetch<channels, gate_pitch>(shared.g[0], task.g.at(t), task.g.token, task.g.aligned(), left, K);
     }
-    fetch<columns, raw_value_pitch>(shared.v[raw_values ? t / C % 2 : 0][0], task.v.at(t), task.v.token, v_aligned, left,
+    fetch<columns, raw_value_pitch>(shared.v[raw_values ? t / C % 2 : 0][0], task.v.at(t), task.v.token, task.v.aligned(), left,
                                     min(columns, V - task.column));
   }
 };
@@ -248,10 +241,18 @@ __device__ inline Split decayed(float2 x, float2 exponent) {
   return split(x.x * exp2_fast(exponent.x), x.y * exp2_fast(exponent.y));
 }
 
+/// d += Diag(x0 x0^T, x1 x1^T) [16 x 8]: both halves of a block against themselves in one product
+__device__ inline void square_split(float (&d)[4], Split x0, Split x1) {
+  const Matrices hi = {{x0.hi, 0, 0, x1.hi}}, lo = {{x0.lo, 0, 0, x1.lo}};
+  multiply(d, hi, x0.hi, x1.hi);
+  multiply(d, lo, x0.hi, x1.hi);
+  multiply(d, hi, x0.lo, x1.lo);
+}
+
 /// By halving: for b = 1, 2, 4, 8 the second half of every 2 b tokens against the first, from one matrix X whose rows
 /// are q 2^P there and k 2^R here, P and R within b tokens; X X^T has the scores. The diagonal is q . k itself.
 __device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from, int to) {
-  float level[4][2][4] = {}, diagonal[2] = {};
+  float level[4][4] = {}, diagonal[2] = {};
 #pragma unroll 1
   for (int d = from + column(); d < to; d += 8) {
     float2 q[2], k[2], total[2], upto[2], after[2];
@@ -278,8 +279,10 @@ __device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from
           add(after[r], other);
         add(total[r], other);
       }
-      multiply_split(level[l][0], x[0], x[1], x[0]);
-      if (l < 3) multiply_split(level[l][1], x[0], x[1], x[1]);
+      if (l < 3)
+        square_split(level[l], x[0], x[1]);
+      else
+        multiply_split(level[l], x[0], x[1], x[0]);
     }
   }
 #pragma unroll
@@ -290,8 +293,8 @@ __device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
     const int r = c / 2, apart = row() ^ (column() + c % 2);
-    score[r][c] = apart == 0 ? diagonal[r] : apart < 2 ? level[0][r][c] : apart < 4 ? level[1][r][c] : level[2][r][c];
-    score[1 - r][c] = level[3][0][c];  // above the diagonal for rows 0 - 7: masked later
+    score[r][c] = apart == 0 ? diagonal[r] : apart < 2 ? level[0][c] : apart < 4 ? level[1][c] : level[2][c];
+    score[1 - r][c] = level[3][c];  // above the diagonal for rows 0 - 7: masked later
   }
 }
 
@@ -518,10 +521,11 @@ __device__ inline void put_pair(Io* o, int v, int end, bool pairs, u32 pair) {
   if (v + 1 < end) bits[v + 1] = u16(pair >> 16);
 }
 
-__device__ void put_out(const Output& o, const Chunk& chunk, bool pairs) {
+__device__ void put_out(const Output& o, const Chunk& chunk) {
   if (warp_index() / value_groups > 0) return;
   const Task& task = chunk.task;
   const int end = V - task.column;
+  const bool pairs = u64(task.o.base) % 4 == 0 and u64(task.o.token) % 2 == 0 and u64(task.o.head) % 2 == 0;
 #pragma unroll
   for (int n = 0; n < C / 8; ++n)
 #pragma unroll
@@ -539,12 +543,13 @@ __device__ void put_out(const Output& o, const Chunk& chunk, bool pairs) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(threads) gla_stream(PARAMETERS) {
+extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETERS) {
   const Words words = WORDS;
-  const Task task = find_task<columns, 0>(words);
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
-  const Fetch next(task, shared);
-  const bool pairs = u64(task.o.base) % 4 == 0 and u64(task.o.token) % 2 == 0 and u64(task.o.head) % 2 == 0;
+  if (threadIdx.x == 0) shared.task = find_task<columns, 0>(words);
+  __syncthreads();
+  const Task& task = shared.task;
+  const Fetch next = {task, shared};
   State16 state;
   state.load(task);
   if (task.length > 0) {
@@ -586,7 +591,7 @@ extern "C" __global__ void __launch_bounds__(threads) gla_stream(PARAMETERS) {
       __syncthreads();
       take_values(o, state, shared, raw_values ? first / C % 2 : 0, last);
       sum_partials(o, shared);
-      put_out(o, chunk, pairs);
+      put_out(o, chunk);
     }
   }
   state.store(task);
