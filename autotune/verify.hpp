@@ -12,7 +12,7 @@ namespace glaive {
 struct Tolerance {
   struct Of {
     double tensor;   ///< relative Frobenius error
-    double element;  ///< any one element, relative to the root mean square of its tensor
+    double element;  ///< any one element, relative to the root mean square of its tensor or a fifth of itself
   };
   Of o, state;
 };

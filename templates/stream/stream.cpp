@@ -40,9 +40,9 @@ struct Shapes {
     bytes += 2 * (raw_values ? 1 : chunk) * (columns + 8) * 2;
     bytes += 4 * chunk * (channels + 8) * 2;
     bytes += parts * chunk * (chunk + 8) * 2;
-    bytes += (channels >= 32 ? 2 : 1) * chunk * (chunk + 8) * 4;
+    bytes += std::max((channels >= 32 ? 2 : 1) * chunk * (chunk + 8) * 4,
+                      std::max<std::int64_t>(ksplit - 1, 1) * (columns / 16) * (chunk / 8) * 512);
     bytes += (chunk / 16 + 1) * channels * 4;
-    bytes += ksplit > 1 ? (ksplit - 1) * columns / 16 * (chunk / 8) * 512 : 512;
     return bytes;
   }
   /// Of a thread: the state, O, fragments and addresses; rather too many than too few.

@@ -34,10 +34,12 @@ struct __align__(16) Shared {
   bf16 value[2][raw_values ? 1 : C][value_pitch];  // operands: hi, lo
   bf16 query[2][C][operand_pitch], key[2][C][operand_pitch];
   bf16 score[parts][C][score_pitch];
-  float half[halves][C][score_pitch];
+  union {  // one after the other
+    float half[halves][C][score_pitch];
+    float partial[ksplit > 1 ? ksplit - 1 : 1][value_groups][C / 8][4][32];  // of O
+  };
   float total[blocks][channels];  // of G over a block of 16 tokens
   float decay[channels];          // 2^ of the sum of G over the chunk
-  float partial[ksplit > 1 ? ksplit - 1 : 1][ksplit > 1 ? value_groups : 1][ksplit > 1 ? C / 8 : 1][4][32];  // of O
 };
 static_assert(sizeof(Shared) == shared_bytes, "the plan's shared memory");
 

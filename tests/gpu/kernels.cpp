@@ -85,6 +85,22 @@ struct Gpu {
   }
   void wait() { check(StreamSynchronize(stream), "kernels"); }
 
+  /// Seconds of one call, calls back to back, by sample.
+  std::vector<double> time_eager(const std::function<void()>& body, int calls, int samples) {
+    std::vector<double> seconds;
+    for (int s = -2; s < samples; ++s) {
+      check(EventRecord(events[0], stream), "event");
+      for (int i = 0; i < calls; ++i) body();
+      check(EventRecord(events[1], stream), "event");
+      check(EventSynchronize(events[1]), "calls");
+      float ms = 0;
+      check(EventElapsedTime_v2(&ms, events[0], events[1]), "time");
+      if (s >= 0) seconds.push_back(ms * 1e-3 / calls);
+    }
+    std::ranges::sort(seconds);
+    return seconds;
+  }
+
   /// Seconds of one replay of what `body` enqueues, replays back to back, by sample.
   std::vector<double> time(const std::function<void()>& body, int replays, int samples) {
     void *graph = nullptr, *exec = nullptr;
@@ -92,18 +108,8 @@ struct Gpu {
     body();
     check(StreamEndCapture(stream, &graph), "capture");
     check(GraphInstantiateWithFlags(&exec, graph, 0), "graph");
-    std::vector<double> seconds;
-    for (int s = -2; s < samples; ++s) {
-      check(EventRecord(events[0], stream), "event");
-      for (int i = 0; i < replays; ++i) check(GraphLaunch(exec, stream), "replay");
-      check(EventRecord(events[1], stream), "event");
-      check(EventSynchronize(events[1]), "replay");
-      float ms = 0;
-      check(EventElapsedTime_v2(&ms, events[0], events[1]), "time");
-      if (s >= 0) seconds.push_back(ms * 1e-3 / replays);
-    }
+    auto seconds = time_eager([&] { check(GraphLaunch(exec, stream), "replay"); }, replays, samples);
     GraphExecDestroy(exec), GraphDestroy(graph);
-    std::ranges::sort(seconds);
     return seconds;
   }
 };
@@ -360,13 +366,13 @@ int time_file(Gpu& gpu, const std::vector<std::string>& lines) {
   double copy_rate = 0;
   const auto measure_copy = [&] {
     auto from = must(gpu.device->allocate(copied)), to = must(gpu.device->allocate(copied));
-    const auto copy = gpu.time(
+    const auto copy = gpu.time_eager(
         [&] {
           Gpu::check(gpu.MemcpyDtoDAsync_v2(reinterpret_cast<std::uintptr_t>(to.get()),
                                             reinterpret_cast<std::uintptr_t>(from.get()), copied, gpu.stream),
                      "copy");
         },
-        3, 7);
+        5, 9);
     copy_rate = 2 * static_cast<double>(copied) / quantile(copy, 0.5);
     fmt::print("{{\"device\": \"{}\", \"copy\": {:.4e}, \"copy_q1\": {:.4e}, \"copy_q3\": {:.4e}}}\n",
                gpu.device->info().name, copy_rate, 2 * static_cast<double>(copied) / quantile(copy, 0.75),
