@@ -77,16 +77,16 @@ __device__ inline float log2_fast(float x) {
 }
 
 // ---- memory
-__device__ inline uint4 load_streaming(const void* global) {  // read once: leaves the first cache alone
+__device__ inline uint4 load_streaming(const void* global) {  // once read it will not be soon again
   uint4 x;
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
                : "l"(global)
                : "memory");
   return x;
 }
 __device__ inline void store_streaming(void* global, uint4 x) {
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(global), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+  asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(global), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
                : "memory");
 }
 __device__ inline char* shared_memory() {

@@ -79,13 +79,15 @@ class StreamFamily final : public Family {
     return {};
   }
   Config default_config(const Instance& instance) const override {
+    // Eight warps where V and K give them: fewer leave an SM waiting.
     for (const int chunk : {32, 16})
       for (const int staging : {1, 0})
-        for (const int wide : {128, 64, 32, 16})
-          for (const int split : {1, 2, 4}) {
-            Config config = {chunk, wide, split, staging};
-            if (not constraint(instance, config)) return config;
-          }
+        for (const int warps : {8, 4, 2, 1})
+          for (const int wide : {128, 64, 32, 16})
+            for (const int split : {1, 2, 4}) {
+              Config config = {chunk, wide, split, staging};
+              if (wide / 16 * split >= warps and not constraint(instance, config)) return config;
+            }
     return {16, 16, 4, 0};
   }
   double prior(const Instance& instance, const Shape& shape, const DeviceInfo& device,

@@ -87,6 +87,10 @@ struct Chunk {
   /// Channels d and d + 1 of token t; zeros past the ends.
   __device__ float2 query(int t, int d) const { return pair(task.q, shared.q[staged ? t : 0], head, t, d); }
   __device__ float2 key(int t, int d) const { return pair(task.k, shared.k[staged ? t : 0], 0, t, d); }
+  __device__ float2 query_or_key(bool is_query, int t, int d) const {
+    if constexpr (staged) return load_pair((is_query ? shared.q[t] : shared.k[t]) + d);
+    return is_query ? query(t, d) : key(t, d);
+  }
   __device__ float2 gate(int t, int d) const {
     const float2 raw = pair(task.g, shared.g[staged ? t : 0], 0, t, d);
     const float2 decay = {task.log2_decay(raw.x), task.log2_decay(raw.y)};
@@ -100,12 +104,19 @@ template <int padded, int pitch, class T>
 __device__ void fetch(T* tile, const T* rows, i64 stride, bool aligned, int left, int width) {
   constexpr int piece = 16 / sizeof(T), pieces = padded / piece;
   if (aligned and width % piece == 0) {
-    for (int i = threadIdx.x; i < C * pieces; i += threads) {
-      const int t = i / pieces, d = i % pieces * piece;
-      const bool present = t < left and d < width;
-      copy_async(tile + t * pitch + d, present ? rows + t * stride + d : rows, present);
+    constexpr int together = threads / pieces > 0 ? threads / pieces : 1;  // rows
+#pragma unroll 1
+    for (int d = threadIdx.x % pieces * piece; d < padded; d += threads * piece) {
+      int t = threadIdx.x / pieces;
+      const T* from = rows + t * stride + d;
+      if (t < together)
+        for (; t < C; t += together, from += together * stride) {
+          const bool present = t < left and d < width;
+          copy_async(tile + t * pitch + d, present ? from : rows, present);
+        }
     }
   } else {
+#pragma unroll 1
     for (int i = threadIdx.x; i < C * padded; i += threads) {
       const int t = i / padded, d = i % padded;
       tile[t * pitch + d] = t < left and d < width ? rows[t * stride + d] : T();
@@ -143,7 +154,7 @@ __device__ inline void each_item(Body body) {
 __device__ void sum_gates(const Chunk& chunk) {
   each_item([&](int block, int d) {
     float2 sum = {0, 0};
-#pragma unroll
+#pragma unroll 4
     for (int i = 0; i < 16; ++i) {
       const float2 g = chunk.gate(16 * block + i, d);
       sum.x += g.x, sum.y += g.y;
@@ -176,7 +187,7 @@ __device__ void make_operands(const Chunk& chunk, bool weak, bool keys) {
   each_item([&](int block, int d) {
     float2 after = {0, 0}, upto = {0, 0};
     for (int b = blocks - 1; b > block; --b) after.x += shared.total[b][d], after.y += shared.total[b][d + 1];
-#pragma unroll
+#pragma unroll 4
     for (int i = 15; i >= 0; --i) {
       const int t = 16 * block + i;
       const float2 q = chunk.query(t, d), k = chunk.key(t, d), g = chunk.gate(t, d);
@@ -186,7 +197,7 @@ __device__ void make_operands(const Chunk& chunk, bool weak, bool keys) {
     }
     if (weak) return;
     for (int b = 0; b < block; ++b) upto.x += shared.total[b][d], upto.y += shared.total[b][d + 1];
-#pragma unroll
+#pragma unroll 4
     for (int i = 0; i < 16; ++i) {
       const int t = 16 * block + i;
       const float2 q = chunk.query(t, d), g = chunk.gate(t, d);
@@ -257,14 +268,14 @@ __device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from
   float level[4][4] = {}, diagonal[2] = {};
 #pragma unroll 1
   for (int d = from + column(); d < to; d += 8) {
-    float2 q[2], k[2], total[2], upto[2], after[2];
+    float2 total[2], upto[2], after[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int i = t + row() + 8 * r;
-      q[r] = chunk.query(i, d), k[r] = chunk.key(i, d);
+      const float2 q = chunk.query(i, d), k = chunk.key(i, d);
       total[r] = upto[r] = chunk.gate(i, d);
       after[r] = {0, 0};
-      diagonal[r] += q[r].x * k[r].x + q[r].y * k[r].y;
+      diagonal[r] += q.x * k.x + q.y * k.y;
     }
 #pragma unroll
     for (int l = 0; l < 4; ++l) {
@@ -272,7 +283,7 @@ __device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const bool second = l == 3 ? r == 1 : row() >> l & 1;
-        x[r] = decayed(second ? q[r] : k[r], second ? upto[r] : after[r]);
+        x[r] = decayed(chunk.query_or_key(second, t + row() + 8 * r, d), second ? upto[r] : after[r]);
         if (l == 3) continue;
         const float2 other = from_lane(total[r], 4 << l);
         if (second)
@@ -400,7 +411,7 @@ struct State16 {  // 16 rows of V
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         const int d = channel() + 8 * n + column() + c % 2, v = value() + row() + 8 * (c / 2);
-        if (d < K and v < V - task.column) body(s[n][c], k_first ? i64(d) * V + v : i64(v) * K + d);
+        if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column)) body(s[n][c], k_first ? i64(d) * V + v : i64(v) * K + d);
       }
   }
   __device__ void load(const Task& task) {
@@ -526,21 +537,25 @@ __device__ inline void put_pair(Io* o, int v, int end, bool pairs, u32 pair) {
 __device__ void put_out(const Output& o, const Chunk& chunk) {
   if (warp_index() / value_groups > 0) return;
   const Task& task = chunk.task;
-  const int end = V - task.column;
+  const int end = V - task.column - State16::value();
+  constexpr bool fp32 = sizeof(Io) == 4;
   const bool pairs = u64(task.o.base) % 4 == 0 and u64(task.o.token) % 2 == 0 and u64(task.o.head) % 2 == 0;
+  // Of an fp32 tile a lane stores two tokens of one column, else, after a transposition, two columns of one token.
+  int t = fp32 ? column() : row();
+  const int v = fp32 ? row() : column();
+  Io* to = task.o.at(chunk.first + t, chunk.head) + State16::value();
+  const i64 token = task.o.token;
 #pragma unroll
-  for (int n = 0; n < C / 8; ++n)
+  for (int n = 0; n < C / 8; ++n, t += 8, to += 8 * token)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float first = o[n][2 * r] * task.scale, second = o[n][2 * r + 1] * task.scale;
-      if constexpr (sizeof(Io) == 4) {
-        const int v = State16::value() + row() + 8 * r, t = 8 * n + column();
-        if (v < end and t < chunk.left) task.o.at(chunk.first + t, chunk.head)[v] = narrow<Io>(first);
-        if (v < end and t + 1 < chunk.left) task.o.at(chunk.first + t + 1, chunk.head)[v] = narrow<Io>(second);
+      if constexpr (fp32) {
+        if (v + 8 * r < end and t < chunk.left) to[v + 8 * r] = narrow<Io>(first);
+        if (v + 8 * r < end and t + 1 < chunk.left) to[token + v + 8 * r] = narrow<Io>(second);
       } else {
         const u32 pair = transpose(narrow_pair<Io>(first, second));
-        const int v = State16::value() + column() + 8 * r, t = 8 * n + row();
-        if (t < chunk.left) put_pair(task.o.at(chunk.first + t, chunk.head), v, end, pairs, pair);
+        if (t < chunk.left) put_pair(to, v + 8 * r, end, pairs, pair);
       }
     }
 }
@@ -581,10 +596,9 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETER
       }
       make_operands(chunk, weak, head == 0);
       __syncthreads();
-      if (weak) fetch_next();
       make_scores(chunk, weak);
       __syncthreads();
-      if (not weak) fetch_next();
+      fetch_next();
       finish_scores(shared);
       if (weak and head == 0) state.decay(shared);
       Output o = {};

@@ -1,0 +1,52 @@
+// The GPU families compiled for every target, without a GPU; skipped where there is no NVRTC.
+#define CATCH_CONFIG_RUNNER
+#include <chrono>
+
+#include "compiler/cuda.hpp"
+#include "templates/cuda/cuda.hpp"
+#include "templates/family.hpp"
+#include "tests/needs.hpp"
+
+using namespace glaive;
+
+int main(int argc, char** argv) {
+  const auto compiler = CudaCompiler::open();
+  return testing::run_or_skip(argc, argv, compiler ? "" : compiler.error().message);
+}
+
+TEST_CASE("defaults compile for every target, spill nothing and fit where the plan says they do") {
+  const auto compiler = CudaCompiler::open().value();
+  std::vector<CudaJob> jobs;
+  std::vector<Stage> stages;
+  std::vector<std::string> names;
+  for (const char* arch : {"cuda:sm_80", "cuda:sm_86", "cuda:sm_89", "cuda:sm_90a", "cuda:sm_100", "cuda:sm_120"})
+    for (const char* problem : {"step H16 K128 V128 bf16", "step H4 K256 V512 f32 vk", "step H8 Hkv2 K64 V64 bf16 state=bf16",
+                                "forward H16 K128 V128 bf16", "forward H8 Hkv4 K64 V64 bf16", "forward H4 K256 V512 bf16",
+                                "forward H16 K64 V64 f16 gate=f32 logit vk", "forward H2 K100 V60 f32"}) {
+      const Instance instance{parse_problem(problem).value(), parse_target(arch).value()};
+      const Family& family =
+          *find_family(instance.problem.op == Op::step ? "step" : "stream", Target::Kind::cuda);
+      const Config config = family.default_config(instance);
+      jobs.push_back({std::get<CudaSource>(family.instantiate(instance, config)), {instance.target, {}}});
+      stages.push_back(family.plan(instance, config).stages[0]);
+      names.push_back(to_string(Variant{&family, config}, instance) + " of " + problem + " for " + arch);
+    }
+  REQUIRE(jobs.size() >= 40);
+  std::size_t compiled = 0;
+  compile_all(*compiler, jobs, 2, std::chrono::minutes(5), {}, [&](std::size_t job, Result<CodeObject> code) {
+    INFO(names[job]);
+    if (not code) FAIL(code.error().message);
+    const auto facts = cubin_facts(code->bytes).value();
+    REQUIRE(facts.size() == 1);
+    const KernelFacts& kernel = facts[0];
+    CHECK(kernel.entry == stages[job].entry);
+    CHECK(kernel.spills == 0);
+    CHECK(kernel.stack_bytes == 0);
+    CHECK(kernel.most_threads == stages[job].block[0]);
+    CHECK(kernel.parameter_bytes == static_cast<std::int64_t>(8 * stages[job].args.size()));
+    CHECK(cuda::resident(cuda::sm_of(jobs[job].options.target), stages[job].block[0], kernel.registers,
+                         stages[job].shared_bytes) >= 1);
+    ++compiled;
+  });
+  CHECK(compiled == jobs.size());
+}
