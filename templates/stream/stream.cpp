@@ -71,6 +71,8 @@ class StreamFamily final : public Family {
     if (at.columns > 16 and at.columns / 2 >= instance.problem.v.count()) return "half the columns lie past V";
     if (at.ksplit > 1 and at.channels - instance.problem.k.count() >= at.depth) return "a warp has no channels";
     if (at.depth > 128) return "the state does not fit into the registers";
+    if (at.threads == 512 and at.depth == 128 and cuda_arch(instance.target).major >= 10)
+      return "the compiler spills registers for this target";
     if (at.threads > 512) return "more than 512 threads";
     if (at.threads * at.registers() > sm.registers) return "the registers of an SM do not suffice";
     const std::int64_t bytes = at.shared_bytes(instance.problem);

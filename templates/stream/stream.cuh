@@ -249,6 +249,11 @@ __device__ void weak_block(Block& score, const Shared& shared, int t, int s, int
 __device__ inline float2 from_lane(float2 x, int distance) {
   return {__shfl_xor_sync(~0u, x.x, distance), __shfl_xor_sync(~0u, x.y, distance)};
 }
+/// By value: of two places `?:` would make an address, and put the arrays into memory.
+template <class T>
+__device__ inline T pick(bool first, T a, T b) {
+  return first ? a : b;
+}
 __device__ inline void add(float2& x, float2 y) { x.x += y.x, x.y += y.y; }
 __device__ inline Split decayed(float2 x, float2 exponent) {
   return split(x.x * exp2_fast(exponent.x), x.y * exp2_fast(exponent.y));
@@ -283,7 +288,7 @@ __device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const bool second = l == 3 ? r == 1 : row() >> l & 1;
-        x[r] = decayed(chunk.query_or_key(second, t + row() + 8 * r, d), second ? upto[r] : after[r]);
+        x[r] = decayed(chunk.query_or_key(second, t + row() + 8 * r, d), pick(second, upto[r], after[r]));
         if (l == 3) continue;
         const float2 other = from_lane(total[r], 4 << l);
         if (second)
@@ -306,7 +311,8 @@ __device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
     const int r = c / 2, apart = row() ^ (column() + c % 2);
-    score[r][c] = apart == 0 ? diagonal[r] : apart < 2 ? level[0][c] : apart < 4 ? level[1][c] : level[2][c];
+    score[r][c] = pick(apart == 0, diagonal[r],
+                       pick(apart < 2, level[0][c], pick(apart < 4, level[1][c], level[2][c])));
     score[1 - r][c] = level[3][c];  // above the diagonal for rows 0 - 7: masked later
   }
 }
@@ -470,38 +476,53 @@ __device__ inline void ask_state(Output& o, const State16& state, const Shared& 
   }
 }
 
-/// O^T += V^T A^T, and the state takes the chunk's keys and values in (where `absorb`).
-__device__ inline void take_values(Output& o, State16& state, const Shared& shared, int buffer, bool absorb) {
+/// V^T of 16 tokens from s on, for the rows of a warp.
+__device__ inline Operand values(const Shared& shared, int buffer, int s) {
+  Operand a;
+  if constexpr (raw_values)
+    a.part[0] = load_transposed(&shared.v[buffer][s + row_of_b()][State16::value() + column_of_b()]);
+  else
 #pragma unroll
-  for (int s = 0; s < blocks; ++s) {
-    Operand a;
-    if constexpr (raw_values)
-      a.part[0] = load_transposed(&shared.v[buffer][16 * s + row_of_b()][State16::value() + column_of_b()]);
-    else
+    for (int part = 0; part < parts; ++part)
+      a.part[part] = load_transposed(&shared.value[part][s + row_of_b()][State16::value() + column_of_b()]);
+  return a;
+}
+
+/// O^T += V^T A^T; warps of the same rows take turns over the tokens.
+__device__ inline void ask_chunk(Output& o, const Shared& shared, int buffer) {
+#pragma unroll
+  for (int i = 0; i < (blocks + ksplit - 1) / ksplit; ++i) {
+    const int s = i * ksplit + (ksplit > 1 ? warp_index() / value_groups : 0);
+    if (ksplit > 1 and s >= blocks) continue;
+    const Operand a = values(shared, buffer, 16 * s);
+#pragma unroll
+    for (int t = i * ksplit; t < blocks; ++t) {
+      if (t < s) continue;
+      Operand b;
 #pragma unroll
       for (int part = 0; part < parts; ++part)
-        a.part[part] = load_transposed(&shared.value[part][16 * s + row_of_b()][State16::value() + column_of_b()]);
-    if (s % ksplit == warp_index() / value_groups)  // warps of the same rows take turns
+        b.part[part] = load_matrices(&shared.score[part][16 * t + row_of_b()][16 * s + column_of_b()]);
 #pragma unroll
-      for (int t = s; t < blocks; ++t) {
-        Operand b;
+      for (int half = 0; half < 2; ++half) multiply_parts(o[2 * t + half], a, b, half);
+    }
+  }
+}
+
+/// S^T += V^T k~
+__device__ inline void absorb(State16& state, const Shared& shared, int buffer) {
 #pragma unroll
-        for (int part = 0; part < parts; ++part)
-          b.part[part] = load_matrices(&shared.score[part][16 * t + row_of_b()][16 * s + column_of_b()]);
+  for (int s = 0; s < blocks; ++s) {
+    const Operand a = values(shared, buffer, 16 * s);
 #pragma unroll
-        for (int half = 0; half < 2; ++half) multiply_parts(o[2 * t + half], a, b, half);
-      }
-    if (absorb)
+    for (int n = 0; n < depth / 16; ++n) {
+      Operand b;
 #pragma unroll
-      for (int n = 0; n < depth / 16; ++n) {
-        Operand b;
+      for (int part = 0; part < parts; ++part)
+        b.part[part] =
+            load_transposed(&shared.key[part][16 * s + row_of_a()][State16::channel() + 16 * n + column_of_a()]);
 #pragma unroll
-        for (int part = 0; part < parts; ++part)
-          b.part[part] = load_transposed(
-              &shared.key[part][16 * s + row_of_a()][State16::channel() + 16 * n + column_of_a()]);
-#pragma unroll
-        for (int half = 0; half < 2; ++half) multiply_parts(state.s[2 * n + half], a, b, half);
-      }
+      for (int half = 0; half < 2; ++half) multiply_parts(state.s[2 * n + half], a, b, half);
+    }
   }
 }
 
@@ -605,7 +626,9 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETER
       ask_state(o, state, shared);
       if (not weak and last) state.decay(shared);
       __syncthreads();
-      take_values(o, state, shared, raw_values ? first / C % 2 : 0, last);
+      const int buffer = raw_values ? first / C % 2 : 0;
+      ask_chunk(o, shared, buffer);
+      if (last) absorb(state, shared, buffer);
       sum_partials(o, shared);
       put_out(o, chunk);
     }
