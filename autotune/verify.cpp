@@ -87,8 +87,8 @@ std::optional<Fault> check_error(const Call& call, const Output& output, double 
       Drop::wrong_result,
       fmt::format("{} is off by {:.2e} ({:.0e} allowed), its worst element by {:.2e} of the RMS ({:.0e} allowed): "
                   "{:.9g} instead of {:.9g} at {}",
-                  output.name, error, output.allowed.tensor, worst, output.allowed.element, got[at],
-                  output.want[at], place(call, output.name, static_cast<std::int64_t>(at)))};
+                  output.name, error, output.allowed.tensor, worst, output.allowed.element, got[at], output.want[at],
+                  place(call, output.name, static_cast<std::int64_t>(at)))};
 }
 
 std::vector<float> copy_of(const Guarded& tensor) { return {tensor.data().begin(), tensor.data().end()}; }
@@ -198,8 +198,7 @@ Passing passing_of(std::uint64_t seed) { return static_cast<Passing>(seed % 4); 
 Trial::Trial(const Case& what, Gates gates_, std::uint64_t seed_)
     : gates(gates_), seed(seed_), call(what, gates, seed, passing_of(seed)), expected(oracle(call)) {}
 
-Verdict verify(const Runner& run, std::string_view variant, std::span<Trial> trials, int workers,
-               Target::Kind kind) {
+Verdict verify(const Runner& run, std::string_view variant, std::span<Trial> trials, int workers, Target::Kind kind) {
   const RunOnce once = [&](const Words& words, const Extents& extents) {
     run(words, extents);
     return std::optional<Fault>();

@@ -1,7 +1,8 @@
 // The GPU families on a device: correctness by the project's own verification, then times. Kernels are compiled here by
 // NVRTC, all at once. One line of JSON per result on standard output.
 //   gpu_kernels verify FILE   lines `case` or `case | variant`: all gates; bad slots and lengths where there are tables
-//   gpu_kernels time FILE     lines `case | gates | variant[, variant...]`: medians and quartiles, against the copy rate
+//   gpu_kernels time FILE     lines `case | gates | variant[, variant...]`: medians and quartiles, against the copy
+//   rate
 #include <dlfcn.h>
 #include <fmt/format.h>
 
@@ -228,8 +229,9 @@ int verify_file(Gpu& gpu, const std::vector<std::string>& lines) {
   for (const std::string& line : lines) {
     const auto bar = line.find('|');
     const auto what = parse_case(line.substr(0, bar)).value();
-    const std::string variant =
-        bar != line.npos ? line.substr(bar + 1) : what.problem.op == Op::step ? "step" : "stream";
+    const std::string variant = bar != line.npos              ? line.substr(bar + 1)
+                                : what.problem.op == Op::step ? "step"
+                                                              : "stream";
     all.push_back({what, kernels.want(what.problem, variant)});
   }
   kernels.compile();
@@ -252,10 +254,10 @@ int verify_file(Gpu& gpu, const std::vector<std::string>& lines) {
       const std::uint32_t expected = bad ? (ragged ? 2u : 0u) | (slots ? 1u : 0u) : 0u;
       const bool right = verdict.drop == Drop::none and verifier.status == expected;
       failures += right ? 0 : 1;
-      fmt::print("{{\"verify\": \"{}\", \"shape\": \"{}\", \"bad\": {}, \"ok\": {}, \"o\": {:.3e}, \"state\": {:.3e}, "
-                 "\"status\": {}}}\n",
-                 line.key, to_string(line.what.shape), bad, right, verdict.error_o, verdict.error_state,
-                 verifier.status);
+      fmt::print(
+          "{{\"verify\": \"{}\", \"shape\": \"{}\", \"bad\": {}, \"ok\": {}, \"o\": {:.3e}, \"state\": {:.3e}, "
+          "\"status\": {}}}\n",
+          line.key, to_string(line.what.shape), bad, right, verdict.error_o, verdict.error_state, verifier.status);
       if (not right) fmt::print(stderr, "{}: status {} {}\n", line.key, verifier.status, verdict.message);
     }
   }
@@ -322,7 +324,8 @@ struct Timed {
     launch.words.set_pointer(Arg::state_out, tensors.back().get());
     for (const Arg arg : {Arg::state_in_slot, Arg::state_out_slot})
       launch.words[arg] = static_cast<std::uint64_t>(hkv * k * v);
-    for (const Arg arg : {Arg::state_in_head, Arg::state_out_head}) launch.words[arg] = static_cast<std::uint64_t>(k * v);
+    for (const Arg arg : {Arg::state_in_head, Arg::state_out_head})
+      launch.words[arg] = static_cast<std::uint64_t>(k * v);
     launch.words.set_scalar(Arg::scale, 1 / std::sqrt(static_cast<float>(k)));
     launch.words.set_scalar(Arg::gate_tau, 16);
     launch.words.set_scalar(Arg::gate_clamp, -INFINITY);
@@ -397,16 +400,15 @@ int time_file(Gpu& gpu, const std::vector<std::string>& lines) {
             for (const auto& set : sets) must(kernel.launch(set->launch));
           },
           1, 15);
-      const auto replay =
-          gpu.time([&] { must(kernel.launch(sets[0]->launch)); }, bytes < 2e8 ? 50 : 3, 15);
+      const auto replay = gpu.time([&] { must(kernel.launch(sets[0]->launch)); }, bytes < 2e8 ? 50 : 3, 15);
       const auto one = static_cast<double>(cold_sets);
-      fmt::print("{{\"time\": \"{}\", \"shape\": \"{}\", \"gates\": \"{}\", \"sets\": {}, \"us\": {:.2f}, \"q1\": {:.2f}, "
-                 "\"q3\": {:.2f}, \"replay_us\": {:.2f}, \"replay_q1\": {:.2f}, \"replay_q3\": {:.2f}, "
-                 "\"roof_us\": {:.2f}, \"of_roof\": {:.3f}}}\n",
-                 key, to_string(line.what.shape), to_string(line.gates), cold_sets, quantile(cold, 0.5) / one * 1e6,
-                 quantile(cold, 0.25) / one * 1e6, quantile(cold, 0.75) / one * 1e6, quantile(replay, 0.5) * 1e6,
-                 quantile(replay, 0.25) * 1e6, quantile(replay, 0.75) * 1e6, floor * 1e6,
-                 floor / (quantile(cold, 0.5) / one));
+      fmt::print(
+          "{{\"time\": \"{}\", \"shape\": \"{}\", \"gates\": \"{}\", \"sets\": {}, \"us\": {:.2f}, \"q1\": {:.2f}, "
+          "\"q3\": {:.2f}, \"replay_us\": {:.2f}, \"replay_q1\": {:.2f}, \"replay_q3\": {:.2f}, "
+          "\"roof_us\": {:.2f}, \"of_roof\": {:.3f}}}\n",
+          key, to_string(line.what.shape), to_string(line.gates), cold_sets, quantile(cold, 0.5) / one * 1e6,
+          quantile(cold, 0.25) / one * 1e6, quantile(cold, 0.75) / one * 1e6, quantile(replay, 0.5) * 1e6,
+          quantile(replay, 0.25) * 1e6, quantile(replay, 0.75) * 1e6, floor * 1e6, floor / (quantile(cold, 0.5) / one));
       std::fflush(stdout);
     }
   }
