@@ -61,14 +61,14 @@ std::int64_t resident(const Sm& sm, std::int64_t threads, std::int64_t registers
 
 Source source_of(const Kernel& kernel, const Instance& instance, std::string_view variant) {
   const Problem& problem = instance.problem;
-  std::string text = "// " + std::string(variant) + " of `" + to_string(problem) + "` for " +
-                     to_string(instance.target) + "\n";
+  std::string text =
+      "// " + std::string(variant) + " of `" + to_string(problem) + "` for " + to_string(instance.target) + "\n";
   const auto constant = [&](std::string_view type, std::string_view name, const std::string& value) {
     text += "constexpr " + std::string(type) + " " + std::string(name) + " = " + value + ";\n";
   };
   const auto type = [&](std::string_view name, DType dtype) {
-    text += "using " + std::string(name) + " = " + (dtype == DType::f32 ? "float" : std::string(to_string(dtype))) +
-            ";\n";
+    text +=
+        "using " + std::string(name) + " = " + (dtype == DType::f32 ? "float" : std::string(to_string(dtype))) + ";\n";
   };
   constant("int", "K", std::to_string(problem.k.count()));
   constant("int", "V", std::to_string(problem.v.count()));

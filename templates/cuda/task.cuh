@@ -19,7 +19,8 @@ struct Rows {
 
 template <class T>
 __device__ inline Rows<T> rows_of(u64 base, u64 token, u64 head, i64 first_token, i64 first_head, int column) {
-  return {reinterpret_cast<T*>(base) + first_token * i64(token) + first_head * i64(head) + column, i64(token), i64(head)};
+  return {reinterpret_cast<T*>(base) + first_token * i64(token) + first_head * i64(head) + column, i64(token),
+          i64(head)};
 }
 
 struct Task {

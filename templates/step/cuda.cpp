@@ -1,7 +1,8 @@
+#include "templates/cuda/cuda.hpp"
+
 #include <algorithm>
 #include <cmath>
 
-#include "templates/cuda/cuda.hpp"
 #include "templates/step/step.hpp"
 
 namespace glaive {
@@ -82,8 +83,8 @@ class StepFamily final : public Family {
         const Config config = {tile, block, 1};
         if (constraint(instance, config)) continue;
         const std::int64_t elements = Shapes(instance.problem, config).state_registers();
-        const std::int64_t distance = std::abs(elements - 32) + std::abs(tile - (wide ? 64 : 32)) / 2 +
-                                      std::abs(block - (wide ? 256 : 128)) / 8;
+        const std::int64_t distance =
+            std::abs(elements - 32) + std::abs(tile - (wide ? 64 : 32)) / 2 + std::abs(block - (wide ? 256 : 128)) / 8;
         if (off_by >= 0 and distance >= off_by) continue;
         best = config;
         off_by = distance;
@@ -103,8 +104,8 @@ class StepFamily final : public Family {
         std::max<std::int64_t>(1, resident(sm_of(instance.target), at.threads, at.registers(), at.shared_bytes())));
     const double in_flight = std::min(residents, std::ceil(ctas / device.units)) * tile;
     const double share = std::min(1.0, in_flight / 32768);
-    const double row = static_cast<double>(size_of(instance.problem.state) *
-                                           (at.k_first ? at.columns : instance.problem.k.count()));
+    const double row =
+        static_cast<double>(size_of(instance.problem.state) * (at.k_first ? at.columns : instance.problem.k.count()));
     const double short_rows = row < 128 ? 1 + 0.1 * (128 / row - 1) : 1;
     const double tail = config[threads] > 256 ? 1.15 : 1;  // few CTAs on an SM
     const double passes = std::ceil(static_cast<double>(shape.longest().count()) / config[pass]);

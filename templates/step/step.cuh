@@ -37,9 +37,7 @@ struct Tile {
         if (row(r) < min(rows_left, k_first ? K : columns) and column(p) < columns_left)
           body(s[r][p], i64(row(r)) * (k_first ? V : K) + column(p), min(width, columns_left - column(p)));
   }
-  __device__ static bool aligned(const State* state) {
-    return (k_first ? V : K) % width == 0 and u64(state) % 16 == 0;
-  }
+  __device__ static bool aligned(const State* state) { return (k_first ? V : K) % width == 0 and u64(state) % 16 == 0; }
 
   __device__ void load(const Task& task) {
 #pragma unroll
@@ -138,8 +136,7 @@ __device__ inline void update(Tile& tile, const Shared& shared, int j) {
         const bool real = row < K;  // rows past the last one stay zero
         const float decay = real ? shared.decay[j][row] : 0, k = real ? shared.k[j][row] : 0;
 #pragma unroll
-        for (int i = 0; i < width; ++i)
-          tile.s[r][p][i] = fmaf(decay, tile.s[r][p][i], k * shared.v[j][column + i]);
+        for (int i = 0; i < width; ++i) tile.s[r][p][i] = fmaf(decay, tile.s[r][p][i], k * shared.v[j][column + i]);
       } else {
         const float v = row < columns ? shared.v[j][row] : 0;
 #pragma unroll

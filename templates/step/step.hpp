@@ -8,8 +8,8 @@ namespace glaive {
 /// that costs time is the traffic of the state.
 const Family& step_family();
 
-/// The same on GPUs: a CTA keeps its columns of a head's state in registers from the first token to the last, so that the
-/// state is read once and written once whatever T is. See step.cuh.
+/// The same on GPUs: a CTA keeps its columns of a head's state in registers from the first token to the last, so that
+/// the state is read once and written once whatever T is. See step.cuh.
 const Family& cuda_step_family();
 
 }  // namespace glaive

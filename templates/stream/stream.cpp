@@ -107,10 +107,9 @@ class StreamFamily final : public Family {
     const double values = products * (chunk * channels * wide * (1 + group) + chunk * chunk / 2 * wide * group);
     const double work = elements + (scores + values) * 2 / 2048;
     const double waiting = (at.staged ? 1200 : 3500) * group + 4000.0 / static_cast<double>(at.warps);
-    const auto ctas = static_cast<double>(std::max<std::int64_t>(
-        1, resident(sm, at.threads, at.registers(), at.shared_bytes(instance.problem))));
-    const auto tasks =
-        static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * at.tiles);
+    const auto ctas = static_cast<double>(
+        std::max<std::int64_t>(1, resident(sm, at.threads, at.registers(), at.shared_bytes(instance.problem))));
+    const auto tasks = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * at.tiles);
     const double together = std::min(ctas, std::ceil(tasks / device.units));
     const double rounds = std::max(1.0, std::ceil(tasks / (device.units * together)));
     const double chunks = std::ceil(static_cast<double>(shape.longest().count()) / chunk);
@@ -129,13 +128,13 @@ class StreamFamily final : public Family {
     Kernel kernel;
     kernel.entry = "gla_stream";
     kernel.text = text_of("stream.cuh");
-    kernel.constants = {{"C", at.chunk},         {"columns", at.columns}, {"ksplit", at.ksplit},
-                        {"staged", at.staged},   {"channels", at.channels}, {"parts", at.parts}};
+    kernel.constants = {{"C", at.chunk},       {"columns", at.columns},   {"ksplit", at.ksplit},
+                        {"staged", at.staged}, {"channels", at.channels}, {"parts", at.parts}};
     kernel.tiles = at.tiles;
     kernel.threads = at.threads;
     kernel.shared_bytes = at.shared_bytes(instance.problem);
-    kernel.ctas = std::max<std::int64_t>(
-        1, resident(sm_of(instance.target), at.threads, at.registers(), kernel.shared_bytes));
+    kernel.ctas =
+        std::max<std::int64_t>(1, resident(sm_of(instance.target), at.threads, at.registers(), kernel.shared_bytes));
     return kernel;
   }
 };

@@ -1,24 +1,27 @@
 // Forward: S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T, o_t = scale * S_t^T q_t, chunk by chunk of C tokens.
 //
-// DATA     A CTA owns `columns` columns of V of one kv head, for all of K and all tokens of its sequence. The state lies
+// DATA     A CTA owns `columns` columns of V of one kv head, for all of K and all tokens of its sequence. The state
+// lies
 //          transposed in the registers of its warps, fp32: warp (i, j) has rows 16 i .. 16 i + 15 of V and channels
 //          j depth .. (j + 1) depth - 1 of K, as accumulators of mma.sync that serve as left operands too.
-// CHUNK    G is log2 of the decays. R(t) = sum of G after t, P(t) = sum up to t, within the chunk. k~ = k 2^R is the key
+// CHUNK    G is log2 of the decays. R(t) = sum of G after t, P(t) = sum up to t, within the chunk. k~ = k 2^R is the
+// key
 //          into the outgoing state. Where every channel decays by less than 2^100 over the chunk (`weak`), q~ = q 2^-R
 //          asks the state as it will have decayed by the chunk's end, and A = tril(q~ k~^T). Else q~ = q 2^P asks the
 //          incoming state, and A comes block by block from raw q, k and g (exact_diagonal, exact_below): there no
 //          exponent is positive, none is a difference of sums, and -inf is legal.
 //              O^T = S^T q~^T + V^T A^T,   S^T = S^T Diag(decay) + V^T k~    (weak: S decays before O, else after)
-// NUMBERS  Operands are bf16; where `parts` is 2 (io in fp32 or fp16) a sum of two of them, hi + lo, and three products.
+// NUMBERS  Operands are bf16; where `parts` is 2 (io in fp32 or fp16) a sum of two of them, hi + lo, and three
+// products.
 //          The operands of A always have two parts: with one, o would err by more than its own rounding.
 // SHARED   below. Raw tiles are filled in the background while the chunk before is computed.
 constexpr int blocks = C / 16;
-constexpr int depth = channels / ksplit;         // channels of a warp
-constexpr int value_groups = columns / 16;       // warps side by side along V
+constexpr int depth = channels / ksplit;    // channels of a warp
+constexpr int value_groups = columns / 16;  // warps side by side along V
 constexpr int warps = value_groups * ksplit;
-constexpr int halves = channels >= 32 ? 2 : 1;   // of K, summed separately for A
-constexpr bool raw_values = parts == 1;          // v serves as an operand as it is
-constexpr float weak_limit = -100;               // of a channel's sum of G over a chunk
+constexpr int halves = channels >= 32 ? 2 : 1;  // of K, summed separately for A
+constexpr bool raw_values = parts == 1;         // v serves as an operand as it is
+constexpr float weak_limit = -100;              // of a channel's sum of G over a chunk
 static_assert(threads == 32 * warps, "a thread for every lane");
 
 // Pitches of rows: an odd number of pieces of 16 bytes, so that neighbours fall into different banks.
@@ -27,7 +30,7 @@ constexpr int io_pitch = channels + 16 / sizeof(Io), gate_pitch = channels + 16 
 constexpr int raw_value_pitch = columns + 16 / sizeof(Io);
 
 struct __align__(16) Shared {
-  Task task;  // here, for registers are scarce
+  Task task;                                                    // here, for registers are scarce
   Io q[staged ? C : 1][io_pitch], k[staged ? C : 1][io_pitch];  // raw
   Gate g[staged ? C : 1][gate_pitch];
   Io v[raw_values ? 2 : 1][C][raw_value_pitch];
@@ -48,8 +51,8 @@ __device__ inline int warp_index() { return threadIdx.x / 32; }
 __device__ inline int lane_index() { return threadIdx.x % 32; }
 __device__ inline int row() { return lane_index() / 4; }
 __device__ inline int column() { return 2 * (lane_index() % 4); }
-// Which row of 16 x 16 elements a lane addresses for load_matrices: of A operands and transposed B operands in the order
-// of A, of B operands and transposed A operands in the order of B.
+// Which row of 16 x 16 elements a lane addresses for load_matrices: of A operands and transposed B operands in the
+// order of A, of B operands and transposed A operands in the order of B.
 __device__ inline int row_of_a() { return lane_index() % 16; }
 __device__ inline int column_of_a() { return lane_index() / 16 * 8; }
 __device__ inline int row_of_b() { return lane_index() % 8 + lane_index() / 16 * 8; }
@@ -139,22 +142,21 @@ struct Fetch {
       fetch<channels, io_pitch>(shared.k[0], task.k.at(t), task.k.token, task.k.aligned(), left, K);
       fetch<channels, gate_pitch>(shared.g[0], task.g.at(t), task.g.token, task.g.aligned(), left, K);
     }
-    fetch<columns, raw_value_pitch>(shared.v[raw_values ? t / C % 2 : 0][0], task.v.at(t), task.v.token, task.v.aligned(), left,
-                                    min(columns, V - task.column));
+    fetch<columns, raw_value_pitch>(shared.v[raw_values ? t / C % 2 : 0][0], task.v.at(t), task.v.token,
+                                    task.v.aligned(), left, min(columns, V - task.column));
   }
 };
 
 // ---- sums of G and operands. Work items are two channels of 16 tokens.
 template <class Body>
 __device__ inline void each_item(Body body) {
-  for (int i = threadIdx.x; i < channels / 2 * blocks; i += threads)
-    body(i / (channels / 2), 2 * (i % (channels / 2)));
+  for (int i = threadIdx.x; i < channels / 2 * blocks; i += threads) body(i / (channels / 2), 2 * (i % (channels / 2)));
 }
 
 __device__ void sum_gates(const Chunk& chunk) {
   each_item([&](int block, int d) {
     float2 sum = {0, 0};
-#pragma unroll 4
+#pragma unroll 8
     for (int i = 0; i < 16; ++i) {
       const float2 g = chunk.gate(16 * block + i, d);
       sum.x += g.x, sum.y += g.y;
@@ -187,7 +189,7 @@ __device__ void make_operands(const Chunk& chunk, bool weak, bool keys) {
   each_item([&](int block, int d) {
     float2 after = {0, 0}, upto = {0, 0};
     for (int b = blocks - 1; b > block; --b) after.x += shared.total[b][d], after.y += shared.total[b][d + 1];
-#pragma unroll 4
+#pragma unroll 8
     for (int i = 15; i >= 0; --i) {
       const int t = 16 * block + i;
       const float2 q = chunk.query(t, d), k = chunk.key(t, d), g = chunk.gate(t, d);
@@ -197,7 +199,7 @@ __device__ void make_operands(const Chunk& chunk, bool weak, bool keys) {
     }
     if (weak) return;
     for (int b = 0; b < block; ++b) upto.x += shared.total[b][d], upto.y += shared.total[b][d + 1];
-#pragma unroll 4
+#pragma unroll 8
     for (int i = 0; i < 16; ++i) {
       const int t = 16 * block + i;
       const float2 q = chunk.query(t, d), g = chunk.gate(t, d);
@@ -306,13 +308,12 @@ __device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from
 #pragma unroll
   for (int r = 0; r < 2; ++r)
 #pragma unroll
-    for (int distance = 1; distance < 4; distance *= 2)
-      diagonal[r] += __shfl_xor_sync(~0u, diagonal[r], distance);
+    for (int distance = 1; distance < 4; distance *= 2) diagonal[r] += __shfl_xor_sync(~0u, diagonal[r], distance);
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
     const int r = c / 2, apart = row() ^ (column() + c % 2);
-    score[r][c] = pick(apart == 0, diagonal[r],
-                       pick(apart < 2, level[0][c], pick(apart < 4, level[1][c], level[2][c])));
+    score[r][c] =
+        pick(apart == 0, diagonal[r], pick(apart < 2, level[0][c], pick(apart < 4, level[1][c], level[2][c])));
     score[1 - r][c] = level[3][c];  // above the diagonal for rows 0 - 7: masked later
   }
 }
@@ -417,7 +418,8 @@ struct State16 {  // 16 rows of V
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         const int d = channel() + 8 * n + column() + c % 2, v = value() + row() + 8 * (c / 2);
-        if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column)) body(s[n][c], k_first ? i64(d) * V + v : i64(v) * K + d);
+        if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column))
+          body(s[n][c], k_first ? i64(d) * V + v : i64(v) * K + d);
       }
   }
   __device__ void load(const Task& task) {
@@ -428,8 +430,7 @@ struct State16 {  // 16 rows of V
     if (task.state_in != nullptr) each(task, [&](float& x, i64 offset) { x = widen(task.state_in[offset]); });
   }
   __device__ void store(const Task& task) {
-    if (task.state_out != nullptr)
-      each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x); });
+    if (task.state_out != nullptr) each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x); });
   }
   __device__ void decay(const Shared& shared) {
 #pragma unroll
@@ -468,8 +469,8 @@ __device__ inline void ask_state(Output& o, const State16& state, const Shared& 
       Operand b;
 #pragma unroll
       for (int part = 0; part < parts; ++part)
-        b.part[part] = load_matrices(
-            &shared.query[part][16 * t + row_of_b()][State16::channel() + 16 * n + column_of_b()]);
+        b.part[part] =
+            load_matrices(&shared.query[part][16 * t + row_of_b()][State16::channel() + 16 * n + column_of_b()]);
 #pragma unroll
       for (int half = 0; half < 2; ++half) multiply_parts(o[2 * t + half], a, b, half);
     }

@@ -20,12 +20,12 @@ TEST_CASE("defaults compile for every target, spill nothing and fit where the pl
   std::vector<Stage> stages;
   std::vector<std::string> names;
   for (const char* arch : {"cuda:sm_80", "cuda:sm_86", "cuda:sm_89", "cuda:sm_90a", "cuda:sm_100", "cuda:sm_120"})
-    for (const char* problem : {"step H16 K128 V128 bf16", "step H4 K256 V512 f32 vk", "step H8 Hkv2 K64 V64 bf16 state=bf16",
-                                "forward H16 K128 V128 bf16", "forward H8 Hkv4 K64 V64 bf16", "forward H4 K256 V512 bf16",
-                                "forward H16 K64 V64 f16 gate=f32 logit vk", "forward H2 K100 V60 f32"}) {
+    for (const char* problem :
+         {"step H16 K128 V128 bf16", "step H4 K256 V512 f32 vk", "step H8 Hkv2 K64 V64 bf16 state=bf16",
+          "forward H16 K128 V128 bf16", "forward H8 Hkv4 K64 V64 bf16", "forward H4 K256 V512 bf16",
+          "forward H16 K64 V64 f16 gate=f32 logit vk", "forward H2 K100 V60 f32"}) {
       const Instance instance{parse_problem(problem).value(), parse_target(arch).value()};
-      const Family& family =
-          *find_family(instance.problem.op == Op::step ? "step" : "stream", Target::Kind::cuda);
+      const Family& family = *find_family(instance.problem.op == Op::step ? "step" : "stream", Target::Kind::cuda);
       const Config config = family.default_config(instance);
       jobs.push_back({std::get<CudaSource>(family.instantiate(instance, config)), {instance.target, {}}});
       stages.push_back(family.plan(instance, config).stages[0]);

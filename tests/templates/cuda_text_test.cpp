@@ -22,7 +22,9 @@ const CudaSource source_of(const Variant& variant, const Instance& instance) {
 }
 
 /// The constants of a text: all before the helpers.
-std::string head_of(const CudaSource& source) { return source.text.substr(0, source.text.find("// What kernels need")); }
+std::string head_of(const CudaSource& source) {
+  return source.text.substr(0, source.text.find("// What kernels need"));
+}
 
 std::string summary(const Variant& variant, const Instance& instance) {
   const Stage stage = variant.family->plan(instance, variant.config).stages[0];
@@ -70,8 +72,8 @@ TEST_CASE("every K and V has a legal default on every target, within what an SM 
     for (const char* target : targets)
       for (const int k : {1, 7, 16, 33, 64, 100, 128, 129, 200, 256, 300, 384, 385, 511, 512})
         for (const int v : {1, 8, 17, 64, 128, 130, 511, 512}) {
-          const std::string problem = std::string(op) + " H64 Hkv1 K" + std::to_string(k) + " V" + std::to_string(v) +
-                                      " " + dtypes;
+          const std::string problem =
+              std::string(op) + " H64 Hkv1 K" + std::to_string(k) + " V" + std::to_string(v) + " " + dtypes;
           const Instance instance = instance_of(problem.c_str(), target);
           const Family& family = *find_family(op[0] == 's' ? "step" : "stream", Target::Kind::cuda);
           const Config config = family.default_config(instance);
@@ -85,10 +87,10 @@ TEST_CASE("every K and V has a legal default on every target, within what an SM 
 
 TEST_CASE("a text includes nothing, and changes with every parameter, dtype and flag") {
   std::vector<std::string> texts;
-  for (const char* problem : {"forward H4 K64 V64 bf16", "forward H4 K64 V64 f16", "forward H4 K64 V64 f32",
-                              "forward H4 Hkv2 K64 V64 bf16", "forward H4 K64 V32 bf16", "forward H4 K32 V64 bf16",
-                              "forward H4 K64 V64 bf16 gate=f32", "forward H4 K64 V64 bf16 state=bf16",
-                              "forward H4 K64 V64 bf16 logit", "forward H4 K64 V64 bf16 vk"}) {
+  for (const char* problem :
+       {"forward H4 K64 V64 bf16", "forward H4 K64 V64 f16", "forward H4 K64 V64 f32", "forward H4 Hkv2 K64 V64 bf16",
+        "forward H4 K64 V32 bf16", "forward H4 K32 V64 bf16", "forward H4 K64 V64 bf16 gate=f32",
+        "forward H4 K64 V64 bf16 state=bf16", "forward H4 K64 V64 bf16 logit", "forward H4 K64 V64 bf16 vk"}) {
     const Instance instance = instance_of(problem, "cuda:sm_90a");
     const Family* family = find_family("stream", Target::Kind::cuda);
     texts.push_back(source_of({family, family->default_config(instance)}, instance).text);

@@ -24,7 +24,8 @@ std::string host_text(const CudaSource& source, const Plan& plan) {
   std::string arguments;
   for (std::size_t i = 0; i < stage.args.size(); ++i)
     arguments += (i == 0 ? "words[" : ", words[") + std::to_string(i) + "]";
-  return "#include \"" GLAIVE_EMULATOR "\"\n" + text + "extern \"C\" void emulate(const unsigned long* words, unsigned grid, int order) {\n" +
+  return "#include \"" GLAIVE_EMULATOR "\"\n" + text +
+         "extern \"C\" void emulate(const unsigned long* words, unsigned grid, int order) {\n" +
          "  emulator::run(grid, threads, shared_bytes, order, [&] { " + stage.entry + "(" + arguments + "); });\n}\n";
 }
 
@@ -39,8 +40,8 @@ Emulated::Emulated(const Instance& instance, const Variant& variant)
   if (mkdtemp(folder.data()) == nullptr) throw std::runtime_error("no temporary folder");
   const auto remove = [&] { std::filesystem::remove_all(folder); };
   std::ofstream(folder + "/kernel.cpp") << host_text(source, plan_);
-  const std::string command = compiler + " -std=c++20 -O1 -g1 -w -fPIC -shared -fno-gnu-unique -o " + folder + "/kernel.so " +
-                              folder + "/kernel.cpp >" + folder + "/log 2>&1";
+  const std::string command = compiler + " -std=c++20 -O1 -g1 -w -fPIC -shared -fno-gnu-unique -o " + folder +
+                              "/kernel.so " + folder + "/kernel.cpp >" + folder + "/log 2>&1";
   if (std::system(command.c_str()) != 0) {
     std::ostringstream log;
     log << std::ifstream(folder + "/log").rdbuf();

@@ -208,7 +208,9 @@ inline void run(u32 grid, std::size_t threads, std::size_t shared_bytes, int ord
   }
 }
 
-inline float half_of(u32 pair, int which) { return std::bit_cast<float>((which == 0 ? pair << 16 : pair & 0xffff0000u)); }
+inline float half_of(u32 pair, int which) {
+  return std::bit_cast<float>((which == 0 ? pair << 16 : pair & 0xffff0000u));
+}
 
 }  // namespace emulator
 
@@ -221,7 +223,8 @@ inline void __syncthreads() { emulator::barrier(true); }
 inline int __syncthreads_and(int x) { return emulator::barrier(x != 0); }
 inline float __shfl_xor_sync(u32, float x, int distance) {
   const auto* lanes = emulator::meet({{__float_as_uint(x)}});
-  return __uint_as_float(static_cast<u32>(lanes[(emulator::thread_index.x % 32) ^ static_cast<u32>(distance)].words[0]));
+  return __uint_as_float(
+      static_cast<u32>(lanes[(emulator::thread_index.x % 32) ^ static_cast<u32>(distance)].words[0]));
 }
 inline u32 atomicOr(u32* at, u32 bits) { return std::exchange(*at, *at | bits); }
 
