@@ -74,7 +74,7 @@ class Tournament {
   std::vector<std::size_t> best(std::size_t count) const;
   void exclude(std::size_t entrant) { screened_.erase(entrant); }
   /// Time relative to the reference by screening; nothing for who was not screened or is excluded.
-  std::optional<double> ratio(std::size_t entrant) const {
+  std::optional<double> screened(std::size_t entrant) const {
     const auto found = screened_.find(entrant);
     return found == screened_.end() ? std::nullopt : std::optional(found->second);
   }
