@@ -75,7 +75,7 @@ class Tournament {
   void exclude(std::size_t entrant) { screened_.erase(entrant); }
   void restart() { screened_.clear(); }  ///< for another reference
   /// Time relative to the reference by screening; nothing for who was not screened or is excluded.
-  std::optional<double> ratio(std::size_t entrant) const {
+  std::optional<double> screened(std::size_t entrant) const {
     const auto found = screened_.find(entrant);
     return found == screened_.end() ? std::nullopt : std::optional(found->second);
   }

@@ -76,7 +76,7 @@ struct Tuner::Search {
     std::vector<Evaluation> done;
     for (const auto& attempt : attempts) done.push_back({.candidate = attempt.index});
     for (std::size_t i = 0; i < entered.size(); ++i)
-      if (const auto ratio = tournament->ratio(i))
+      if (const auto ratio = tournament->screened(i))
         done[static_cast<std::size_t>(entered[i] - attempts.data())].ratio = *ratio;
     const auto before = attempts.size();
     for (const std::size_t index : strategy->propose(space, done))
