@@ -30,7 +30,13 @@ struct glaive::cuda::EventOfCuda {
 struct glaive::cuda::StreamOfCuda {
   int unused = 0;
 };
-using Graph = std::vector<std::function<void()>>;
+using Recorded = std::vector<std::function<void()>>;
+struct glaive::cuda::GraphOfCuda {
+  Recorded work;
+};
+struct glaive::cuda::GraphExecOfCuda {
+  Recorded work;
+};
 
 namespace glaive::testing {
 namespace {
@@ -140,7 +146,7 @@ class TheStub final : public Stub {
   std::map<std::string, Failure> failures_;
   std::map<Address, std::size_t> device_blocks_;
   std::map<void*, std::size_t> host_blocks_;
-  std::map<void*, Graph> captures_;
+  std::map<void*, Recorded> captures_;
   std::vector<std::function<void()>> queue_;
   std::size_t enqueued_ = 0, done_ = 0, objects_ = 0, memory_ = default_memory;
   std::vector<StubLaunch> launches_;
@@ -414,30 +420,30 @@ Outcome cuStreamBeginCapture_v2(Stream stream, int) {
     return success;
   });
 }
-Outcome cuStreamEndCapture(Stream stream, Graph** graph) {
+Outcome cuStreamEndCapture(Stream stream, Graph* graph) {
   STUB("StreamEndCapture", true, {
-    *graph = new Graph(std::move(the_stub().captures_.at(stream)));
+    *graph = new GraphOfCuda{std::move(the_stub().captures_.at(stream))};
     the_stub().captures_.erase(stream);
     return success;
   });
 }
-Outcome cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long) {
+Outcome cuGraphInstantiateWithFlags(GraphExec* executable, Graph graph, unsigned long long) {
   STUB("GraphInstantiate", true, {
-    *executable = new Graph(*graph);
+    *executable = new GraphExecOfCuda{graph->work};
     return success;
   });
 }
-Outcome cuGraphLaunch(Graph* executable, Stream stream) {
+Outcome cuGraphLaunch(GraphExec executable, Stream stream) {
   STUB("GraphLaunch", true, {
-    for (const auto& work : *executable) the_stub().enqueue(stream, work);
+    for (const auto& work : executable->work) the_stub().enqueue(stream, work);
     return success;
   });
 }
-Outcome cuGraphDestroy(Graph* graph) {
+Outcome cuGraphDestroy(Graph graph) {
   delete graph;
   return success;
 }
-Outcome cuGraphExecDestroy(Graph* executable) {
+Outcome cuGraphExecDestroy(GraphExec executable) {
   delete executable;
   return success;
 }
