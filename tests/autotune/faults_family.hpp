@@ -30,7 +30,7 @@ class FaultFamily final : public Family {
   }
   Config default_config(const Instance&) const override { return {legal_.front()}; }
   double prior(const Instance&, const Shape&, const DeviceInfo&, const Config&) const override { return 1; }
-  MlirSource instantiate(const Instance&, const Config&) const override { return {}; }
+  Source instantiate(const Instance&, const Config&) const override { return MlirSource{}; }
   Plan plan(const Instance& instance, const Config& config) const override {
     Plan plan;
     plan.target = instance.target;
