@@ -56,7 +56,11 @@ Candidates::Candidates(std::span<const Pack* const> packs, const Device& device,
 }
 
 Candidates::Candidates(const Pack& pack, const DeviceInfo& device, int threads, const Problem& problem) {
-  add(0, pack, device, threads, problem, [](const Target& target) { return check_runs_here(target).has_value(); });
+  add(0, pack, device, threads, problem, [&](const Target& target) {
+    if (device.target.kind == Target::Kind::cpu) return check_runs_here(target).has_value();
+    const CudaArch gpu = cuda_arch(device.target);
+    return target.kind == Target::Kind::cuda and cuda_arch(target).runs_on(gpu.major, gpu.minor);
+  });
 }
 
 std::vector<Candidate> Candidates::for_bucket(Bucket bucket) const {

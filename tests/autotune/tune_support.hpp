@@ -217,7 +217,7 @@ class ToyEvaluator : public Evaluator {
   std::atomic<bool> compiling = false;
 
   const DeviceInfo& device() const override { return device_; }
-  int workers() const override { return 1; }
+  int workers() const override { return 2; }
   std::string compiler() const override { return "toy compiler"; }
   Evaluated<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise,
                                      int) override {
