@@ -318,64 +318,80 @@ __device__ void exact_diagonal(Block& score, const Chunk& chunk, int t, int from
   }
 }
 
+/// G of tokens t + row() + 8 r summed within the block of 16 tokens: up to each where `upto`, else after each.
+__device__ inline void scan_block(float2 (&sum)[2], const Chunk& chunk, int t, int d, bool upto) {
+  float2 total[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    total[r] = chunk.gate(t + row() + 8 * r, d);
+    sum[r] = upto ? total[r] : float2{0, 0};
+#pragma unroll
+    for (int l = 0; l < 3; ++l) {
+      const float2 other = from_lane(total[r], 4 << l);
+      if ((row() >> l & 1) == upto) add(sum[r], other);
+      add(total[r], other);
+    }
+  }
+  if (upto)
+    add(sum[1], total[0]);
+  else
+    add(sum[0], total[1]);
+}
+
 /// Tokens from t on against those from s on, an earlier block: q 2^(P + all between) . k 2^R, P and R within blocks.
 __device__ void exact_below(Block& score, const Chunk& chunk, int t, int s, int from, int to) {
 #pragma unroll 1
   for (int d = from + column(); d < to; d += 8) {
-    float2 upto[2], after[2], total_t[2], total_s[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      total_t[r] = upto[r] = chunk.gate(t + row() + 8 * r, d);
-      total_s[r] = chunk.gate(s + row() + 8 * r, d);
-      after[r] = {0, 0};
-#pragma unroll
-      for (int l = 0; l < 3; ++l) {
-        const bool second = row() >> l & 1;
-        const float2 other_t = from_lane(total_t[r], 4 << l), other_s = from_lane(total_s[r], 4 << l);
-        if (second)
-          add(upto[r], other_t);
-        else
-          add(after[r], other_s);
-        add(total_t[r], other_t), add(total_s[r], other_s);
-      }
-    }
-    add(upto[1], total_t[0]), add(after[0], total_s[1]);
+    float2 sum[2];
+    Split q[2], k[2];
+    scan_block(sum, chunk, t, d, true);
     for (int b = s / 16 + 1; b < t / 16; ++b)
 #pragma unroll
-      for (int r = 0; r < 2; ++r) add(upto[r], load_pair(&chunk.shared.total[b][d]));
-    Split q[2], k[2];
+      for (int r = 0; r < 2; ++r) add(sum[r], load_pair(&chunk.shared.total[b][d]));
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      q[r] = decayed(chunk.query(t + row() + 8 * r, d), upto[r]);
-      k[r] = decayed(chunk.key(s + row() + 8 * r, d), after[r]);
-    }
+    for (int r = 0; r < 2; ++r) q[r] = decayed(chunk.query(t + row() + 8 * r, d), sum[r]);
+    scan_block(sum, chunk, s, d, false);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) k[r] = decayed(chunk.key(s + row() + 8 * r, d), sum[r]);
 #pragma unroll
     for (int n = 0; n < 2; ++n) multiply_split(score[n], q[0], q[1], k[n]);
   }
 }
 
-/// Halves of A: blocks on and below the diagonal, shared among the warps.
+/// Block (t, s) of one half of A, in fp32.
+__device__ inline void put_half(const Block& score, Shared& shared, int half, int t, int s) {
+#pragma unroll
+  for (int n = 0; n < 2; ++n)
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+      *reinterpret_cast<float2*>(&shared.half[half][t + row() + 8 * r][s + 8 * n + column()]) = {score[n][2 * r],
+                                                                                                 score[n][2 * r + 1]};
+}
+__device__ inline int half_begin(int half) { return 16 * (channels / 16 * half / halves); }
+
+/// Halves of A: blocks on and below the diagonal, shared among the warps. Loops apart: in one, registers run short.
 __device__ void make_scores(const Chunk& chunk, bool weak) {
-  constexpr int items = blocks * (blocks + 1) / 2 * halves;
+  constexpr int below = blocks * (blocks - 1) / 2 * halves, diagonals = blocks * halves;
+  const int warp = warp_index();
 #pragma unroll 1
-  for (int item = warp_index(); item < items; item += warps) {
-    const int half = item % halves;
-    int s = item / halves, t = 0;
-    while (s > t) s -= ++t;
-    const int from = 16 * (channels / 16 * half / halves), to = 16 * (channels / 16 * (half + 1) / halves);
+  for (int item = warp; item < (weak ? below + diagonals : below); item += warps) {
+    const int half = item % halves, strictly = weak ? 0 : 1;
+    int s = item / halves, t = strictly;
+    while (s > t - strictly) s -= ++t - strictly;
     Block score = {};
     if (weak)
-      weak_block(score, chunk.shared, 16 * t, 16 * s, from, to);
-    else if (s == t)
-      exact_diagonal(score, chunk, 16 * t, from, to);
+      weak_block(score, chunk.shared, 16 * t, 16 * s, half_begin(half), half_begin(half + 1));
     else
-      exact_below(score, chunk, 16 * t, 16 * s, from, to);
-#pragma unroll
-    for (int n = 0; n < 2; ++n)
-#pragma unroll
-      for (int r = 0; r < 2; ++r)
-        *reinterpret_cast<float2*>(&chunk.shared.half[half][16 * t + row() + 8 * r][16 * s + 8 * n + column()]) = {
-            score[n][2 * r], score[n][2 * r + 1]};
+      exact_below(score, chunk, 16 * t, 16 * s, half_begin(half), half_begin(half + 1));
+    put_half(score, chunk.shared, half, 16 * t, 16 * s);
+  }
+  if (weak) return;
+#pragma unroll 1
+  for (int item = warp; item < diagonals; item += warps) {
+    const int half = item % halves, t = 16 * (item / halves);
+    Block score = {};
+    exact_diagonal(score, chunk, t, half_begin(half), half_begin(half + 1));
+    put_half(score, chunk.shared, half, t, t);
   }
 }
 

@@ -51,6 +51,7 @@ std::string all_operations(const Family& family) {
 
 TEST_CASE("the code of every parameter value is the golden one") {
   for (const Family* family : families()) {
+    if (family->kind() != Target::Kind::cpu) continue;
     const std::string path = std::string(GLAIVE_GOLDENS) + "/" + std::string(family->name()) + ".txt";
     const std::string now = all_operations(*family);
     if (std::getenv("GLAIVE_UPDATE_GOLDENS")) std::ofstream(path) << now;

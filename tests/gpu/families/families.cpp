@@ -1,7 +1,7 @@
 // The GPU families on a device: correctness by the project's own verification, then times. Kernels are compiled here by
 // NVRTC, all at once. One line of JSON per result on standard output.
-//   gpu_kernels verify FILE   lines `case` or `case | variant`: all gates; bad slots and lengths where there are tables
-//   gpu_kernels time FILE     lines `case | gates | variant[, variant...]`: medians and quartiles, against the copy
+//   gpu_families verify FILE   lines `case` or `case | variant`: all gates; bad slots and lengths where there are tables
+//   gpu_families time FILE     lines `case | gates | variant; variant; ...`: medians and quartiles, against the copy
 //   rate
 #include <dlfcn.h>
 #include <fmt/format.h>
@@ -22,7 +22,7 @@ namespace glaive {
 namespace {
 
 [[noreturn]] void stop(const std::string& message) {
-  fmt::print(stderr, "gpu_kernels: {}\n", message);
+  fmt::print(stderr, "gpu_families: {}\n", message);
   std::exit(1);
 }
 template <class T>
@@ -56,7 +56,12 @@ struct Gpu {
     if (outcome != 0) stop(fmt::format("{}: CUDA error {}", what, outcome));
   }
   Gpu() {
-    const auto* driver = must(cuda::Driver::get());
+    const auto found = cuda::Driver::get();
+    if (not found or not CudaCompiler::open()) {
+      fmt::print("skipped: {}\n", found ? "no NVRTC" : found.error().message);
+      std::exit(77);
+    }
+    const auto* driver = *found;
     device = must(open_gpu(*driver, 0));
     void* const library = dlopen("libcuda.so.1", RTLD_NOW);
     const auto get = [&](auto& function, const char* name) {
