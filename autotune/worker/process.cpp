@@ -85,7 +85,7 @@ void Starter::run(const std::function<void()>& function) {
 
 WorkerProcess::~WorkerProcess() { retire(); }
 
-Result<void> WorkerProcess::start() {
+Result<void> WorkerProcess::start(int again) {
   if (pid_ > 0) return {};
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return cannot_start(std::strerror(errno));
@@ -145,6 +145,7 @@ Result<void> WorkerProcess::start() {
   wire::put(out, hello_);
   const auto bytes = out.take();
   const auto answer = exchange(bytes, {.running = options_.trusted_seconds, .trusted = options_.trusted_seconds});
+  if (not answer and answer.error().from_outside and again > 0) return start(again - 1);
   if (not answer) return cannot_start(answer.error().sentence);
   ByteReader in(*answer);
   if (not wire::get_answered(in)) {

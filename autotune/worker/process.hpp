@@ -71,7 +71,8 @@ class WorkerProcess {
   void retire() { bury(Death{}); }
 
  private:
-  Result<void> start();
+  /// Also `again` times more, when it is killed from outside before it has said a word.
+  Result<void> start(int again = 2);
   std::expected<std::vector<std::byte>, Death> exchange(std::span<const std::byte> payload, Limits limits);
   Death bury(std::optional<Death> known);
   std::string last_words() const;
