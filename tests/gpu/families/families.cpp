@@ -1,8 +1,8 @@
 // The GPU families on a device: correctness by the project's own verification, then times. Kernels are compiled here by
 // NVRTC, all at once. One line of JSON per result on standard output.
-//   gpu_families verify FILE   lines `case` or `case | variant`: all gates; bad slots and lengths where there are tables
-//   gpu_families time FILE     lines `case | gates | variant; variant; ...`: medians and quartiles, against the copy
-//   rate
+//   gpu_families verify FILE   lines `case` or `case | variant`: all gates; bad slots and lengths where there are
+//   tables gpu_families time FILE     lines `case | gates | variant; variant; ...`: medians and quartiles, against the
+//   copy rate
 #include <dlfcn.h>
 #include <fmt/format.h>
 
