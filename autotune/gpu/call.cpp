@@ -20,10 +20,9 @@ Result<void> Mirror::download_ends(std::size_t bytes) const {
   return device_->copy_from_device(host_.last(bytes), image_.get() + host_.size() - bytes);
 }
 
-void* Mirror::image_of(const void* host) const {
-  const auto* const byte = static_cast<const std::byte*>(host);
-  if (byte < host_.data() or byte >= host_.data() + host_.size()) return nullptr;
-  return image_.get() + (byte - host_.data());
+void* Mirror::image_of(std::uint64_t host) const {
+  const auto first = reinterpret_cast<std::uintptr_t>(host_.data());
+  return host < first or host >= first + host_.size() ? nullptr : image_.get() + (host - first);
 }
 
 Result<GpuCall> GpuCall::make(Device& device, Call& call, Guarded& workspace) {
@@ -45,13 +44,15 @@ Result<GpuCall> GpuCall::make(Device& device, Call& call, Guarded& workspace) {
   words.set_pointer(Arg::workspace, workspace.memory());
   for (const Arg arg : {Arg::q, Arg::k, Arg::v, Arg::g, Arg::o, Arg::state_in, Arg::state_out, Arg::read_slots,
                         Arg::write_slots, Arg::cu_seqlens, Arg::workspace}) {
-    const auto* const host = reinterpret_cast<const void*>(words[arg]);
-    if (host == nullptr) continue;
+    const std::uint64_t host = words[arg];
+    if (host == 0) continue;
     for (const auto* mirrors : {&made.tensors_, &made.numbers_})
       for (const Mirror& mirror : *mirrors)
-        if (void* const image = mirror.image_of(host)) words.set_pointer(arg, image);
+        if (void* const image = mirror.image_of(host)) {
+          words.set_pointer(arg, image);
+          if (arg == Arg::workspace) made.launch_.workspace = image;
+        }
   }
-  made.launch_.workspace = reinterpret_cast<void*>(words[Arg::workspace]);
   made.launch_.extents = extents_of(call.what.problem, call.what.shape, 1);
   return made;
 }

@@ -17,8 +17,8 @@ class Mirror {
   Result<void> download() const { return device_->copy_from_device(host_, image_.get()); }
   /// Only the first and last `bytes` of the block.
   Result<void> download_ends(std::size_t bytes) const;
-  /// The image of a byte of the block; null where the block does not hold it.
-  void* image_of(const void* host) const;
+  /// The image of the byte at an address of the host's; null where the block does not hold it.
+  void* image_of(std::uint64_t host) const;
 
  private:
   Device* device_ = nullptr;

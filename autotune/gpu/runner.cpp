@@ -56,7 +56,7 @@ bool lies_in_kernel(const Error& error) {
 
 /// A call at its full size and its images, several where one is so small that it would stay in the L2 cache.
 struct GpuRunner::FullSize {
-  FullSize(const Case& what)
+  explicit FullSize(const Case& what)
       : call(what, Gates::weak, 1, what.problem.op == Op::step ? Passing::in_place : Passing::contiguous),
         workspace(0) {
     call.poison_outputs();
@@ -184,7 +184,7 @@ Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& 
     if (not ran) return with_reproducer(Drop::device_error, ran.error().message);
   }
   if (auto fault = overrun(full.call, full.workspace)) {
-    const auto told = with_reproducer(Drop::out_of_bounds, std::move(*fault));
+    auto told = with_reproducer(Drop::out_of_bounds, std::move(*fault));
     forget();
     return told;
   }
@@ -319,7 +319,7 @@ Result<double> GpuRunner::peak_rate(const CodeObject& code) {
   for (int i = 0; i < 5; ++i) {
     const auto seconds = timer_->cold(1, [&] { return (*kernel)->launch(launch); });
     if (not seconds) return seconds;
-    const double warps = static_cast<double>(stage.tasks.multiplier * peak_threads / 32);
+    const double warps = static_cast<double>(stage.tasks.multiplier * peak_threads) / 32;
     best = std::max(best, warps * rounds * peak_flops_per_round / *seconds);
   }
   return best;

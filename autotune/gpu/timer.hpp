@@ -36,7 +36,7 @@ class GpuTimer {
   Result<double> copy_rate();
 
  private:
-  GpuTimer(const cuda::Driver& driver) : driver_(driver) {}
+  explicit GpuTimer(const cuda::Driver& driver) : driver_(driver) {}
   Result<void> check(cuda::Outcome outcome, const char* doing) const;
   Result<double> finish(const cuda::Event& from, const cuda::Event& to);
   Result<cuda::Event> event(std::size_t i);
