@@ -23,20 +23,6 @@ Result<Guarded> make_workspace(std::int64_t bytes) {
   }
 }
 
-std::optional<std::string> overrun(const Call& call, const Guarded& workspace) {
-  const std::pair<const char*, const Guarded*> tensors[] = {{"q", &call.q},
-                                                            {"k", &call.k},
-                                                            {"v", &call.v},
-                                                            {"g", &call.g},
-                                                            {"o", &call.o},
-                                                            {"state_in", &call.state_in},
-                                                            {"state_out", &call.state_out},
-                                                            {"the workspace", &workspace}};
-  for (const auto& [name, tensor] : tensors)
-    if (not tensor->guards_intact()) return fmt::format("at full size memory just outside {} was written", name);
-  return {};
-}
-
 }  // namespace
 
 Result<Verdict> CpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
@@ -98,7 +84,7 @@ Evaluated<std::vector<Timing>> CpuRunner::race(const Case& what, std::span<const
         // Verification saw small shapes: before anybody else runs on this memory, look at the zones around it.
         if (std::exchange(first, false))
           if (auto fault = overrun(*call_, *workspace)) {
-            lost.emplace(Error{Status::failed, std::move(*fault)}, Drop::out_of_bounds, i);
+            lost.emplace(Error{Status::failed, "at full size " + *fault}, Drop::out_of_bounds, i);
             return std::unexpected<Error>(*lost);
           }
         return sample;
@@ -158,7 +144,7 @@ Result<void> CpuRunner::compare_at_full_size(const Case& what, const CpuKernel& 
   };
   if (auto fault = overrun(*call_, *workspace)) {
     verdict.drop = Drop::out_of_bounds;
-    verdict.message = with_reproducer(std::move(*fault));
+    verdict.message = with_reproducer("at full size " + *fault);
     forget();
     return {};
   }

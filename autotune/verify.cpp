@@ -220,6 +220,20 @@ Verdict verify(const CpuKernel& kernel, std::span<Trial> trials, WorkerPool& poo
   return verify_all(once, kernel.plan().variant, trials, pool.workers(), Target::Kind::cpu);
 }
 
+std::optional<std::string> overrun(const Call& call, const Guarded& workspace) {
+  const std::pair<std::string_view, const Guarded*> tensors[] = {{"q", &call.q},
+                                                                 {"k", &call.k},
+                                                                 {"v", &call.v},
+                                                                 {"g", &call.g},
+                                                                 {"o", &call.o},
+                                                                 {"state_in", &call.state_in},
+                                                                 {"state_out", &call.state_out},
+                                                                 {"the workspace", &workspace}};
+  for (const auto& [name, tensor] : tensors)
+    if (not tensor->guards_intact()) return fmt::format("memory just outside {} was written", name);
+  return {};
+}
+
 std::vector<Case> verification_cases(const Case& what) {
   const std::int64_t ratio = what.problem.heads.count() / what.problem.kv_heads.count();
   std::vector<Case> cases;

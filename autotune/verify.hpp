@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -51,6 +52,9 @@ Verdict verify(const CpuKernel& kernel, std::span<Trial> trials, WorkerPool& poo
 using Runner = std::function<void(const Words&, const Extents&)>;
 Verdict verify(const Runner& run, std::string_view variant, std::span<Trial> trials, int workers = 1,
                Target::Kind kind = Target::Kind::cpu);
+
+/// `memory just outside q was written`, where a call or its workspace has lost a guard.
+std::optional<std::string> overrun(const Call& call, const Guarded& workspace);
 
 /// The cases on which a variant for `what` is verified: its problem at small shapes that cover one token, a ragged last
 /// chunk, several sequences, a state carried over many chunks, and, where `what` is ragged, uneven lengths with an

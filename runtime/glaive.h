@@ -215,7 +215,8 @@ GLAIVE_API glaive_status glaive_operator_plan(const glaive_operator* op, const g
                                               const glaive_plan** plan);
 /* Bytes of workspace that are enough for any call up to `largest`: at most its sequences, its tokens in all, and its
  * longest, whichever plan they are given. Made once of these, a workspace serves them all. Reads no cu_seqlens, but
- * takes the extents as ragged where the pointer is not NULL: glaive_batch_shape of a GLAIVE_BATCH_PADDED batch will do. */
+ * takes the extents as ragged where the pointer is not NULL: glaive_batch_shape of a GLAIVE_BATCH_PADDED batch will do.
+ */
 GLAIVE_API glaive_status glaive_operator_workspace(const glaive_operator* op, const glaive_shape* largest,
                                                    size_t* bytes);
 /* How many look-ups so far gave a plan that was not GLAIVE_MATCH_EXACT: if this grows, tuning may gain. 0 for NULL. */
@@ -375,7 +376,8 @@ GLAIVE_API glaive_status glaive_sequence_slot(const glaive_pool* pool, glaive_se
  * plane counts, the position alone. It fits any pool of the same layers, Hkv, K, V, dtype, layout and planes, in any
  * process. The sequence may go on while it is saved, into a fresh slot, as the old one is held until the copy is done:
  * in a full pool its next batch is GLAIVE_OUT_OF_SLOTS till then. Work that the device has yet to do on its slot must
- * be over. Sequences that cannot be saved: GLAIVE_STALE, GLAIVE_FOREIGN, GLAIVE_LOST, GLAIVE_OUT_OF_ORDER in a batch. */
+ * be over. Sequences that cannot be saved: GLAIVE_STALE, GLAIVE_FOREIGN, GLAIVE_LOST, GLAIVE_OUT_OF_ORDER in a batch.
+ */
 GLAIVE_API glaive_status glaive_snapshot_bytes(glaive_pool* pool, glaive_sequence sequence, size_t* bytes);
 GLAIVE_API glaive_status glaive_snapshot_save(glaive_pool* pool, glaive_sequence sequence, void* buffer, size_t bytes,
                                               size_t* written);
@@ -384,10 +386,10 @@ GLAIVE_API glaive_status glaive_snapshot_save(glaive_pool* pool, glaive_sequence
  * when this returns. */
 GLAIVE_API glaive_status glaive_snapshot_restore(glaive_pool* pool, const void* snapshot, size_t bytes,
                                                  glaive_sequence* sequence);
-/* To a file, replaced whole by a temporary file beside it, fsync and rename, where a symbolic link leads. A process that
- * is killed meanwhile leaves the temporary file behind, the path and six letters. GLAIVE_IO_ERROR: it cannot be made (a
- * missing folder) or written; GLAIVE_NOT_FOUND: a path of nothing, "". And from a file, as glaive_snapshot_restore:
- * GLAIVE_NOT_FOUND; GLAIVE_UNTRUSTED when others may write to it; GLAIVE_IO_ERROR. */
+/* To a file, replaced whole by a temporary file beside it, fsync and rename, where a symbolic link leads. A process
+ * that is killed meanwhile leaves the temporary file behind, the path and six letters. GLAIVE_IO_ERROR: it cannot be
+ * made (a missing folder) or written; GLAIVE_NOT_FOUND: a path of nothing, "". And from a file, as
+ * glaive_snapshot_restore: GLAIVE_NOT_FOUND; GLAIVE_UNTRUSTED when others may write to it; GLAIVE_IO_ERROR. */
 GLAIVE_API glaive_status glaive_snapshot_write(glaive_pool* pool, glaive_sequence sequence, const char* path);
 GLAIVE_API glaive_status glaive_snapshot_read(glaive_pool* pool, const char* path, glaive_sequence* sequence);
 
@@ -447,7 +449,8 @@ GLAIVE_API glaive_status glaive_batch_rows(const glaive_batch* batch, const int3
                                            const int32_t** read_slots, const int32_t** write_slots,
                                            uint32_t** device_status);
 /* Computes o for one layer and updates its states. args: q, k, v, g, o over the batch's tokens; no states, slots or
- * state strides, which are the batch's. The plan is of a device that sees the pool's memory. Each layer once. A refused argument leaves the batch as it was; after GLAIVE_FAILED only an abort remains. Allocates nothing. */
+ * state strides, which are the batch's. The plan is of a device that sees the pool's memory. Each layer once. A refused
+ * argument leaves the batch as it was; after GLAIVE_FAILED only an abort remains. Allocates nothing. */
 GLAIVE_API glaive_status glaive_batch_launch(glaive_batch* batch, const glaive_plan* plan, int64_t layer,
                                              const glaive_args* args, void* workspace, size_t workspace_bytes);
 /* In place of launches: says that the caller is about to enqueue all layers himself, as a captured graph or with

@@ -23,6 +23,9 @@ struct Parameter {
 /// One value per parameter of a family, in the family's order.
 using Config = std::vector<int>;
 
+/// The arguments of every entry of ours, on CPUs and GPUs, in order.
+const std::vector<Arg>& entry_args();
+
 /// What code is instantiated for.
 struct Instance {
   Problem problem;

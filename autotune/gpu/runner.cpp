@@ -33,20 +33,6 @@ std::vector<Pick> picks_of(const Case& what) {
   return picks;
 }
 
-std::optional<std::string> overrun(const Call& call, const Guarded& workspace) {
-  const std::pair<const char*, const Guarded*> tensors[] = {{"q", &call.q},
-                                                            {"k", &call.k},
-                                                            {"v", &call.v},
-                                                            {"g", &call.g},
-                                                            {"o", &call.o},
-                                                            {"state_in", &call.state_in},
-                                                            {"state_out", &call.state_out},
-                                                            {"the workspace", &workspace}};
-  for (const auto& [name, tensor] : tensors)
-    if (not tensor->guards_intact()) return fmt::format("memory just outside {} was written", name);
-  return {};
-}
-
 /// An error of the device lies in the kernel that ran; anything else may pass.
 bool lies_in_kernel(const Error& error) {
   return error.status == Status::device_lost or error.status == Status::failed or error.status == Status::unsupported;
@@ -199,6 +185,74 @@ Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& 
                                      allowed.o.tensor, state, allowed.state.tensor));
 }
 
+/// One kernel in a race: long calls are timed one by one, the L2 cache flushed before each; short ones as a graph of
+/// many, on images of the tensors in turn, so that each finds its own no longer in the cache.
+class GpuRunner::Contestant {
+ public:
+  Contestant(const Kernel& kernel, const FullSize& full, GpuTimer& timer)
+      : kernel_(kernel), full_(full), timer_(timer) {}
+  bool overran() const { return overran_; }
+
+  Result<Sample> sample(std::int64_t calls) {
+    if (calls_in_graph_ == 0)
+      if (auto ready = prepare(); not ready) return std::unexpected(ready.error());
+    auto seconds = take(calls);
+    if (not seconds) return std::unexpected(seconds.error());
+    Sample sample{.seconds = *seconds, .invalid = {}};
+    if (const auto& condition = timer_.condition()) {
+      usual_mhz_ = std::max(usual_mhz_, condition->sm_mhz);
+      sample.invalid = distortion(*condition, usual_mhz_);
+    }
+    return sample;
+  }
+
+ private:
+  Result<void> enqueue(std::size_t image) const {
+    Launch launch = full_.images[image % full_.images.size()].launch();
+    launch.stream = timer_.stream();
+    return kernel_.launch(launch);
+  }
+
+  Result<double> take(std::int64_t calls) {
+    if (graph_ == nullptr) return timer_.cold(calls, [&] { return enqueue(0); });
+    const std::int64_t replays = (calls + calls_in_graph_ - 1) / calls_in_graph_;
+    auto seconds = timer_.replay(replays, *graph_);
+    if (seconds) *seconds *= static_cast<double>(calls) / static_cast<double>(replays * calls_in_graph_);
+    return seconds;
+  }
+
+  Result<void> prepare() {
+    const auto once = [&] { return timer_.cold(1, [&] { return enqueue(0); }); };
+    auto seconds = once();
+    if (seconds) seconds = once();  // the first loads the code
+    if (not seconds) return std::unexpected(seconds.error());
+    // Verification saw small shapes: before anybody else runs on this memory, look at the zones around it.
+    if (auto fetched = full_.images.front().download_guards(); not fetched) return fetched;
+    if (const auto fault = overrun(full_.call, full_.workspace)) {
+      overran_ = true;
+      return fail(Status::failed, "at full size " + *fault);
+    }
+    calls_in_graph_ = calls_per_replay(*seconds);
+    if (calls_in_graph_ == 1) return {};
+    calls_in_graph_ = std::max<std::int64_t>(calls_in_graph_, std::ssize(full_.images));
+    auto captured = timer_.capture([&]() -> Result<void> {
+      for (std::int64_t n = 0; n < calls_in_graph_; ++n)
+        if (auto done = enqueue(static_cast<std::size_t>(n)); not done) return done;
+      return {};
+    });
+    if (not captured) return std::unexpected(captured.error());
+    graph_ = std::move(*captured);
+    return {};
+  }
+
+  const Kernel& kernel_;
+  const FullSize& full_;
+  GpuTimer& timer_;
+  std::int64_t calls_in_graph_ = 0, usual_mhz_ = 0;  // 0 = not prepared
+  std::shared_ptr<GpuTimer::Replay> graph_;          // of short calls
+  bool overran_ = false;
+};
+
 Evaluated<std::vector<Timing>> GpuRunner::race(const Case& what, std::span<const Contender> contenders,
                                                const MeasurePolicy& policy, std::span<const std::size_t> keep) {
   if (auto made = make_full_size(what); not made) return std::unexpected(made.error());
@@ -221,66 +275,17 @@ Evaluated<std::vector<Timing>> GpuRunner::race(const Case& what, std::span<const
 
   std::optional<Failure> failure;  // that names the contender
   std::vector<Sampler> samplers;
-  for (std::size_t i = 0; i < kernels.size(); ++i) {
-    auto enqueue = [&, kernel = kernels[i].get(), next = std::size_t{0}]() mutable {
-      Launch launch = full.images[next++ % full.images.size()].launch();
-      launch.stream = timer_->stream();
-      return kernel->launch(launch);
-    };
-    // Verification saw small shapes: before anybody else runs on this memory, look at the zones around it.
-    const auto look_around = [&, i]() -> Result<void> {
-      if (auto fetched = full.images.front().download_guards(); not fetched) return fetched;
-      if (auto fault = overrun(full.call, full.workspace)) {
-        failure = Failure({Status::failed, "at full size " + *fault}, Drop::out_of_bounds, running[i]);
-        return std::unexpected<Error>(*failure);
-      }
-      return {};
-    };
-    samplers.push_back([&, i, enqueue, look_around, calls_in_graph = std::int64_t{0}, usual_mhz = std::int64_t{0},
-                        graph = std::shared_ptr<GpuTimer::Replay>()](std::int64_t calls) mutable -> Result<Sample> {
-      const Running now(pulse_, running[i]);
-      Result<double> seconds = 0;
-      if (calls_in_graph == 0) {
-        seconds = timer_->cold(1, enqueue);
-        if (seconds) seconds = timer_->cold(1, enqueue);  // the first loads the code
-        if (not seconds) return std::unexpected(seconds.error());
-        if (auto intact = look_around(); not intact) return std::unexpected(intact.error());
-        calls_in_graph = calls_per_replay(*seconds);
-        // Every image in each replay: what is small is cold because the others came between.
-        if (calls_in_graph > 1) calls_in_graph = std::max<std::int64_t>(calls_in_graph, std::ssize(full.images));
-        if (calls_in_graph > 1) {
-          auto captured = timer_->capture([&]() -> Result<void> {
-            for (std::int64_t n = 0; n < calls_in_graph; ++n)
-              if (auto done = enqueue(); not done) return done;
-            return {};
-          });
-          if (not captured) return std::unexpected(captured.error());
-          graph = std::move(*captured);
-        }
-      }
-      if (graph == nullptr) {
-        seconds = timer_->cold(calls, enqueue);
-      } else {
-        const std::int64_t replays = (calls + calls_in_graph - 1) / calls_in_graph;
-        seconds = timer_->replay(replays, *graph);
-        if (seconds) *seconds *= static_cast<double>(calls) / static_cast<double>(replays * calls_in_graph);
-      }
-      if (not seconds) return std::unexpected(seconds.error());
-      Sample sample{.seconds = *seconds, .invalid = {}};
-      if (const auto& condition = timer_->condition()) {
-        usual_mhz = std::max(usual_mhz, condition->sm_mhz);
-        sample.invalid = distortion(*condition, usual_mhz);
-      }
+  for (std::size_t i = 0; i < kernels.size(); ++i)
+    samplers.push_back([&, who = running[i],
+                        runner = Contestant(*kernels[i], full, *timer_)](std::int64_t calls) mutable -> Result<Sample> {
+      const Running now(pulse_, who);
+      auto sample = runner.sample(calls);
+      // An error that the race ends with does not say whose it is.
+      if (not sample and runner.overran()) failure = Failure(sample.error(), Drop::out_of_bounds, who);
+      if (not sample and not failure and lies_in_kernel(sample.error()))
+        failure = Failure(sample.error(), Drop::device_error, who);
       return sample;
     });
-    // An error inside the race does not say whose it is.
-    samplers.back() = [&, i, sample = std::move(samplers.back())](std::int64_t calls) -> Result<Sample> {
-      auto taken = sample(calls);
-      if (not taken and not failure and lies_in_kernel(taken.error()))
-        failure = Failure(taken.error(), Drop::device_error, running[i]);
-      return taken;
-    };
-  }
   auto times = glaive::race(samplers, policy, kept);
   if (not times) {
     if (failure) forget();

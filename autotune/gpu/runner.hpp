@@ -28,6 +28,7 @@ class GpuRunner {
 
  private:
   struct FullSize;
+  class Contestant;
   Result<void> open();
   Result<void> make_full_size(const Case& what);
   Result<Verdict> compare_at_full_size(const Case& what, const Kernel& kernel);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "templates/family.hpp"
+
 namespace glaive::cpu {
 
 Task::Task(Builder& builder, const Problem& problem, const Panels& panels, mlir::ModuleOp module, std::string_view name,

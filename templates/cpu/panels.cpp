@@ -1,5 +1,7 @@
 #include "templates/cpu/panels.hpp"
 
+#include "templates/family.hpp"
+
 namespace glaive::cpu {
 
 Result<void> cpu_applicable(const Problem& problem, const Target& target, Op op) {

@@ -47,20 +47,6 @@ struct Layout {
   }
 };
 
-/// The arguments of every CPU entry, in order.
-// clang-format off
-inline const std::vector<Arg>& entry_args() {
-  static const std::vector<Arg> args = {
-      Arg::q, Arg::k, Arg::v, Arg::g, Arg::o,
-      Arg::state_in, Arg::state_out, Arg::read_slots, Arg::write_slots, Arg::cu_seqlens, Arg::device_status,
-      Arg::q_token, Arg::q_head, Arg::k_token, Arg::k_head, Arg::v_token, Arg::v_head, Arg::g_token, Arg::g_head,
-      Arg::o_token, Arg::o_head,
-      Arg::state_in_slot, Arg::state_in_head, Arg::state_out_slot, Arg::state_out_head,
-      Arg::tokens, Arg::longest, Arg::kv_heads, Arg::slots, Arg::scale, Arg::gate_tau, Arg::gate_clamp};
-  return args;
-}
-// clang-format on
-
 /// Whether the problem has this op, and the target is a CPU.
 Result<void> cpu_applicable(const Problem& problem, const Target& target, Op op);
 

@@ -6,3 +6,11 @@ target_compile_definitions(test_tune PRIVATE GLAIVE_BINARY="$<TARGET_FILE:glaive
                                              GLAIVE_TABLES="${PROJECT_SOURCE_DIR}/bench/tables")
 add_dependencies(test_tune glaive faults_worker)
 catch_discover_tests(test_tune TEST_PREFIX "tune: ")
+
+# Verification and timing on a GPU, on the driver without one.
+add_executable(test_gpu_runner gpu_runner_test.cpp ../runtime/cuda/main.cpp ../runtime/kernel.c)
+target_link_libraries(test_gpu_runner PRIVATE glaive_autotune Catch2::Catch2 m ${CMAKE_DL_LIBS})
+add_dependencies(test_gpu_runner cuda_stub test_kernel_1)
+target_compile_definitions(test_gpu_runner PRIVATE
+  WHICH=1 LIBCUDA_STUB="$<TARGET_FILE:cuda_stub>" TEST_KERNEL_1="$<TARGET_FILE:test_kernel_1>")
+catch_discover_tests(test_gpu_runner TEST_PREFIX "tune: ")

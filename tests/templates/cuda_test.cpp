@@ -1,6 +1,6 @@
 // The kernels of the GPU families, run by an emulator against the float64 oracle.
 #include <algorithm>
-#include <cstdio>
+#include <initializer_list>
 
 #include "tests/catch.hpp"
 #include "tests/templates/emulator/emulated.hpp"
@@ -24,9 +24,21 @@ void check(const char* line, const char* variant_text = nullptr, std::span<const
   const auto verdict = verify(run, kernel.plan().variant, trials, 1, Target::Kind::cuda);
   INFO(kernel.plan().variant << " on " << line);
   CHECK(verdict.message == "");
-  if (std::getenv("GLAIVE_VERBOSE"))
-    std::printf("%-60s %-50s o %.2e S %.2e\n", line, kernel.plan().variant.c_str(), verdict.error_o,
-                verdict.error_state);
+}
+
+/// The default with one parameter changed, for each of its legal values.
+void every_value(const char* name, const char* line, std::initializer_list<Gates> gates) {
+  const Instance instance{parse_case(line).value().problem, hopper};
+  const Family* family = find_family(name, Target::Kind::cuda);
+  const Config base = family->default_config(instance);
+  const auto parameters = family->parameters(instance);
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    for (const int value : parameters[i].values) {
+      Config config = base;
+      config[i] = value;
+      if (config == base or family->constraint(instance, config)) continue;
+      check(line, to_string(Variant{family, config}, instance).c_str(), std::span(gates.begin(), gates.size()));
+    }
 }
 
 }  // namespace
@@ -47,20 +59,9 @@ TEST_CASE("step: every dtype, gate form, group and layout") {
 }
 
 TEST_CASE("step: every value of its parameters") {
-  const char* line =
-      GENERATE("step H2 Hkv1 K64 V64 bf16 @ lens=3,8", "step H2 Hkv1 K64 V64 bf16 state=bf16 vk @ B1 T5");
-  const Instance instance{parse_case(line).value().problem, hopper};
-  const Family* family = find_family("step", Target::Kind::cuda);
-  const Config base = family->default_config(instance);
-  const auto parameters = family->parameters(instance);
-  constexpr Gates some[] = {Gates::weak, Gates::infinite};
-  for (std::size_t i = 0; i < parameters.size(); ++i)
-    for (const int value : parameters[i].values) {
-      Config config = base;
-      config[i] = value;
-      if (config == base or family->constraint(instance, config)) continue;
-      check(line, to_string(Variant{family, config}, instance).c_str(), some);
-    }
+  every_value("step",
+              GENERATE("step H2 Hkv1 K64 V64 bf16 @ lens=3,8", "step H2 Hkv1 K64 V64 bf16 state=bf16 vk @ B1 T5"),
+              {Gates::weak, Gates::infinite});
 }
 
 TEST_CASE("stream: awkward K and V, ragged tokens and empty sequences") {
@@ -79,19 +80,8 @@ TEST_CASE("stream: every dtype, gate form, group and layout") {
 }
 
 TEST_CASE("stream: every value of its parameters") {
-  const char* line = GENERATE("forward H2 Hkv1 K64 V64 bf16 @ lens=150,30", "forward H1 K72 V40 f32 vk @ B1 T90");
-  const Instance instance{parse_case(line).value().problem, hopper};
-  const Family* family = find_family("stream", Target::Kind::cuda);
-  const Config base = family->default_config(instance);
-  const auto parameters = family->parameters(instance);
-  constexpr Gates some[] = {Gates::weak, Gates::mixed};
-  for (std::size_t i = 0; i < parameters.size(); ++i)
-    for (const int value : parameters[i].values) {
-      Config config = base;
-      config[i] = value;
-      if (config == base or family->constraint(instance, config)) continue;
-      check(line, to_string(Variant{family, config}, instance).c_str(), some);
-    }
+  every_value("stream", GENERATE("forward H2 Hkv1 K64 V64 bf16 @ lens=150,30", "forward H1 K72 V40 f32 vk @ B1 T90"),
+              {Gates::weak, Gates::mixed});
 }
 
 }  // namespace glaive

@@ -1,0 +1,122 @@
+// What verifies and times kernels on a GPU, on a driver without one: kernel.c's forward and variants of it with one
+// mistake each.
+#include <algorithm>
+
+#include "autotune/gpu/runner.hpp"
+#include "tests/runtime/cuda/support.hpp"
+
+using namespace glaive;
+using namespace glaive::testing;
+
+namespace {
+
+const char* const line = "forward H4 Hkv2 K8 V8 f32 @ B2 T40";
+
+float* o_of(const StubLaunch& launch) { return reinterpret_cast<float*>(launch.words[4]); }
+
+struct Bench {
+  Stub& stub = fresh_stub();
+  Case what = parse_case(line).value();
+  Built built{gpu_plan(), gpu_code()};
+  Pulse pulse;
+  GpuRunner runner{driver(), 0, pulse};
+
+  explicit Bench(void (*after)(const StubLaunch&) = nullptr) {
+    StubKernel kernel = forward_kernel();
+    static void (*mistake)(const StubLaunch&) = nullptr;
+    static void (*right)(const StubLaunch&) = nullptr;
+    mistake = after, right = kernel.body;
+    kernel.body = [](const StubLaunch& launch) {
+      right(launch);
+      if (mistake != nullptr) mistake(launch);
+    };
+    stub.set_kernel("forward", kernel);
+  }
+  Verdict verify(Scrutiny scrutiny = Scrutiny::full) { return runner.verify(what, built, scrutiny).value(); }
+  Evaluated<std::vector<Timing>> race() {
+    const Contender two[] = {{Contender::Kind::kernel, &built}, {Contender::Kind::kernel, &built}};
+    const std::size_t keep[] = {0, 1};
+    return runner.race(what, two, {.min_sample_seconds = 1e-6, .max_samples = 8, .budget_seconds = 1}, keep);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("gpu runner: a right kernel passes on all trials and at full size, and is timed in replays of a graph") {
+  Bench bench;
+  const Verdict verdict = bench.verify();
+  CHECK(verdict.message == "");
+  CHECK(verdict.drop == Drop::none);
+  CHECK(verdict.error_o > 0);
+  const auto times = bench.race();
+  REQUIRE(times.has_value());
+  REQUIRE(times->size() == 2);
+  for (const Timing& timing : *times) {
+    CHECK(timing.samples.size() >= 7);
+    // The stub's clock: a microsecond for a launch, and nothing for the flush before it.
+    CHECK(timing.median() == Approx(1e-6).epsilon(0.01));
+  }
+  CHECK(std::ranges::count(bench.stub.calls(), "GraphLaunch") > 10);
+  CHECK_FALSE(bench.pulse.seen().running);
+}
+
+TEST_CASE("gpu runner: a mistake is told for what it is") {
+  SECTION("a little off") {
+    Bench bench([](const StubLaunch& launch) { o_of(launch)[3] *= 1.1f; });
+    CHECK(bench.verify(Scrutiny::brief).drop == Drop::wrong_result);
+  }
+  SECTION("off at full size only") {
+    Bench bench([](const StubLaunch& launch) {
+      const auto tokens = launch.words[30];
+      if (tokens == 80) o_of(launch)[0] += 100;
+    });
+    CHECK(bench.verify(Scrutiny::brief).drop == Drop::none);
+    const Verdict verdict = bench.verify(Scrutiny::full);
+    CHECK(verdict.drop == Drop::wrong_result);
+    CHECK(contains(verdict.message, "at full size"));
+  }
+  SECTION("before the tensor") {
+    Bench bench([](const StubLaunch& launch) { o_of(launch)[-1] = 0; });
+    CHECK(bench.verify(Scrutiny::brief).drop == Drop::out_of_bounds);
+    const auto times = bench.race();
+    REQUIRE_FALSE(times.has_value());
+    CHECK(times.error().drop == Drop::out_of_bounds);
+    CHECK(times.error().contender == 0);
+  }
+  SECTION("into an input") {
+    Bench bench([](const StubLaunch& launch) { *reinterpret_cast<float*>(launch.words[0]) += 1; });
+    CHECK(bench.verify(Scrutiny::brief).drop == Drop::out_of_bounds);
+  }
+}
+
+TEST_CASE("gpu runner: a kernel that breaks the context is out with a device error, in trials and in a race") {
+  Bench bench;
+  SECTION("in trials") {
+    REQUIRE(bench.runner.check_memory(bench.what).has_value());
+    bench.stub.fail("LaunchKernelEx", cuda::illegal_address);
+    const Verdict verdict = bench.verify(Scrutiny::brief);
+    CHECK(verdict.drop == Drop::device_error);
+    CHECK(contains(verdict.message, "CUDA_ERROR_ILLEGAL_ADDRESS"));
+    CHECK(contains(verdict.message, "glaive verify"));
+  }
+  SECTION("in a race") {
+    bench.stub.fail("LaunchKernelEx", cuda::illegal_address, 2);  // two of the first contender are right
+    const auto times = bench.race();
+    REQUIRE_FALSE(times.has_value());
+    CHECK(times.error().drop == Drop::device_error);
+  }
+}
+
+TEST_CASE("gpu runner: a lack of memory is no fault of the variant") {
+  Bench bench;
+  bench.stub.set_memory(std::size_t{8} << 30);  // a test before may have left some, with its context broken
+  REQUIRE(bench.runner.check_memory(bench.what).has_value());
+  bench.stub.set_memory(1000);
+  const auto fits = bench.runner.check_memory(bench.what);
+  REQUIRE_FALSE(fits.has_value());
+  CHECK(fits.error().status == Status::out_of_memory);
+  CHECK(contains(fits.error().message, "on the GPU"));
+  const auto verdict = bench.runner.verify(bench.what, bench.built, Scrutiny::brief);
+  REQUIRE_FALSE(verdict.has_value());
+  CHECK(verdict.error().status == Status::out_of_memory);
+}
