@@ -205,6 +205,17 @@ class SignalsHeld {
   sigset_t before_;
 };
 
+/// A thread that runs `work` and takes no signals; none if none is to be had.
+template <class Work>
+std::jthread thread_if_any(const Work& work) {
+  try {
+    const SignalsHeld held;
+    return std::jthread(work);
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
 /// Runs body(i) for i in 0..count, on two threads where there is much to do; the first error ends it.
 template <class Body>
 Result<void> for_each_block(std::size_t count, const Body& body) {
@@ -228,11 +239,7 @@ Result<void> for_each_block(std::size_t count, const Body& body) {
   };
   {
     std::jthread helper;
-    if (count >= worth_a_thread and std::thread::hardware_concurrency() > 1) try {
-        const SignalsHeld held;
-        helper = std::jthread(work);
-      } catch (const std::exception&) {  // no thread to be had: alone, then
-      }
+    if (count >= worth_a_thread and std::thread::hardware_concurrency() > 1) helper = thread_if_any(work);
     work();
   }
   if (broken) return std::unexpected(std::move(*broken));

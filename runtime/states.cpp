@@ -28,12 +28,13 @@ std::bitset<1 << 16> tags_in_use;
 Result<void> StatePool::Tag::take() {
   static std::uint16_t last = 0;
   const std::lock_guard lock(tags_mutex);
-  for (std::size_t tried = 0; tried < tags_in_use.size(); ++tried)
-    if (++last != 0 and not tags_in_use[last]) {
-      tags_in_use[last] = true;
-      number_ = last;
-      return {};
-    }
+  for (std::size_t tried = 0; tried < tags_in_use.size(); ++tried) {
+    ++last;
+    if (last == 0 or tags_in_use[last]) continue;
+    tags_in_use[last] = true;
+    number_ = last;
+    return {};
+  }
   return fail(Status::out_of_memory, "the process has 65535 pools open, as many as there can be");
 }
 

@@ -67,9 +67,11 @@ class TheStub final : public Stub {
     const std::lock_guard lock(mutex_);
     run_until(enqueued_);
   }
+  enum class Needs : std::uint8_t { nothing, context, context_to_free };
   /// Every function of the driver comes through here; `body` makes its outcome.
   template <class Body>
-  Outcome call(const char* name, bool needs_context, Body&& body) {
+  Outcome call(const char* name, Needs needs, Body&& body) {
+    const bool needs_context = needs != Needs::nothing;
     const std::lock_guard lock(mutex_);
     calls_.emplace_back(name);
     if (const auto planned = failures_.find(name); planned != failures_.end() and planned->second.calls-- == 0) {
@@ -78,7 +80,10 @@ class TheStub final : public Stub {
       if (breaks(outcome)) sticky_ = outcome;
       return outcome;
     }
-    if (sticky_ != success and needs_context) return sticky_;
+    if (sticky_ != success and needs_context) {
+      if (needs == Needs::context_to_free) body();  // the driver keeps it until the process ends: a leak only here
+      return sticky_;
+    }
     if (needs_context and current().empty()) return invalid_context;
     return body();
   }
@@ -166,14 +171,14 @@ TheStub& the_stub() {
 
 using namespace glaive::testing;
 
-#define STUB(name, needs_context, ...) return the_stub().call(name, needs_context, [&]() -> Outcome __VA_ARGS__)
+#define STUB(name, needs, ...) return the_stub().call(name, TheStub::Needs::needs, [&]() -> Outcome __VA_ARGS__)
 
 extern "C" {
 
 Stub* make_stub() { return &the_stub(); }
 
 Outcome cuInit(unsigned) {
-  STUB("Init", false, { return success; });
+  STUB("Init", nothing, { return success; });
 }
 Outcome cuDriverGetVersion(int* version) {
   const char* const wanted = std::getenv("STUB_DRIVER_VERSION");
@@ -193,26 +198,26 @@ Outcome cuGetErrorString(Outcome outcome, const char** text) {
 }
 Outcome cuDeviceGetCount(int* count) {
   const char* const wanted = std::getenv("STUB_GPUS");
-  STUB("DeviceGetCount", false, {
+  STUB("DeviceGetCount", nothing, {
     *count = wanted == nullptr ? gpus : std::atoi(wanted);
     return success;
   });
 }
 Outcome cuDeviceGet(DeviceNumber* device, int ordinal) {
-  STUB("DeviceGet", false, {
+  STUB("DeviceGet", nothing, {
     if (ordinal < 0 or ordinal >= gpus) return invalid_device;
     *device = ordinal;
     return success;
   });
 }
 Outcome cuDeviceGetName(char* name, int bytes, DeviceNumber device) {
-  STUB("DeviceGetName", false, {
+  STUB("DeviceGetName", nothing, {
     std::snprintf(name, static_cast<std::size_t>(bytes), "Stub GPU %d", device);
     return success;
   });
 }
 Outcome cuDeviceGetAttribute(int* value, DeviceAttribute attribute, DeviceNumber device) {
-  STUB("DeviceGetAttribute", false, {
+  STUB("DeviceGetAttribute", nothing, {
     // An H100, and a GPU of compute capability 8.6.
     static const std::map<int, int> h100 = {{max_threads_per_block, 1024},
                                             {max_grid_x, 2147483647},
@@ -236,40 +241,40 @@ Outcome cuDeviceGetAttribute(int* value, DeviceAttribute attribute, DeviceNumber
   });
 }
 Outcome cuDeviceGetPCIBusId(char* text, int bytes, DeviceNumber device) {
-  STUB("DeviceGetPCIBusId", false, {
+  STUB("DeviceGetPCIBusId", nothing, {
     std::snprintf(text, static_cast<std::size_t>(bytes), "0000:0%d:00.0", device);
     return success;
   });
 }
 Outcome cuDevicePrimaryCtxRetain(Context* context, DeviceNumber device) {
-  STUB("DevicePrimaryCtxRetain", false, {
+  STUB("DevicePrimaryCtxRetain", nothing, {
     *context = the_stub().context(device);
     ++(*context)->users;
     return success;
   });
 }
 Outcome cuDevicePrimaryCtxRelease_v2(DeviceNumber device) {
-  STUB("DevicePrimaryCtxRelease", false, {
+  STUB("DevicePrimaryCtxRelease", nothing, {
     --the_stub().context(device)->users;
     return success;
   });
 }
 Outcome cuCtxGetCurrent(Context* context) {
-  STUB("CtxGetCurrent", false, {
+  STUB("CtxGetCurrent", nothing, {
     const auto& stack = the_stub().current();
     *context = stack.empty() ? nullptr : stack.back();
     return success;
   });
 }
 Outcome cuCtxPushCurrent_v2(Context context) {
-  STUB("CtxPushCurrent", false, {
+  STUB("CtxPushCurrent", nothing, {
     if (context == nullptr or context->users == 0) return invalid_context;
     the_stub().current().push_back(context);
     return success;
   });
 }
 Outcome cuCtxPopCurrent_v2(Context* context) {
-  STUB("CtxPopCurrent", false, {
+  STUB("CtxPopCurrent", nothing, {
     auto& stack = the_stub().current();
     if (stack.empty()) return invalid_context;
     *context = stack.back();
@@ -278,20 +283,20 @@ Outcome cuCtxPopCurrent_v2(Context* context) {
   });
 }
 Outcome cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
-  STUB("MemGetInfo", true, {
+  STUB("MemGetInfo", context, {
     *free = the_stub().free_bytes();
     *total = the_stub().memory_;
     return success;
   });
 }
 Outcome cuMemAlloc_v2(Address* address, std::size_t bytes) {
-  STUB("MemAlloc", true, { return the_stub().allocate(address, bytes); });
+  STUB("MemAlloc", context, { return the_stub().allocate(address, bytes); });
 }
 Outcome cuMemFree_v2(Address address) {
-  STUB("MemFree", true, { return the_stub().free(address); });
+  STUB("MemFree", context_to_free, { return the_stub().free(address); });
 }
 Outcome cuMemHostAlloc(void** block, std::size_t bytes, unsigned) {
-  STUB("MemHostAlloc", true, {
+  STUB("MemHostAlloc", context, {
     if (the_stub().capturing()) return capture_unsupported;
     *block = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
     the_stub().host_blocks_[*block] = bytes;
@@ -299,7 +304,7 @@ Outcome cuMemHostAlloc(void** block, std::size_t bytes, unsigned) {
   });
 }
 Outcome cuMemFreeHost(void* block) {
-  STUB("MemFreeHost", true, {
+  STUB("MemFreeHost", context_to_free, {
     if (the_stub().host_blocks_.erase(block) == 0) return invalid_value;
     the_stub().run_until(the_stub().enqueued_);
     std::free(block);
@@ -307,7 +312,7 @@ Outcome cuMemFreeHost(void* block) {
   });
 }
 Outcome cuMemcpyHtoD_v2(Address to, const void* from, std::size_t bytes) {
-  STUB("MemcpyHtoD", true, {
+  STUB("MemcpyHtoD", context, {
     if (the_stub().capturing()) return capture_unsupported;
     if (not the_stub().is_device(to, bytes)) return invalid_value;
     the_stub().run_until(the_stub().enqueued_);
@@ -316,7 +321,7 @@ Outcome cuMemcpyHtoD_v2(Address to, const void* from, std::size_t bytes) {
   });
 }
 Outcome cuMemcpyDtoH_v2(void* to, Address from, std::size_t bytes) {
-  STUB("MemcpyDtoH", true, {
+  STUB("MemcpyDtoH", context, {
     if (the_stub().capturing()) return capture_unsupported;
     if (not the_stub().is_device(from, bytes)) return invalid_value;
     the_stub().run_until(the_stub().enqueued_);
@@ -325,58 +330,58 @@ Outcome cuMemcpyDtoH_v2(void* to, Address from, std::size_t bytes) {
   });
 }
 Outcome cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t bytes, Stream stream) {
-  STUB("MemcpyHtoDAsync", true, {
+  STUB("MemcpyHtoDAsync", context, {
     if (not the_stub().is_device(to, bytes)) return invalid_value;
     the_stub().enqueue(stream, [=] { std::memcpy(to, from, bytes); });
     return success;
   });
 }
 Outcome cuMemcpyDtoHAsync_v2(void* to, Address from, std::size_t bytes, Stream stream) {
-  STUB("MemcpyDtoHAsync", true, {
+  STUB("MemcpyDtoHAsync", context, {
     if (not the_stub().is_device(from, bytes)) return invalid_value;
     the_stub().enqueue(stream, [=] { std::memcpy(to, from, bytes); });
     return success;
   });
 }
 Outcome cuMemsetD32Async(Address to, unsigned value, std::size_t count, Stream stream) {
-  STUB("MemsetD32Async", true, {
+  STUB("MemsetD32Async", context, {
     if (not the_stub().is_device(to, 4 * count)) return invalid_value;
     the_stub().enqueue(stream, [=] { std::fill_n(reinterpret_cast<unsigned*>(to), count, value); });
     return success;
   });
 }
 Outcome cuMemcpyDtoDAsync_v2(Address to, Address from, std::size_t bytes, Stream stream) {
-  STUB("MemcpyDtoDAsync", true, {
+  STUB("MemcpyDtoDAsync", context, {
     if (not the_stub().is_device(to, bytes) or not the_stub().is_device(from, bytes)) return invalid_value;
     the_stub().enqueue(stream, [=] { std::memcpy(to, from, bytes); });
     return success;
   });
 }
 Outcome cuEventCreate(Event* event, unsigned) {
-  STUB("EventCreate", true, {
+  STUB("EventCreate", context, {
     *event = new EventOfCuda;
     ++the_stub().objects_;
     return success;
   });
 }
 Outcome cuEventDestroy_v2(Event event) {
-  STUB("EventDestroy", true, {
+  STUB("EventDestroy", context_to_free, {
     delete event;
     --the_stub().objects_;
     return success;
   });
 }
 Outcome cuEventRecord(Event event, Stream) {
-  STUB("EventRecord", true, {
+  STUB("EventRecord", context, {
     event->at = the_stub().enqueued_;
     return success;
   });
 }
 Outcome cuEventQuery(Event event) {
-  STUB("EventQuery", true, { return event->at <= the_stub().done_ ? success : not_ready; });
+  STUB("EventQuery", context, { return event->at <= the_stub().done_ ? success : not_ready; });
 }
 Outcome cuEventSynchronize(Event event) {
-  STUB("EventSynchronize", true, {
+  STUB("EventSynchronize", context, {
     if (the_stub().capturing()) return capture_unsupported;
     the_stub().run_until(event->at);
     return success;
@@ -384,57 +389,57 @@ Outcome cuEventSynchronize(Event event) {
 }
 Outcome cuEventElapsedTime(float* milliseconds, Event from, Event to) {
   // A microsecond for each piece of work between them.
-  STUB("EventElapsedTime", true, {
+  STUB("EventElapsedTime", context, {
     *milliseconds = 1e-3f * static_cast<float>(to->at - from->at);
     return success;
   });
 }
 Outcome cuStreamIsCapturing(Stream stream, int* status) {
-  STUB("StreamIsCapturing", true, {
+  STUB("StreamIsCapturing", context, {
     *status = the_stub().capturing(stream) ? 1 : 0;
     return success;
   });
 }
 Outcome cuStreamCreate(Stream* stream, unsigned) {
-  STUB("StreamCreate", true, {
+  STUB("StreamCreate", context, {
     *stream = new StreamOfCuda;
     return success;
   });
 }
 Outcome cuStreamDestroy_v2(Stream stream) {
-  STUB("StreamDestroy", true, {
+  STUB("StreamDestroy", context_to_free, {
     delete stream;
     return success;
   });
 }
 Outcome cuStreamSynchronize(Stream) {
-  STUB("StreamSynchronize", true, {
+  STUB("StreamSynchronize", context, {
     if (the_stub().capturing()) return capture_unsupported;
     the_stub().run_until(the_stub().enqueued_);
     return success;
   });
 }
 Outcome cuStreamBeginCapture_v2(Stream stream, int) {
-  STUB("StreamBeginCapture", true, {
+  STUB("StreamBeginCapture", context, {
     the_stub().captures_[stream];
     return success;
   });
 }
 Outcome cuStreamEndCapture(Stream stream, Graph* graph) {
-  STUB("StreamEndCapture", true, {
+  STUB("StreamEndCapture", context, {
     *graph = new GraphOfCuda{std::move(the_stub().captures_.at(stream))};
     the_stub().captures_.erase(stream);
     return success;
   });
 }
 Outcome cuGraphInstantiateWithFlags(GraphExec* executable, Graph graph, unsigned long long) {
-  STUB("GraphInstantiate", true, {
+  STUB("GraphInstantiate", context, {
     *executable = new GraphExecOfCuda{graph->work};
     return success;
   });
 }
 Outcome cuGraphLaunch(GraphExec executable, Stream stream) {
-  STUB("GraphLaunch", true, {
+  STUB("GraphLaunch", context, {
     for (const auto& work : executable->work) the_stub().enqueue(stream, work);
     return success;
   });
@@ -453,7 +458,7 @@ Outcome cuModuleLoadDataEx(Module* module, const void*, unsigned options, JitOpt
       if (names[i] == error_log_buffer) std::strcpy(static_cast<char*>(values[i]), the_stub().jit_log_.c_str());
   };
   write_log();
-  STUB("ModuleLoadDataEx", true, {
+  STUB("ModuleLoadDataEx", context, {
     if (the_stub().capturing()) return capture_unsupported;
     *module = new ModuleOfCuda;
     ++the_stub().objects_;
@@ -461,14 +466,14 @@ Outcome cuModuleLoadDataEx(Module* module, const void*, unsigned options, JitOpt
   });
 }
 Outcome cuModuleUnload(Module module) {
-  STUB("ModuleUnload", true, {
+  STUB("ModuleUnload", context_to_free, {
     delete module;
     --the_stub().objects_;
     return success;
   });
 }
 Outcome cuModuleGetFunction(Function* function, Module, const char* name) {
-  STUB("ModuleGetFunction", true, {
+  STUB("ModuleGetFunction", context, {
     static std::vector<std::unique_ptr<FunctionOfCuda>> functions;
     const auto kernel = the_stub().kernels_.find(name);
     if (kernel == the_stub().kernels_.end()) return not_found;
@@ -478,7 +483,7 @@ Outcome cuModuleGetFunction(Function* function, Module, const char* name) {
   });
 }
 Outcome cuFuncGetAttribute(int* value, FunctionAttribute attribute, Function function) {
-  STUB("FuncGetAttribute", true, {
+  STUB("FuncGetAttribute", context, {
     *value = attribute == function_max_threads    ? function->kernel.max_threads
              : attribute == function_shared_bytes ? function->kernel.shared_bytes
                                                   : 0;
@@ -486,13 +491,13 @@ Outcome cuFuncGetAttribute(int* value, FunctionAttribute attribute, Function fun
   });
 }
 Outcome cuFuncSetAttribute(Function function, FunctionAttribute attribute, int value) {
-  STUB("FuncSetAttribute", true, {
+  STUB("FuncSetAttribute", context, {
     if (attribute == function_max_dynamic_shared) function->dynamic_shared = value;
     return success;
   });
 }
 Outcome cuFuncGetParamInfo(Function function, std::size_t index, std::size_t* offset, std::size_t* bytes) {
-  STUB("FuncGetParamInfo", true, {
+  STUB("FuncGetParamInfo", context, {
     if (index >= function->kernel.words) return invalid_value;
     *offset = index * 8;
     *bytes = function->kernel.word_bytes;
@@ -500,13 +505,13 @@ Outcome cuFuncGetParamInfo(Function function, std::size_t index, std::size_t* of
   });
 }
 Outcome cuOccupancyMaxActiveClusters(int* clusters, Function, const LaunchConfig* config) {
-  STUB("OccupancyMaxActiveClusters", true, {
+  STUB("OccupancyMaxActiveClusters", context, {
     *clusters = config->shared_bytes > 200000 ? 0 : 8;
     return success;
   });
 }
 Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** parameters, void**) {
-  STUB("LaunchKernelEx", true, {
+  STUB("LaunchKernelEx", context, {
     const StubKernel& kernel = function->kernel;
     const unsigned threads = config->block[0] * config->block[1] * config->block[2];
     if (config->grid[0] == 0 or threads > static_cast<unsigned>(kernel.max_threads)) return invalid_value;
