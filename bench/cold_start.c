@@ -1,7 +1,10 @@
-/* What a fresh process pays for its first kernel: opens a device and a pack, finds a plan, runs one call of 64 tokens.
+/* What a fresh process pays for its first kernel: opens a device and a pack, finds a plan, runs one call of 64 tokens
+ * (8 of a step).
+ *
  *   cold_start my.pack 'forward H4 K128 V128 f32' [cuda:0]
- * Prints milliseconds from the start of main and from the opened device on, and the foreign libraries in the memory map
- * (none are expected). */
+ *
+ * Prints milliseconds from the start of main, milliseconds from the opened device on, and how many foreign libraries
+ * are in the memory map (none are expected). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,13 +32,15 @@ int main(int argc, char** argv) {
   glaive_plan* plan;
   glaive_memory* memory;
   glaive_problem problem = {.size = sizeof problem};
-  glaive_shape shape = {.size = sizeof shape, .sequences = 1, .tokens = 64};
+  glaive_shape shape = {.size = sizeof shape, .sequences = 1};
   size_t workspace;
   check(glaive_problem_parse(argv[2], &problem));
+  shape.tokens = problem.op == GLAIVE_STEP ? 8 : 64;
   check(glaive_device_open(argc == 4 ? argv[3] : "cpu", argc == 4 ? 0 : 1, &device));
-  /* Tensors of any dtype: a float holds an element of each. They are the caller's, so that making them does not count. */
-  const size_t k = (size_t)(64 * problem.heads * problem.key_dim) * sizeof(float);
-  const size_t v = (size_t)(64 * problem.heads * problem.value_dim) * sizeof(float);
+  /* Tensors of any dtype: a float holds an element of each. They are the caller's, so that making them does not count.
+   */
+  const size_t k = (size_t)(shape.tokens * problem.heads * problem.key_dim) * sizeof(float);
+  const size_t v = (size_t)(shape.tokens * problem.heads * problem.value_dim) * sizeof(float);
   check(glaive_memory_create(device, 3 * k + 2 * v, &memory));
   char* tensors = glaive_memory_data(memory);
   char first;
