@@ -22,7 +22,9 @@ class CpuEvaluator final : public Evaluator {
 
   const DeviceInfo& device() const override { return device_; }
   int workers() const override { return runner_.workers(); }
-  std::string compiler() const override { return compiler_build() + ", " + to_string(options_); }
+  std::string compiler() const override {
+    return compiler_build() + ", " + to_string(options_.target) + " tune=" + options_.tune_cpu;
+  }
 
   Evaluated<std::string> content_key(const Instance& instance, const Variant& variant, Optimise optimise,
                                      int lane) override {

@@ -15,4 +15,10 @@ std::vector<std::size_t> choose(const Space& space, std::size_t count);
 std::vector<std::size_t> neighbours(const Space& space, std::span<const std::size_t> best,
                                     const std::vector<bool>& seen, std::size_t count);
 
+/// The priors of all candidates, corrected by what `done` tells of each parameter: log(ratio / prior) as a sum of a
+/// constant, a term for the family and one for each value of each of its parameters, by ridge regression, so that a
+/// value that was hardly tried is hardly corrected. In units of Evaluation::ratio; candidates that are out do not
+/// count. Without a finite evaluation, the priors as they are.
+std::vector<double> corrected_priors(const Space& space, std::span<const Evaluation> done);
+
 }  // namespace glaive

@@ -273,11 +273,13 @@ class StepFamily final : public Family {
     const double tokens = static_cast<double>(shape.longest().count());
     const double v_vectors = task_vectors(instance, config[splits]), vectors = k * v_vectors;
     // o and v are read and written again for every few rows of the state, scalars broadcast once a panel; [V,K] keeps o
-    // in registers and reads three vectors for every few rows. Caches take more than four streams badly, and parts of
-    // rows.
+    // in registers and reads three vectors for every few rows. Caches take parts of rows badly, and panels of more
+    // lines down than across.
     const bool k_first = instance.problem.layout == StateLayout::kv;
-    const double accesses = vectors * (3.0 / config[rows] + (k_first ? 0.75 / config[cols] : 0) +
-                                       (config[rows] > 4 ? 1 : 0) + (config[splits] > 1 ? 0.7 : 0));
+    const double tall = k_first ? 1.5 * std::max(0.0, static_cast<double>(config[rows]) / config[cols] - 1)
+                                : (config[rows] > 4 ? 1 : 0);
+    const double accesses =
+        vectors * (3.0 / config[rows] + (k_first ? 0.25 / config[cols] : 0) + tall + (config[splits] > 1 ? 0.3 : 0));
     // Read and written once a pass. In memory, other than in a cache, narrow panels cost, parts of rows, and any other
     // number of streams than four.
     const double passes = std::max(1.0, std::ceil(tokens / config[pass]));

@@ -105,6 +105,32 @@ TEST_CASE("space: neighbours are one step away, not seen before, around the best
   CHECK(names(100) == std::set<std::string>{"hill(x=0,y=5)", "hill(x=1,y=4)", "hill(x=6,y=7)", "hill(x=7,y=6)"});
 }
 
+TEST_CASE("space: priors are corrected by what parameters turned out to do", "[tune]") {
+  const HillFamily hill;
+  const Family* families[] = {&hill};
+  const auto space = make_space(parse_case("forward H1 K8 V8 @ B1 T8").value(), host_cpu_device(), families).value();
+  // The root of what the prior says, in other units, and y=2 ten times as fast: told of a fifth of the space.
+  const auto truth = [&](std::size_t i) {
+    const auto& candidate = space.candidates[i];
+    return 7 * std::sqrt(candidate.prior) * (candidate.variant.config[1] == 2 ? 0.1 : 1);
+  };
+  std::vector<Evaluation> done;
+  for (std::size_t i = 0; i < space.candidates.size(); ++i)
+    if (i % 5 == 0) done.push_back({i, truth(i)});
+  done.push_back({1});  // out
+  const auto priors = corrected_priors(space, done);
+  REQUIRE(priors.size() == space.candidates.size());
+  std::vector<double> off;
+  for (std::size_t i = 0; i < priors.size(); ++i) off.push_back(std::abs(std::log(priors[i] / truth(i))));
+  std::ranges::sort(off);
+  CHECK(off[off.size() / 2] < 0.35);
+  const auto best = static_cast<std::size_t>(std::ranges::min_element(priors) - priors.begin());
+  CHECK(space.candidates[best].name == "hill(x=4,y=2)");
+
+  const auto unchanged = corrected_priors(space, std::span(done).last(1));
+  for (std::size_t i = 0; i < unchanged.size(); ++i) CHECK(unchanged[i] == Approx(space.candidates[i].prior));
+}
+
 TEST_CASE("tune: the search walks from the best by prior to the fastest", "[tune]") {
   const Folder folder;
   ToyRun run(folder, Effort::quick);
