@@ -92,40 +92,11 @@ std::string verification_rules(Scrutiny scrutiny, const Shape& shape) {
 /// Names the verdict on a variant that could not stand being timed.
 std::string timing_rules(const Shape& shape) { return fmt::format("v1 timed @ {}", to_string(shape)); }
 
-std::string policy_text(Effort effort, int threads) {
-  return fmt::format("v2 effort={} threads={}", to_string(effort), threads);
-}
-
-WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, int threads) {
-  return {.device = identity(device),
-          .target = to_string(device.target),
-          .problem = to_string(what.problem),
-          .bucket = bucket_of(extents_of(what.problem, what.shape, threads)),
-          .policy = policy_text(effort, threads),
-          .space = space_hash({what.problem, device.target})};
-}
-
-std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const DeviceInfo& device, Effort effort,
-                                      int threads) {
-  for (const auto enough : {Effort::full, Effort::normal, Effort::quick}) {
-    if (enough < effort) break;
-    if (const auto found = pack.find(winner_key(what, device, enough, threads))) return found;
-  }
-  return std::nullopt;
-}
-
 TuneOutcome already_tuned(const Case& what, PackEntry entry) {
   const auto shape = measured_shape(entry.evidence, what);
   return {TuneOutcome::State::already, what,
           fmt::format("tuned already{}: {}", shape.empty() ? "" : " as " + shape, entry.plan.variant),
           std::move(entry.evidence)};
-}
-
-Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file) {
-  auto pack = Pack::open(file);
-  if (pack) return std::move(*pack);
-  if (pack.error().status == Status::not_found) return std::nullopt;
-  return std::unexpected(pack.error());
 }
 
 Tuner::Tuner(Evaluator& evaluator, Journal& journal, Progress& progress, TuneOptions options)

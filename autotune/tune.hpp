@@ -13,6 +13,7 @@
 #include "autotune/strategy/strategy.hpp"
 #include "autotune/table.hpp"
 #include "autotune/tournament.hpp"
+#include "autotune/winners.hpp"
 
 namespace glaive {
 
@@ -36,20 +37,8 @@ struct TuneOutcome {
   std::string evidence;  ///< JSON; empty unless tuned or already
 };
 
-/// `v2 effort=normal threads=2`
-std::string policy_text(Effort effort, int threads);
-
-WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, int threads);
-
-/// The entry that makes tuning `what` needless: its key with this effort or a higher one.
-std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const DeviceInfo& device, Effort effort,
-                                      int threads);
-
 /// The outcome of a case whose winner is `entry`; says with what shape it was tuned when that is another.
 TuneOutcome already_tuned(const Case& what, PackEntry entry);
-
-/// The pack at `file`; nothing when there is no such file.
-Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file);
 
 /// Limits beyond which compiled code is not worth running.
 inline constexpr std::int64_t max_text_bytes = std::int64_t{1} << 20;
