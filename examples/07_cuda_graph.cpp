@@ -1,8 +1,8 @@
 // Decode as a CUDA graph: the step of every layer is captured once, then replayed for batches of changing sequences.
 // Compares with each sequence alone.
 //   07_cuda_graph my.pack 'forward H4 K64 V64 f32' cuda:0
-// The pack has the problem as a step too: glaive tune --device gpu 'forward H4 K64 V64 f32 @ B3 T40' 'step H4 K64 V64
-// f32 @ lens=1,1,1,1'.
+// The pack has the problem as a step too:
+//   glaive tune --device gpu 'forward H4 K64 V64 f32 @ B3 T40' 'step H4 K64 V64 f32 @ lens=1,1,1,1'
 #include <dlfcn.h>
 
 #include <algorithm>
