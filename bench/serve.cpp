@@ -120,7 +120,7 @@ void steps(const api::Device& device, const api::Pack& pack) {
   const api::Plan bf16(device, pack, api::Problem("step H4 K256 V512 bf16"), shape);
   api::Args args = tokens.args();
   args.initial_state = args.final_state = states.get();
-  const api::Workspace workspace(std::max(f32.workspace_bytes(shape), bf16.workspace_bytes(shape)));
+  const api::Workspace workspace(device, std::max(f32.workspace_bytes(shape), bf16.workspace_bytes(shape)));
   const auto ms = race(15, {[&] { stream_on_threads(states.get(), elements, device.threads()); },
                             [&] { f32(shape, args, workspace); }, [&] { bf16(shape, args, workspace); }});
   std::printf("  \"step\": {\"states_mb\": %.0f, \"variant\": \"%s\", ", static_cast<double>(elements) * 4e-6,
@@ -145,7 +145,7 @@ void batches(const api::Device& device, const api::Pack& pack, std::int64_t laye
   api::Batch batch(pool, api::Sequences(rows), api::Tokens(rows), api::Tokens(1));
   const api::Shape shape(api::Sequences(rows), api::Tokens(1));
   const api::Plan plan(device, pack, problem, shape);
-  const api::Workspace workspace(plan.workspace_bytes(shape));
+  const api::Workspace workspace(device, plan.workspace_bytes(shape));
   const auto ms = race(9, {[&] {
                              for (std::int64_t l = 0; l < layers; ++l) {
                                api::Args args = tokens.args();

@@ -1,6 +1,6 @@
 // Continuous batching: 64 sequences that come and go, prefilled in chunks beside the decoding of others, in one batch a
 // step.
-//   03_continuous_batching my.pack 'forward H4 K64 V64 f32'
+//   03_continuous_batching my.pack 'forward H4 K64 V64 f32' cuda:0
 #include <algorithm>
 
 #include "toy.hpp"
@@ -61,6 +61,6 @@ int main(int argc, char** argv) {
     double worst = 0;
     for (const Request& r : done)
       worst = std::max(worst, toy::difference(r.output, model.alone(toy::tokens_of(r.text, 0, r.length))));
-    return toy::verdict("every sequence against itself alone", worst);
+    return toy::verdict(problem, "every sequence against itself alone", worst);
   });
 }

@@ -1,5 +1,5 @@
 // Speculative decoding: a draft proposes tokens, one batch checks them all, and a rollback takes back what was wrong.
-//   04_speculation my.pack 'forward H4 K64 V64 f32'
+//   04_speculation my.pack 'forward H4 K64 V64 f32' cuda:0
 #include <algorithm>
 
 #include "toy.hpp"
@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
                 static_cast<long long>(length), rounds, rollbacks, static_cast<long long>(sequence.position().count()),
                 static_cast<long long>(model.pool().statistics().peak));
     if (sequence.position().count() != length) return 1;
-    return toy::verdict("the accepted tokens against the text alone",
+    return toy::verdict(problem, "the accepted tokens against the text alone",
                         toy::difference(output, model.alone(toy::tokens_of(text, 0, length))));
   });
 }

@@ -1,5 +1,5 @@
 // Beam search: after every token the best beams go on, some of them twice, and no state is copied.
-//   05_beams my.pack 'forward H4 K64 V64 f32'
+//   05_beams my.pack 'forward H4 K64 V64 f32' cuda:0
 #include <algorithm>
 
 #include "toy.hpp"
@@ -43,6 +43,6 @@ int main(int argc, char** argv) {
       worst = std::max(worst,
                        toy::difference(last[i], {all.end() - static_cast<std::ptrdiff_t>(last[i].size()), all.end()}));
     }
-    return toy::verdict("every beam's last token against its text alone", worst);
+    return toy::verdict(problem, "every beam's last token against its text alone", worst);
   });
 }

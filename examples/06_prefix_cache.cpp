@@ -1,6 +1,6 @@
 // A prefix cache on disk: a long prompt is computed once, its state is written to a file, and later sequences start
 // from there.
-//   06_prefix_cache my.pack 'forward H4 K64 V64 f32'
+//   06_prefix_cache my.pack 'forward H4 K64 V64 f32' cuda:0
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -46,6 +46,6 @@ int main(int argc, char** argv) {
       worst =
           std::max(worst, toy::difference(output, {all.end() - static_cast<std::ptrdiff_t>(output.size()), all.end()}));
     }
-    return toy::verdict("from the cached prefix against the whole text", worst);
+    return toy::verdict(problem, "from the cached prefix against the whole text", worst);
   });
 }

@@ -409,7 +409,11 @@ class GpuDevice final : public Device {
   Result<std::unique_ptr<Exchange>> make_exchange(std::size_t bytes) override { return GpuExchange::make(gpu_, bytes); }
 
   Result<void> copy_to_device(std::byte* to, std::span<const std::byte> from) override {
-    const auto copy = [&](const Api& api) { return api.MemcpyHtoD(to, from.data(), from.size()); };
+    const auto copy = [&](const Api& api) {
+      // From pageable memory the driver may return while the bytes are on their way, which other streams do not await.
+      const Outcome outcome = api.MemcpyHtoD(to, from.data(), from.size());
+      return outcome == success ? api.StreamSynchronize(nullptr) : outcome;
+    };
     return in_context(*gpu_, copy, [&] { return "cannot copy " + std::to_string(from.size()) + " bytes to the GPU"; });
   }
   Result<void> copy_from_device(std::span<std::byte> to, const std::byte* from) override {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
-#include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -155,21 +155,18 @@ class Pack {
   std::unique_ptr<glaive_pack, Close> handle_;
 };
 
-/// Memory aligned as a call wants it.
+/// Memory of the device for what a plan's workspace_bytes says; of 0 bytes, none.
 class Workspace {
  public:
-  explicit Workspace(std::size_t bytes = 0) : bytes_(bytes) {
-    if (bytes > 0) memory_.reset(::operator new(bytes, std::align_val_t(64)));
+  Workspace() = default;
+  Workspace(const Device& device, std::size_t bytes) {
+    if (bytes > 0) memory_.emplace(device, bytes);
   }
-  void* data() const { return memory_.get(); }
-  std::size_t size() const { return bytes_; }
+  void* data() const { return memory_ ? memory_->data() : nullptr; }
+  std::size_t size() const { return memory_ ? memory_->size() : 0; }
 
  private:
-  struct Free {
-    void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
-  };
-  std::unique_ptr<void, Free> memory_;
-  std::size_t bytes_;
+  std::optional<Memory> memory_;
 };
 
 /// A plan that an operator lends: no longer than the operator lives.
@@ -188,7 +185,8 @@ class PlanView {
     check(glaive_plan_workspace(plan_, &shape, &bytes));
     return bytes;
   }
-  /// Runs the kernel. `workspace` may be kept from call to call; it must not be used by two calls at once.
+  /// Runs the kernel, or enqueues it on args.stream of a GPU. `workspace` may be kept from call to call, and must be
+  /// until the call is over; it must not be used by two calls at once.
   void operator()(const Shape& shape, const Args& args, const Workspace& workspace) const {
     check(glaive_run(plan_, &shape, &args, workspace.data(), workspace.size()));
   }

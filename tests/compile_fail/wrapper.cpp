@@ -13,6 +13,7 @@ void use(const Pool& pool, const Sequence& sequence) {
   (void)position;
   Args args;
   args.set_states(nullptr, Slots(3), nullptr, nullptr);
+  (void)Workspace(Device("cpu"), 4096);
 #elif CASE == 1
   (void)Shape(Tokens(1), Sequences(2));
 #elif CASE == 2
@@ -44,6 +45,8 @@ void use(const Pool& pool, const Sequence& sequence) {
 #elif CASE == 13
   Args args;
   args.set_states(nullptr, 3, nullptr, nullptr);
+#elif CASE == 14
+  (void)Workspace(4096);  // of which device?
 #endif
   (void)pool;
   (void)sequence;

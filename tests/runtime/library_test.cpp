@@ -4,6 +4,7 @@
 #include "runtime/glaive.h"
 #include "runtime/glaive.hpp"
 #include "tests/runtime/allocations.hpp"
+#include "tests/runtime/examples.hpp"
 #include "tests/runtime/support.hpp"
 
 using namespace glaive;
@@ -80,13 +81,10 @@ TEST_CASE("library: the example of prefill and decode compares them with one for
   PackEntry entries[] = {kernel_entry(), kernel_entry()};
   entries[1].key.problem = "step H4 Hkv2 K8 V8 f32";
   REQUIRE(add_to_pack(folder / "p.pack", entries).has_value());
-  const std::string example = EXAMPLES "/02_prefill_then_decode ";
-  const Output good = run_command(example + (folder / "p.pack").string() + " 'forward H4 Hkv2 K8 V8 f32'");
-  INFO(good.text);
-  CHECK(good.exit == 0);
-  CHECK(contains(good.text, "40 + 24 tokens differ by"));
+  examples_agree({"02_prefill_then_decode"}, folder / "p.pack", kernel_problem, "cpu");
   REQUIRE(add_to_pack(folder / "forward.pack", {entries, 1}).has_value());
-  const Output bad = run_command(example + (folder / "forward.pack").string() + " 'forward H4 Hkv2 K8 V8 f32'");
+  const Output bad = run_command(EXAMPLES "/02_prefill_then_decode " + (folder / "forward.pack").string() + " '" +
+                                 kernel_problem + "'");
   CHECK(bad.exit == 1);
   CHECK(contains(bad.text, "no kernel for `step H4 Hkv2 K8 V8 f32`"));
 }
@@ -128,7 +126,7 @@ TEST_CASE("library: a call allocates nothing") {
   const api::Plan plan(device, pack, problem, shape);
   CHECK(plan.match() == GLAIVE_MATCH_EXACT);
   CHECK(plan.variant() == "test(C=1)");
-  const api::Workspace workspace(plan.workspace_bytes(shape));
+  const api::Workspace workspace(device, plan.workspace_bytes(shape));
   std::vector<float> in(2 * 3 * 4 * 8, 0.5f), o(2 * 3 * 4 * 8);
   api::Args args;
   args.q = in.data(), args.k = in.data(), args.v = in.data(), args.g = in.data(), args.o = o.data();

@@ -482,7 +482,7 @@ TEST_CASE("wrapper: operators, launches and packs in memory") {
   CHECK(plan.match() == GLAIVE_MATCH_EXACT);
   CHECK(plan.variant() == "test(C=1)");
   CHECK(op.untuned() == 0);
-  const api::Workspace workspace(plan.workspace_bytes(shape));
+  const api::Workspace workspace(device, plan.workspace_bytes(shape));
   std::vector<float> in(2 * 3 * 4 * 8, 0.5f), o(in.size()), again(in.size()), states(3 * 2 * 8 * 8);
   const std::int32_t read[] = {-1, -1}, write[] = {2, -1};
   api::Args args;
@@ -513,7 +513,7 @@ struct Path {
   std::optional<api::Launch> launch;
 
   explicit Path(const api::Device& device)
-      : op(device, pack, api::Problem(kernel_problem)), workspace(op.plan(shape).workspace_bytes(shape)) {
+      : op(device, pack, api::Problem(kernel_problem)), workspace(device, op.plan(shape).workspace_bytes(shape)) {
     args.q = in.data(), args.k = in.data(), args.v = in.data(), args.g = in.data(), args.o = o.data();
     launch.emplace(op.plan(shape), shape, args, workspace);
   }

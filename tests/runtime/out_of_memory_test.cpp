@@ -148,7 +148,7 @@ TEST_CASE("out of memory: a pool, a batch, a plan, an operator and a launch that
   std::mt19937 random(1);
   Step step(3, random);
   const api::Args args = step.args();
-  const api::Workspace workspace(4096);
+  const api::Workspace workspace(*server.device, 4096);
   glaive_launch* launch = nullptr;
   fail_each_allocation(
       [&] {

@@ -110,7 +110,7 @@ struct Server {
 /// Launches every layer of a batch that was begun with these lengths; the models go along. False when o is wrong.
 inline bool launch_all(const Server& server, api::Batch& batch, const std::vector<Model*>& models,
                        const std::vector<std::int64_t>& lengths, std::mt19937& random) {
-  const api::Workspace workspace(server.plan->workspace_bytes(batch.shape()));
+  const api::Workspace workspace(*server.device, server.plan->workspace_bytes(batch.shape()));
   std::int64_t total = 0;
   for (const std::int64_t length : lengths) total += length;
   bool good = true;

@@ -1,5 +1,6 @@
 // Pools, batches and snapshots through the C ABI, and the examples that use them.
 #include "tests/runtime/allocations.hpp"
+#include "tests/runtime/examples.hpp"
 #include "tests/runtime/server.hpp"
 
 using namespace glaive;
@@ -10,7 +11,7 @@ TEST_CASE("C ABI: a batch's plan must match its pool, and its arguments bring no
   const api::Sequence a = server.pool->acquire();
   std::mt19937 random(1);
   Step step(1, random);
-  const api::Workspace workspace(4096);
+  const api::Workspace workspace(*server.device, 4096);
   const auto launch = [&](const api::PoolConfig& config, api::Args args, const api::Plan& plan) -> std::string {
     const api::Pool pool(*server.device, config);
     const api::Sequence s = pool.acquire();
@@ -77,7 +78,7 @@ TEST_CASE("C ABI: o and the workspace stand apart from the pool") {
   void* base = nullptr;
   std::size_t stride = 0;
   REQUIRE(glaive_pool_plane(server.pool->get(), 0, &base, &stride) == GLAIVE_OK);
-  const api::Workspace workspace(4096);
+  const api::Workspace workspace(*server.device, 4096);
   api::Args args = step.args();
   args.o = base;
   CHECK(glaive_batch_launch(batch.get(), server.plan->get(), 0, &args, workspace.data(), 4096) ==
@@ -107,7 +108,7 @@ TEST_CASE("C ABI: a slot out of range on the device is skipped, reported and nev
     REQUIRE(glaive_batch_rows(batch.get(), nullptr, nullptr, &write, nullptr) == GLAIVE_OK);
     const_cast<std::int32_t*>(write)[0] = bad;
     Step step(1, random);
-    const api::Workspace workspace(4096);
+    const api::Workspace workspace(*server.device, 4096);
     const api::Args args = step.args();
     CHECK(glaive_batch_launch(batch.get(), server.plan->get(), 0, &args, workspace.data(), 4096) == GLAIVE_FAILED);
     CHECK(contains(glaive_last_error(), "a slot out of range"));
@@ -132,7 +133,7 @@ TEST_CASE("C ABI: a step plan takes at most 8 tokens of a sequence") {
   const api::Plan plan(*server.device, pack, api::Problem(step_problem), api::Shape(api::Sequences(1), api::Tokens(1)));
   const api::Sequence a = server.pool->acquire();
   api::Batch batch = server.batch(1);
-  const api::Workspace workspace(4096);
+  const api::Workspace workspace(*server.device, 4096);
   std::mt19937 random(1);
   for (const int tokens : {8, 9}) {
     Step step(tokens, random);
@@ -232,7 +233,7 @@ TEST_CASE("C ABI: a padded batch computes what a plain one does, to the bit") {
     }
     first.begin(to_plain);
     second.begin(to_padded, GLAIVE_BATCH_PADDED);
-    const api::Workspace workspace(plain.plan->workspace_bytes(second.shape()));
+    const api::Workspace workspace(*plain.device, plain.plan->workspace_bytes(second.shape()));
     for (std::int64_t layer = 0; layer < model_layers; ++layer) {
       Step step(40, random);
       const auto o = step.o;
@@ -285,7 +286,7 @@ TEST_CASE("C ABI: one launch prepared over a padded batch's rows serves all late
     batch.begin(entries, GLAIVE_BATCH_PADDED);
     const api::Shape shape = batch.shape();
     if (not launch) {
-      workspace = std::make_unique<api::Workspace>(server.plan->workspace_bytes(shape));
+      workspace = std::make_unique<api::Workspace>(*server.device, server.plan->workspace_bytes(shape));
       CHECK(glaive_run(server.plan->get(), &shape, &args, workspace->data(), workspace->size()) ==
             GLAIVE_INVALID_ARGUMENT);  // these are not its tokens
       launch = std::make_unique<api::Launch>(*server.plan, shape, args, *workspace);
@@ -316,7 +317,7 @@ TEST_CASE("C ABI: lengths that a launch cannot be prepared for") {
   Server server(2);
   Step step(6, *std::make_unique<std::mt19937>(1));
   const api::Args args = step.args();
-  const api::Workspace workspace(4096);
+  const api::Workspace workspace(*server.device, 4096);
   const auto prepare = [&](std::vector<std::int32_t> cu) -> std::string {
     const auto shape = api::Shape::ragged(api::Sequences(2), api::Tokens(6), api::Tokens(4), cu.data());
     try {
@@ -384,7 +385,7 @@ TEST_CASE("C ABI: begin, launch, commit, fork, reorder and release allocate noth
   std::mt19937 random(1);
   Step step(3, random);
   const api::Args args = step.args();
-  const api::Workspace workspace(4096);
+  const api::Workspace workspace(*server.device, 4096);
   const glaive_sequence to[] = {a.id(), b.id()}, from[] = {b.id(), a.id()};
   bool good = true;
   const int before = allocations();
@@ -407,11 +408,10 @@ TEST_CASE("C ABI: begin, launch, commit, fork, reorder and release allocate noth
 
 TEST_CASE("examples: what is batched, rolled back, reordered or restored equals each sequence alone") {
   Server server(1);
-  for (const char* name : {"03_continuous_batching", "04_speculation", "05_beams", "06_prefix_cache"}) {
-    const Output output = run_command(EXAMPLES "/" + std::string(name) + " " + (server.folder / "p.pack").string() +
-                                      " '" + kernel_problem + "'");
-    INFO(name << ": " << output.text);
-    CHECK(output.exit == 0);
-    CHECK(contains(output.text, ", equal\n"));
-  }
+  const auto pack = server.folder / "p.pack";
+  examples_agree({"03_continuous_batching", "04_speculation", "05_beams", "06_prefix_cache"}, pack, kernel_problem,
+                 "cpu");
+  const Output graph = run_command(EXAMPLES "/07_cuda_graph " + pack.string() + " '" + kernel_problem + "'");
+  CHECK(graph.exit == 1);
+  CHECK(graph.text == "glaive: a CUDA graph needs a GPU as the third argument, such as cuda:0\n");
 }

@@ -129,7 +129,7 @@ TEST_CASE("a pool serves prefill, decode, forks, rollbacks and snapshots in ever
     ++(decode ? decodes : prefills);
     const api::Plan& plan = decode ? step : forward;
     batch.begin(rows);
-    const api::Workspace workspace(plan.workspace_bytes(batch.shape()));
+    const api::Workspace workspace(device, plan.workspace_bytes(batch.shape()));
     for (std::int64_t layer = 0; layer < model_layers; ++layer) {
       Step tensors(total, random);
       std::int64_t begin = 0;

@@ -30,6 +30,11 @@ TEST_CASE("gpu stub: devices of the C ABI") {
   char byte = 0;
   refuses(glaive_memory_read(memory, 100, &byte, 1), GLAIVE_INVALID_ARGUMENT, "1 bytes at 100");
   refuses(glaive_memory_write(memory, 50, &byte, 51), GLAIVE_INVALID_ARGUMENT, "51 bytes at 50");
+  // A copy from pageable memory is done when the stream has done it, not when the driver returns.
+  REQUIRE(glaive_memory_write(memory, 0, &byte, 1) == GLAIVE_OK);
+  const auto& calls = stub().calls();
+  const auto copied = std::ranges::find(calls, "MemcpyHtoD");
+  CHECK(std::find(copied, calls.end(), "StreamSynchronize") != calls.end());
   glaive_memory_close(memory);
 }
 

@@ -1,10 +1,8 @@
 #pragma once
 #include <dlfcn.h>
 
+#include "tests/runtime/cuda/forward.hpp"
 #include "tests/runtime/cuda/served.hpp"
-#include "tests/runtime/cuda/stub.hpp"
-
-extern "C" void forward(const uint64_t* words, int64_t task, void* scratch);  // kernel.c
 
 namespace glaive::testing {
 
@@ -48,14 +46,6 @@ inline PackEntry gpu_entry() {
   entry.plan = gpu_plan();
   entry.code = {gpu_code()};
   return entry;
-}
-
-/// kernel.c's kernel, block by block.
-inline StubKernel forward_kernel() {
-  return {.words = gpu_plan().stages[0].args.size(), .body = [](const StubLaunch& launch) {
-            float scratch[64];
-            for (unsigned block = 0; block < launch.grid[0]; ++block) forward(launch.words.data(), block, scratch);
-          }};
 }
 
 template <class Value>
