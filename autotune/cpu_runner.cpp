@@ -151,7 +151,7 @@ Result<void> CpuRunner::compare_at_full_size(const Case& what, const CpuKernel& 
   call_->read_outputs();
   const double o = relative_error(call_->o.data(), plain_o_),
                state = relative_error(call_->state_out.data(), plain_state_);
-  const auto allowed = tolerance(what.problem);
+  const auto allowed = tolerance(what);
   if (o <= full_size_tolerance + allowed.o.tensor and state <= full_size_tolerance + allowed.state.tensor) return {};
   verdict.drop = Drop::wrong_result;
   verdict.message =

@@ -178,7 +178,7 @@ Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& 
   const double o = relative_error(full.call.o.data(), full.expected.o),
                state = relative_error(full.call.state_out.data(), full.expected.state);
   verdict.error_o = o, verdict.error_state = state;
-  const auto allowed = tolerance(what.problem, Target::Kind::cuda);
+  const auto allowed = tolerance(what, Target::Kind::cuda);
   if (o <= allowed.o.tensor and state <= allowed.state.tensor) return verdict;
   return with_reproducer(Drop::wrong_result,
                          fmt::format("o is off by {:.2e} ({:.0e} allowed) and the state by {:.2e} ({:.0e} allowed)", o,

@@ -247,7 +247,9 @@ TEST_CASE("seeds visit every passing, contiguous first") {
 }
 
 TEST_CASE("tolerances by dtype, o and the states each by their own") {
-  const auto of = [](const char* problem) { return tolerance(*parse_problem(problem)); };
+  const auto of = [](const std::string& problem, const char* shape = "B1 T1") {
+    return tolerance(parse(problem + " @ " + shape));
+  };
   CHECK(of("forward H1 K8 V8 f32").o.tensor == 5e-6);
   CHECK(of("forward H1 K8 V8 f32").state.tensor == 5e-6);
   CHECK(of("forward H1 K8 V8 f32").o.element == 1e-3);
@@ -259,6 +261,9 @@ TEST_CASE("tolerances by dtype, o and the states each by their own") {
   CHECK(of("forward H1 K8 V8 f32 state=bf16").o.tensor == 5e-6);
   CHECK(of("step H1 K8 V8 f32 state=bf16").o.tensor == 3e-3);
   CHECK(of("step H1 K8 V8 bf16").state.tensor == 5e-6);
+  CHECK(of("step H1 K8 V8 f32 state=bf16", "lens=1,4,0").state.tensor == 6e-3);  // rounded up to four times
+  CHECK(of("step H1 K8 V8 f32 state=bf16", "lens=1,4,0").o.tensor == 6e-3);
+  CHECK(of("step H1 K8 V8 bf16", "B1 T8").state.tensor == 5e-6);
 }
 
 TEST_CASE("verification cases keep the problem and stay small") {

@@ -114,7 +114,7 @@ TEST_CASE("prefill at once, in chunks and step by step end in the same state wit
   };
   const Call model(what, Gates::weak, 3);
   const Expected expected = oracle(model);
-  const Tolerance allowed = tolerance(what.problem);
+  const Tolerance allowed = tolerance(what);
   // A state in 16 bits is rounded once for every part that hands it on.
   const bool exact = what.problem.state == DType::f32;
   for (const auto& lengths : {std::initializer_list<std::int64_t>{40}, {17, 23}, {33, 1, 1, 5}, {8, 8, 8, 8, 8}}) {
