@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 #include "autotune/cache.hpp"
 #include "autotune/evidence.hpp"
@@ -228,8 +230,14 @@ Result<Journal> Journal::open(const std::filesystem::path& file, std::string_vie
   if (code != SQLITE_OK) return impl->refused(code);
   sqlite3_extended_result_codes(impl->db, 1);
   sqlite3_busy_timeout(impl->db, 10000);
-  if (auto done = impl->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; BEGIN IMMEDIATE"); not done)
-    return std::unexpected(done.error());
+  // To make a new journal one with a write-ahead log takes it alone, for which SQLite does not wait by itself.
+  Result<void> begun;
+  for (int tries = 0; tries < 200; ++tries, std::this_thread::sleep_for(std::chrono::milliseconds(50))) {
+    begun = impl->execute("PRAGMA journal_mode=WAL");
+    if (begun or (sqlite3_errcode(impl->db) & 0xff) != SQLITE_BUSY) break;
+  }
+  if (begun) begun = impl->execute("PRAGMA synchronous=NORMAL; BEGIN IMMEDIATE");
+  if (not begun) return std::unexpected(begun.error());
 
   const auto version = impl->version();
   if (not version) return std::unexpected(version.error());

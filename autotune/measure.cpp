@@ -98,15 +98,22 @@ class Race {
     Timing timing;
   };
 
-  /// Warms up, and sizes the batch by the last calls of it.
+  /// Warms up, then sizes the batch until two samples in a row are long enough: one may be cold, or have been held up,
+  /// and a batch that is too short would be held against the contender for the whole race. Where even the warm-up takes
+  /// long, a batch is one call.
   Result<void> prepare(Runner& runner) const {
-    if (policy_.warmup > 1)
-      if (auto warm = (*runner.sampler)(policy_.warmup - 1); not warm) return std::unexpected(warm.error());
+    const auto warm = (*runner.sampler)(std::max(policy_.warmup, 1));
+    if (not warm) return std::unexpected(warm.error());
+    if (warm->seconds >= 50 * policy_.min_sample_seconds * std::max(policy_.warmup, 1)) return {};
     constexpr std::int64_t most = std::int64_t{1} << 24;
-    for (;;) {
+    for (bool long_enough = false;;) {
       const auto sample = (*runner.sampler)(runner.batch);
       if (not sample) return std::unexpected(sample.error());
-      if (sample->seconds >= policy_.min_sample_seconds or runner.batch >= most) return {};
+      const double least = policy_.min_sample_seconds * (long_enough ? 0.5 : 1);  // the second may be a little shorter
+      const bool enough = sample->seconds >= least or runner.batch >= most;
+      if (enough and long_enough) return {};
+      long_enough = enough;
+      if (enough) continue;
       const double wanted = sample->seconds > 0 ? 1.1 * policy_.min_sample_seconds / sample->seconds : 10;
       runner.batch = std::min(most, static_cast<std::int64_t>(
                                         std::ceil(static_cast<double>(runner.batch) * std::clamp(wanted, 1.5, 10.0))));

@@ -47,7 +47,7 @@ Ratio ratio(const Timing& of, const Timing& to, double error = 0.05);
 
 struct MeasurePolicy {
   double min_sample_seconds = 2e-4;  ///< calls are batched until one sample lasts this long
-  int warmup = 2;
+  int warmup = 2;                    ///< calls, at least 1
   int min_samples = 7;
   int max_samples = 60;
   int max_discarded = 30;       ///< rounds

@@ -396,6 +396,13 @@ std::expected<Case, ParseError> parse_case(std::string_view text, DType default_
         at(end_of(text, 0), "the shape is missing: add @ B<sequences> T<tokens of each>, or @ lens=<tokens>,..."));
   auto shape = shape_of(text.substr(split + 1), split + 1);
   if (not shape) return std::unexpected(shape.error());
+  if (problem->op == Op::step and shape->longest() > Tokens(most_step_tokens)) {
+    const std::size_t begin = text.find_first_not_of(" \t", split + 1);
+    return std::unexpected(ParseError{begin, text.find_last_not_of(" \t\r") + 1 - begin,
+                                      "a step takes at most " + std::to_string(most_step_tokens) +
+                                          " tokens of each sequence, not " + std::to_string(shape->longest().count()) +
+                                          "; a forward takes more"});
+  }
   return Case{*problem, std::move(*shape)};
 }
 

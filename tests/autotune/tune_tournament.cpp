@@ -46,6 +46,35 @@ TEST_CASE("tournament: among equals the incumbent stays, though the luckiest of 
   }
 }
 
+TEST_CASE("tournament: a group whose reference was held up is timed again", "[tune]") {
+  for (const int slow_group : {1, 2, 3}) {
+    const Folder folder;
+    NoisyMachine machine(all_noises[0], 1);
+    int groups = 0;
+    const TimeEntrants time = [&](std::span<const std::size_t> running, bool, const MeasurePolicy& policy,
+                                  std::span<const std::size_t> keep) -> Result<std::vector<Timing>> {
+      ++groups;
+      std::vector<Sampler> contenders;
+      for (const std::size_t i : running)
+        contenders.push_back(machine.contender((i == 5 ? 0.9e-3 : 1e-3) * (i == 0 and groups == slow_group ? 20 : 1)));
+      return race(contenders, policy, keep);
+    };
+    std::vector<Entrant> entrants;
+    for (std::size_t i = 0; i < 22; ++i) entrants.push_back({fmt::format("v{}", i), "c", i == 0});
+    auto journal = Journal::open(folder / "j.sqlite", "test").value();
+    const TournamentEvents silent{.round = [](auto, auto) {}, .advance = [](auto) {}, .best = [](auto&, auto) {}};
+    Tournament tournament(time, journal, key, silent);
+    REQUIRE(tournament.screen(entrants, 0));
+    INFO(slow_group);
+    CHECK(groups == 4);
+    CHECK(tournament.best(1).front() == 5);
+    for (std::size_t i = 1; i < entrants.size(); ++i)
+      CHECK(tournament.screened(i).value() == Approx(i == 5 ? 0.9 : 1).epsilon(0.02));
+    const auto records = journal.find_timings(key, Round::screen).value();
+    for (const auto& record : records) CHECK(record.reference_median < 2e-3);
+  }
+}
+
 TEST_CASE("tournament: one that is 3 % faster is found and wins", "[tune]") {
   const Folder folder;
   for (const Noise& noise : {all_noises[0], all_noises[2], all_noises[3]}) {
