@@ -226,7 +226,7 @@ TEST_CASE("an error in a problem set names file, line and column") {
 TEST_CASE("a comment does not hide a missing shape") {
   CHECK(parse_cases("step H4 K8 V8 @ B2 T8\nstep H4 K8 V8 @ lens=1,9,0", "s")
             .error()
-            .message.starts_with("s:2:16: a step takes at most 8 tokens of each sequence, not 9"));
+            .message.starts_with("s:2:17: a step takes at most 8 tokens of each sequence, not 9"));
   CHECK(parse_cases("forward H4 K8 V8 # @ B1 T1", "s").error().message.starts_with("s:1:17: the shape is missing"));
 }
 

@@ -27,11 +27,12 @@ inline Case random_case(std::mt19937& random) {
   c.problem.state = dtype();
   c.problem.gate_form = static_cast<GateForm>(pick(0, 1));
   c.problem.layout = static_cast<StateLayout>(pick(0, 1));
+  const bool step = c.problem.op == Op::step;
   if (pick(0, 1) == 0) {
-    c.shape = Shape::uniform(Sequences(pick(1, 300)), Tokens(pick(0, 100000)));
+    c.shape = Shape::uniform(Sequences(pick(1, 300)), Tokens(pick(0, step ? most_step_tokens : 100000)));
   } else {
     std::vector<Tokens> lengths;
-    for (std::int64_t n = pick(1, 9); n > 0; --n) lengths.push_back(Tokens(pick(0, 5000)));
+    for (std::int64_t n = pick(1, 9); n > 0; --n) lengths.push_back(Tokens(pick(0, step ? most_step_tokens : 5000)));
     c.shape = Shape::ragged(std::move(lengths));
   }
   return c;
