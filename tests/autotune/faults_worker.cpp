@@ -68,7 +68,7 @@ class FaultyEvaluator final : public Evaluator {
 
 int main() {
   using namespace glaive;
-  const test::FaultFamily family;
+  const test::CpuFaultFamily family;
   const Family* families[] = {&family};
   return serve_worker(
       [](int threads, Pulse& pulse) -> Result<std::unique_ptr<Evaluator>> {

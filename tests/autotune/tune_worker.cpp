@@ -15,7 +15,7 @@ namespace {
 const Case small = parse_case("forward H2 Hkv1 K8 V8 f32 vk @ lens=3,0,5").value();
 
 Built built_variant() {
-  const FaultFamily family;
+  const CpuFaultFamily family;
   Built built{family.plan({small.problem, host_cpu_target()}, {0}), {}};
   built.code = {.target = host_cpu_target(), .bytes = std::vector<std::byte>(1000, std::byte{7}), .text_bytes = 5};
   return built;
@@ -113,7 +113,7 @@ TEST_CASE("wire: what is put is what is got, and half of it is nothing", "[tune]
   CHECK(failure.drop == Drop::memory);
   CHECK(failure.contender == 3);
 
-  const FaultFamily family;
+  const CpuFaultFamily family;
   const Family* families[] = {&family};
   out = {};
   wire::put(out, {small.problem, host_cpu_target()}, {&family, {5}}, Optimise::full);
