@@ -107,10 +107,10 @@ TEST_CASE("wire: what is put is what is got, and half of it is nothing", "[tune]
   CHECK(times[0].dropped);
 
   out = {};
-  wire::put(out, Failure({Status::out_of_memory, "no"}, Drop::memory, 3));
+  wire::put(out, Failure({Status::device_lost, "no"}, Drop::device_error, 3));  // the last of each
   const auto failure = survive(std::move(out), wire::get_failure);
-  CHECK(failure.status == Status::out_of_memory);
-  CHECK(failure.drop == Drop::memory);
+  CHECK(failure.status == Status::device_lost);
+  CHECK(failure.drop == Drop::device_error);
   CHECK(failure.contender == 3);
 
   const CpuFaultFamily family;
