@@ -91,7 +91,8 @@ Plan GpuFaultFamily::plan(const Instance& instance, const Config& config) const 
   stage.block[0] = 8;
   plan.workspace = {{.multiplier = 64, .factors = stage.tasks.factors}};
   if (kind == "no_entry") stage.entry = "absent";
-  if (kind == "too_many_threads") stage.block[0] = 2048;
+  if (kind == "plan_out_of_range") stage.block[0] = 2048;
+  if (kind == "too_many_threads") stage.block[0] = 1024;  // __launch_bounds__ says 8
   if (kind == "too_much_shared") stage.shared_bytes = 1 << 20;
   if (kind == "too_many_blocks") stage.tasks.multiplier = std::int64_t{1} << 40;
   if (kind == "much_workspace") plan.workspace.front().multiplier = std::int64_t{1} << 42;

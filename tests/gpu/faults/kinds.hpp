@@ -44,13 +44,14 @@ inline constexpr FaultKind gpu_fault_kinds[] = {
     {"wanders", Drop::nondeterministic, "different bits"},
     // Do not compile.
     {"compile_refused", Drop::compile_error, "told to fail"},
-    {"compile_too_much_shared", Drop::compile_error, "shared"},
+    {"compile_too_much_shared", Drop::compile_error, "uses too much shared data"},
     {"compile_forever", Drop::hang, "did not end"},
     // Do not load, or cannot be launched.
     {"code_garbage", Drop::load_error, "refuses code"},
     {"code_elsewhere", Drop::load_error, "refuses code"},  // for another architecture
     {"no_entry", Drop::load_error, "no entry"},
-    {"too_many_threads", Drop::load_error, "wants 2048 threads"},
+    {"plan_out_of_range", Drop::load_error, "out of range"},
+    {"too_many_threads", Drop::load_error, "wants 1024 threads"},
     {"too_much_shared", Drop::load_error, "bytes of shared memory"},
     {"too_many_blocks", Drop::resources, "a grid holds"},
     // Want more memory than there is.

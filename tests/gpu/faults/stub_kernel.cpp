@@ -56,6 +56,9 @@ extern "C" bool find_stub_kernel(const char* entry, glaive::testing::StubKernel*
   const auto kinds = std::span(glaive::test::gpu_fault_kinds);
   if (name != "afterwards" and std::ranges::find(kinds, name, &glaive::test::FaultKind::name) == kinds.end())
     return false;
-  *kernel = {.words = glaive::arg_count, .body = name == "afterwards" ? afterwards : forward, .microseconds = 1000};
+  *kernel = {.words = glaive::arg_count,
+             .body = name == "afterwards" ? afterwards : forward,
+             .max_threads = 8,
+             .microseconds = 1000};
   return true;
 }
