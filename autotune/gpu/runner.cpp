@@ -120,7 +120,8 @@ Result<void> GpuRunner::check_memory(const Case& what) {
 Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
   if (auto opened = open(); not opened) return std::unexpected(opened.error());
   std::size_t free = 0, total = 0;
-  driver_.api().MemGetInfo(&free, &total);
+  if (const auto outcome = driver_.api().MemGetInfo(&free, &total); outcome != cuda::success)
+    return driver_.failure(outcome, "cannot ask for the GPU's memory");
   if (auto verdict = too_large(what, built.plan, static_cast<double>(total))) return std::move(*verdict);
   auto verdict = verify(trials_.of(what, scrutiny), built);
   if (not verdict or verdict->drop != Drop::none or scrutiny == Scrutiny::brief) return verdict;

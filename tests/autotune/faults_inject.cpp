@@ -51,15 +51,21 @@ int inject(const Subject& subject, std::vector<int> faulty, std::span<const Inje
 
   std::map<std::string, Row> rows;
   Row all;
-  const auto note = [&](const Finding& finding) {
-    rows[finding.kind].add(finding);
-    all.add(finding);
-    if (not finding.complaint.empty()) fmt::print("{}: {}\n", finding.kind, finding.complaint);
+  const auto note = [&](const std::vector<Finding>& run, double begin) {
+    std::string names;
+    for (const auto& finding : run) {
+      rows[finding.kind].add(finding);
+      all.add(finding);
+      names += ' ' + finding.kind;
+      if (not finding.complaint.empty()) fmt::print("{}: {}\n", finding.kind, finding.complaint);
+    }
     std::fflush(stdout);
+    fmt::print(stderr, "{:5.1f} s:{}\n", steady_seconds() - begin, names);
   };
   for (const Inject inject : tasks) {
+    const double begin = steady_seconds();
     if (inject != nullptr) {
-      note(inject(subject, random));
+      note({inject(subject, random)}, begin);
       continue;
     }
     std::vector<int> some;
@@ -69,11 +75,11 @@ int inject(const Subject& subject, std::vector<int> faulty, std::span<const Inje
         some.push_back(kinds[i]);
         kinds.erase(kinds.begin() + static_cast<std::ptrdiff_t>(i));
       }
-    for (const auto& finding : inject_variants(subject, some, random)) note(finding);
+    note(inject_variants(subject, some, random), begin);
   }
-  while (not kinds.empty()) {  // doubles that were put off
-    for (const auto& finding : inject_variants(subject, {kinds.back()}, random)) note(finding);
-    kinds.pop_back();
+  for (; not kinds.empty(); kinds.pop_back()) {  // doubles that were put off
+    const double begin = steady_seconds();
+    note(inject_variants(subject, {kinds.back()}, random), begin);
   }
 
   fmt::print("{:<24}{:>9}{:>8}{:>6}{:>9}{:>9}{:>12}  {}\n", "fault", "injected", "wrong", "lost", "corrupt", "lost",
