@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <utility>
 
 #include "autotune/memory.hpp"
 #include "autotune/worker/process.hpp"
@@ -113,13 +114,13 @@ class WorkerEvaluator final : public Evaluator {
   template <class T, class Read>
   Evaluated<T> ask(WorkerProcess& worker, ByteWriter& out, Limits limits, Read read) {
     const auto payload = out.take();
-    for (bool again = false;; again = true) {
+    for (bool killed = false, lost = false;;) {
       auto answer = worker.ask(payload, limits);
       if (not answer and std::holds_alternative<Error>(answer.error()))
         return std::unexpected<Failure>(std::get<Error>(answer.error()));
       if (not answer) {
         auto& death = std::get<Death>(answer.error());
-        if (death.from_outside and not again) continue;
+        if (death.from_outside and not std::exchange(killed, true)) continue;
         // Nobody had run: there is none to blame.
         const auto drop = death.who ? death.drop : Drop::none;
         return std::unexpected(Failure({Status::failed, std::move(death.sentence)}, drop, death.who.value_or(0)));
@@ -129,7 +130,8 @@ class WorkerEvaluator final : public Evaluator {
         auto failure = wire::get_failure(in);
         if (not in.at_end()) return fail(Status::failed, "the worker's answer makes no sense");
         if (leaves_damage(failure)) worker.retire();
-        if (failure.status == Status::device_lost and failure.drop == Drop::none and not again) continue;
+        const bool for_nothing = failure.status == Status::device_lost and failure.drop == Drop::none;
+        if (for_nothing and not std::exchange(lost, true)) continue;
         return std::unexpected(std::move(failure));
       }
       auto value = read(in);
