@@ -332,7 +332,9 @@ Result<void> Tuner::prove_best(Search& search, Tournament& tournament) {
       if (known.insert(i).second) fresh.push_back(i);
     };
     for (std::size_t i = 0; i < search.entrants.size(); ++i)
-      if (search.entrants[i].is_default or search.entrants[i].variant == search.incumbent) want(i);
+      if (const auto& entrant = search.entrants[i];
+          not entrant.out and (entrant.is_default or entrant.variant == search.incumbent))
+        want(i);
     for (const std::size_t i : tournament.best(Tournament::semifinalists)) want(i);
     if (fresh.empty()) return {};
 

@@ -2,6 +2,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <ranges>
 #include <thread>
 
 #include "compiler/key.hpp"
@@ -75,6 +76,17 @@ Result<void> check_target(const Target& target, const std::vector<int>& known, c
   return fail(Status::unsupported, build + " makes no code for " + to_string(target) + "; it knows sm_" + list(known) +
                                        ". PTX for the highest of them, cuda:compute_" + std::to_string(known.back()) +
                                        ", runs on newer GPUs");
+}
+
+/// A log without what ptxas tells of the kernels that it did compile.
+std::string complaints(std::string_view log) {
+  std::string kept;
+  for (const auto line : std::views::split(log, '\n')) {
+    const std::string_view text(line);
+    const bool tells = text.starts_with("ptxas ") and not text.contains("error") and not text.contains("fatal");
+    if (not tells and not text.empty()) kept += (kept.empty() ? "" : "\n") + std::string(text);
+  }
+  return kept;
 }
 
 std::unexpected<Error> refuse_mlir() {
@@ -172,7 +184,7 @@ Result<CodeObject> CudaCompiler::Impl::compile(const CudaSource& source, const C
   const Outcome outcome = api.compile(program.get(), static_cast<int>(flags.size()), flags.data());
   std::string log = backend::trimmed(fetch<std::string>(api.log_size, api.log, program.get()));
   report.log = log;
-  if (outcome != success) return explain(outcome, log, until);
+  if (outcome != success) return explain(outcome, complaints(log), until);
 
   const bool ptx = cuda_arch(options.target).ptx;
   CodeObject code;

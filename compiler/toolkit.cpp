@@ -33,6 +33,7 @@ Result<std::vector<KernelFacts>> take_facts(CodeObject& cubin) {
 }
 
 std::string trimmed(std::string log) {
+  std::ranges::replace(log, '\0', '\n');  // stands before what ptxas complains about
   while (not log.empty() and (log.back() == '\0' or log.back() == '\n')) log.pop_back();
   return log;
 }

@@ -37,6 +37,7 @@ class GpuEvaluator final : public Evaluator {
     const Source source = variant.family->instantiate(instance, variant.config);
     auto code = compiler_->compile(source, options());
     if (code) return std::move(*code);
+    if (code.error().status == Status::out_of_memory) return std::unexpected(Failure(code.error(), Drop::memory));
     const auto folder = cache_location();
     const auto* const text = std::get_if<CudaSource>(&source);
     if (not folder or text == nullptr or code.error().status != Status::failed) return std::unexpected(code.error());

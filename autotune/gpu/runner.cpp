@@ -33,9 +33,29 @@ std::vector<Pick> picks_of(const Case& what) {
   return picks;
 }
 
-/// An error of the device lies in the kernel that ran; anything else may pass.
-bool lies_in_kernel(const Error& error) {
-  return error.status == Status::device_lost or error.status == Status::failed or error.status == Status::unsupported;
+/// A kernel that does not load is out, unless one before it has broken the context.
+Failure refused_to_load(Error error) {
+  const Drop drop = error.status == Status::device_lost     ? Drop::none
+                    : error.status == Status::out_of_memory ? Drop::memory
+                                                            : Drop::load_error;
+  return {std::move(error), drop};
+}
+/// So is one whose launch is refused, or that does not end well.
+Failure failed_to_run(Error error, std::size_t who = 0) {
+  const Drop drop = error.status == Status::device_lost     ? Drop::device_error
+                    : error.status == Status::out_of_memory ? Drop::memory
+                                                            : Drop::resources;
+  return {std::move(error), drop, who};
+}
+
+/// Tensors at full size and the workspace beside them, which lies in the host's memory too.
+std::optional<Verdict> too_large(const Case& what, const Plan& plan, double gpu_bytes) {
+  const auto workspace = static_cast<double>(workspace_bytes(plan, extents_of(what.problem, what.shape, 1)));
+  const double most = 0.9 * std::min(gpu_bytes - full_size_bytes(what), available_bytes());
+  if (workspace <= most) return std::nullopt;
+  return Verdict{Drop::memory, 0, 0,
+                 fmt::format("needs a workspace of {:.3g} GB beside the tensors; there is room for {:.3g} GB",
+                             workspace / 1e9, most / 1e9)};
 }
 
 }  // namespace
@@ -98,6 +118,11 @@ Result<void> GpuRunner::check_memory(const Case& what) {
 }
 
 Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
+  if (auto opened = open(); not opened) return std::unexpected(opened.error());
+  std::size_t free = 0, total = 0;
+  if (const auto outcome = driver_.api().MemGetInfo(&free, &total); outcome != cuda::success)
+    return driver_.failure(outcome, "cannot ask for the GPU's memory");
+  if (auto verdict = too_large(what, built.plan, static_cast<double>(total))) return std::move(*verdict);
   auto verdict = verify(trials_.of(what, scrutiny), built);
   if (not verdict or verdict->drop != Drop::none or scrutiny == Scrutiny::brief) return verdict;
   const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
@@ -109,9 +134,11 @@ Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny
 Result<Verdict> GpuRunner::verify(std::span<Trial> trials, const Built& built) {
   if (auto opened = open(); not opened) return std::unexpected(opened.error());
   const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
-  if (not kernel and not lies_in_kernel(kernel.error()) and kernel.error().status != Status::wrong_device)
-    return std::unexpected(kernel.error());
-  if (not kernel) return Verdict{Drop::load_error, 0, 0, kernel.error().message};
+  if (not kernel) {
+    auto refused = refused_to_load(kernel.error());
+    if (refused.drop == Drop::none) return std::unexpected<Error>(std::move(refused));
+    return Verdict{refused.drop, 0, 0, std::move(refused.message)};
+  }
 
   Verdict worst;
   for (Trial& trial : trials) {
@@ -119,18 +146,17 @@ Result<Verdict> GpuRunner::verify(std::span<Trial> trials, const Built& built) {
     Guarded workspace((workspace_bytes(built.plan, extents) + 3) / 4);
     auto images = GpuCall::make(*device_, trial.call, workspace);
     if (not images) return std::unexpected(images.error());
-    Result<void> ran;
-    const Runner run = [&](const Words&, const Extents&) {
+    Evaluated<void> ran;
+    const Runner once = [&](const Words&, const Extents&) {
       workspace.poison();  // a kernel may not expect zeros, or leave what the next run needs
       ran = images->upload();
-      const Running now(pulse_, 0);
-      if (ran) ran = (*kernel)->launch(images->launch());
+      if (ran) ran = run(**kernel, *images);
       if (ran) ran = images->download();
     };
-    auto verdict = glaive::verify(run, built.plan.variant, std::span(&trial, 1), 1, Target::Kind::cuda);
+    auto verdict = glaive::verify(once, built.plan.variant, std::span(&trial, 1), 1, Target::Kind::cuda);
     if (not ran) {
-      if (not lies_in_kernel(ran.error())) return std::unexpected(ran.error());
-      verdict.drop = Drop::device_error;
+      if (ran.error().drop == Drop::none) return std::unexpected<Error>(ran.error());
+      verdict.drop = ran.error().drop;
       verdict.message = fmt::format("{}\n  {}", ran.error().message,
                                     reproducer(trial.call.what, built.plan.variant, trial.gates, trial.seed));
     } else if (verdict.drop == Drop::none and not workspace.guards_intact()) {
@@ -144,6 +170,15 @@ Result<Verdict> GpuRunner::verify(std::span<Trial> trials, const Built& built) {
     if (worst.drop != Drop::none) return worst;
   }
   return worst;
+}
+
+Evaluated<void> GpuRunner::run(const Kernel& kernel, const GpuCall& image) {
+  const Running now(pulse_, 0);
+  if (auto launched = kernel.launch(image.launch()); not launched)
+    return std::unexpected(failed_to_run(launched.error()));
+  const auto outcome = driver_.api().StreamSynchronize(nullptr);
+  if (outcome == cuda::success) return {};
+  return std::unexpected(failed_to_run(driver_.failure(outcome, kernel.plan().variant + " failed").error()));
 }
 
 Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& kernel) {
@@ -161,14 +196,9 @@ Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& 
     verdict.message = "at full size: " + message + "\n  " + reproducer(what, kernel.plan().variant, Gates::weak, 1);
     return verdict;
   };
-  {
-    if (auto sent = image.upload(); not sent) return std::unexpected(sent.error());
-    const Running now(pulse_, 0);
-    auto ran = kernel.launch(image.launch());
-    if (ran) ran = image.download();
-    if (not ran and not lies_in_kernel(ran.error())) return std::unexpected(ran.error());
-    if (not ran) return with_reproducer(Drop::device_error, ran.error().message);
-  }
+  if (auto sent = image.upload(); not sent) return std::unexpected(sent.error());
+  if (auto ran = run(kernel, image); not ran) return with_reproducer(ran.error().drop, ran.error().message);
+  if (auto fetched = image.download(); not fetched) return std::unexpected(fetched.error());
   if (auto fault = overrun(full.call, full.workspace)) {
     auto told = with_reproducer(Drop::out_of_bounds, std::move(*fault));
     forget();
@@ -263,8 +293,11 @@ Evaluated<std::vector<Timing>> GpuRunner::race(const Case& what, std::span<const
   for (std::size_t i = 0; i < contenders.size(); ++i) {
     if (contenders[i].kind != Contender::Kind::kernel) continue;
     auto kernel = device_->load(contenders[i].built->plan, std::span(&contenders[i].built->code, 1));
-    if (not kernel and not lies_in_kernel(kernel.error())) return std::unexpected(kernel.error());
-    if (not kernel) return std::unexpected(Failure(kernel.error(), Drop::load_error, i));
+    if (not kernel) {
+      auto refused = refused_to_load(kernel.error());
+      refused.contender = i;
+      return std::unexpected(std::move(refused));
+    }
     bytes = std::max(bytes, workspace_bytes((*kernel)->plan(), extents_of(what.problem, what.shape, 1)));
     kernels.push_back(std::move(*kernel));
     if (std::ranges::find(keep, i) != keep.end()) kept.push_back(running.size());
@@ -281,9 +314,9 @@ Evaluated<std::vector<Timing>> GpuRunner::race(const Case& what, std::span<const
       const Running now(pulse_, who);
       auto sample = runner.sample(calls);
       // An error that the race ends with does not say whose it is.
-      if (not sample and runner.overran()) failure = Failure(sample.error(), Drop::out_of_bounds, who);
-      if (not sample and not failure and lies_in_kernel(sample.error()))
-        failure = Failure(sample.error(), Drop::device_error, who);
+      if (not sample)
+        failure =
+            runner.overran() ? Failure(sample.error(), Drop::out_of_bounds, who) : failed_to_run(sample.error(), who);
       return sample;
     });
   auto times = glaive::race(samplers, policy, kept);

@@ -31,6 +31,8 @@ class GpuRunner {
   class Contestant;
   Result<void> open();
   Result<void> make_full_size(const Case& what);
+  /// Launches and waits; what fails is the kernel's own fault.
+  Evaluated<void> run(const Kernel& kernel, const GpuCall& image);
   Result<Verdict> compare_at_full_size(const Case& what, const Kernel& kernel);
   void forget();
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <utility>
 
 #include "autotune/memory.hpp"
 #include "autotune/worker/process.hpp"
@@ -17,6 +18,9 @@ constexpr std::uint64_t stack_bytes = std::uint64_t{8} << 20;
 
 /// After these a worker is not fit to judge others: its memory, or its device, may be damaged.
 bool leaves_damage(Drop drop) { return drop == Drop::out_of_bounds or drop == Drop::device_error; }
+bool leaves_damage(const Failure& failure) {
+  return leaves_damage(failure.drop) or failure.status == Status::device_lost;
+}
 
 class WorkerEvaluator final : public Evaluator {
  public:
@@ -60,6 +64,9 @@ class WorkerEvaluator final : public Evaluator {
   }
 
   Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+    // A plan that cannot be served does not travel either.
+    if (const auto travels = decode_plan(encode(built.plan), 1); not travels)
+      return Verdict{Drop::load_error, 0, 0, fmt::format("{}: {}", built.plan.variant, travels.error().message)};
     auto out = wire::begin(wire::Ask::verify);
     wire::put(out, what);
     wire::put(out, built);
@@ -80,10 +87,7 @@ class WorkerEvaluator final : public Evaluator {
     auto out = wire::begin(wire::Ask::race);
     wire::put(out, what, contenders, policy, keep);
     auto times = ask<std::vector<Timing>>(*runner_, out, limits(what), wire::get_timings);
-    if (not times) {
-      if (leaves_damage(times.error().drop)) runner_->retire();
-      return times;
-    }
+    if (not times) return times;
     if (times->size() != contenders.size()) return fail(Status::failed, "the worker timed something else");
     for (const auto& timing : *times)
       if (not timing.samples.empty()) best_seconds_ = std::min(best_seconds_, timing.median());
@@ -106,23 +110,30 @@ class WorkerEvaluator final : public Evaluator {
                                            wire::Hello{.threads = threads, .memory_bytes = memory_bytes});
   }
 
-  /// Asks, and asks once more when the worker was killed from outside.
+  /// Asks, and asks once more when the worker was killed from outside, or its device is lost and nobody is to blame.
   template <class T, class Read>
   Evaluated<T> ask(WorkerProcess& worker, ByteWriter& out, Limits limits, Read read) {
     const auto payload = out.take();
-    for (bool again = false;; again = true) {
+    for (bool killed = false, lost = false;;) {
       auto answer = worker.ask(payload, limits);
       if (not answer and std::holds_alternative<Error>(answer.error()))
         return std::unexpected<Failure>(std::get<Error>(answer.error()));
       if (not answer) {
         auto& death = std::get<Death>(answer.error());
-        if (death.from_outside and not again) continue;
+        if (death.from_outside and not std::exchange(killed, true)) continue;
         // Nobody had run: there is none to blame.
         const auto drop = death.who ? death.drop : Drop::none;
         return std::unexpected(Failure({Status::failed, std::move(death.sentence)}, drop, death.who.value_or(0)));
       }
       ByteReader in(*answer);
-      if (not wire::get_answered(in)) return std::unexpected(wire::get_failure(in));
+      if (not wire::get_answered(in)) {
+        auto failure = wire::get_failure(in);
+        if (not in.at_end()) return fail(Status::failed, "the worker's answer makes no sense");
+        if (leaves_damage(failure)) worker.retire();
+        const bool for_nothing = failure.status == Status::device_lost and failure.drop == Drop::none;
+        if (for_nothing and not std::exchange(lost, true)) continue;
+        return std::unexpected(std::move(failure));
+      }
       auto value = read(in);
       if (in.at_end()) return value;
       return fail(Status::failed, "the worker's answer makes no sense");

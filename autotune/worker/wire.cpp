@@ -26,7 +26,7 @@ Enum get_enum(ByteReader& in, Enum last) {
 }
 
 constexpr auto last_drop = Drop::device_error;
-constexpr auto last_status = Status::bad_snapshot;
+constexpr auto last_status = Status::device_lost;
 constexpr std::uint32_t most_items = 1 << 20;
 
 /// A count of items that take at least a byte each.

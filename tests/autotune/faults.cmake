@@ -8,7 +8,7 @@ target_link_options(faults_worker PRIVATE -Wl,--as-needed)
 target_compile_definitions(faults_worker PRIVATE FAULTS_KERNEL="$<TARGET_FILE:faults_kernel>")
 add_dependencies(faults_worker faults_kernel)
 
-add_executable(faults faults_main.cpp faults_runs.cpp)
+add_executable(faults faults_main.cpp faults_inject.cpp faults_runs.cpp)
 target_link_libraries(faults PRIVATE glaive_autotune fmt::fmt SQLite::SQLite3)
 target_compile_definitions(faults PRIVATE FAULTS_WORKER="$<TARGET_FILE:faults_worker>"
                                           GLAIVE_BINARY="$<TARGET_FILE:faults>")

@@ -1,19 +1,22 @@
 #pragma once
 #include <algorithm>
+#include <span>
 #include <string_view>
 
 #include "autotune/drop.hpp"
 
 namespace glaive::test {
 
-/// A mistake that a variant of the family `faults` makes, and what a tuner must say of it. Kinds whose name begins with
-/// `compile` or `load` happen in the compiler, the others in the entry of that name of faults_kernel.cpp.
+/// A mistake that a variant of the family `faults` makes, and what a tuner must say of it.
 struct FaultKind {
   std::string_view name;
   Drop drop;
+  std::string_view says = {};  ///< is part of the message
 };
 
 // A variant without a mistake does its work two to five times, one with a mistake once: whoever slips through wins.
+// Kinds whose name begins with `compile` or `load` happen in the compiler, the others in the entry of that name of
+// faults_kernel.cpp.
 inline constexpr FaultKind fault_kinds[] = {
     {"right_2", Drop::none},
     {"right_3", Drop::none},
@@ -52,12 +55,10 @@ inline constexpr FaultKind fault_kinds[] = {
     {"compile_forever", Drop::hang},
     {"compile_hungry", Drop::memory},
 };
-inline constexpr int right_kinds = 4;
 
-constexpr bool is_right(std::string_view name) { return name.starts_with("right_"); }
-inline const FaultKind* find_kind(std::string_view name) {
-  const auto* kind = std::ranges::find(fault_kinds, name, &FaultKind::name);
-  return kind == std::end(fault_kinds) ? nullptr : kind;
+constexpr bool is_right(const FaultKind& kind) { return kind.name.starts_with("right_"); }
+constexpr int index_of_kind(std::span<const FaultKind> kinds, std::string_view name) {
+  return static_cast<int>(std::ranges::find(kinds, name, &FaultKind::name) - kinds.begin());
 }
 
 }  // namespace glaive::test

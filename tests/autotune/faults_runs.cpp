@@ -1,20 +1,16 @@
 #include "tests/autotune/faults_runs.hpp"
 
 #include <csignal>
+#include <numeric>
 #include <thread>
 
-#include "autotune/verify.hpp"
-#include "autotune/worker/worker.hpp"
 #include "tests/autotune/faults_family.hpp"
 #include "tests/autotune/tune_support.hpp"
-#include "tests/sanitized.hpp"
 #include "tests/small_disk.hpp"
 
 namespace glaive::test {
 namespace {
 
-constexpr const char* line = "forward H2 K8 V8 f32 @ B1 T512";
-constexpr double patience = GLAIVE_SANITIZED ? 3 : 0.4;  // seconds until a hang is one
 constexpr int writers = 32;
 
 std::string name_of(int kind) { return fmt::format("faults(kind={})", kind); }
@@ -34,36 +30,43 @@ std::vector<pid_t> processes_with(const std::string& word) {
   return found;
 }
 
-std::vector<int> right_and(std::vector<int> faulty) {
-  std::vector<int> kinds;
-  for (int kind = 0; kind < right_kinds; ++kind) kinds.push_back(kind);
+std::vector<int> right_and(const Subject& subject, const std::vector<int>& faulty) {
+  std::vector<int> kinds(static_cast<std::size_t>(subject.right_kinds()));
+  std::iota(kinds.begin(), kinds.end(), 0);
   kinds.insert(kinds.end(), faulty.begin(), faulty.end());
   return kinds;
 }
 
-std::vector<std::string> reasons(const std::filesystem::path& cache, int kind) {
-  const auto journal = cache / "journal.sqlite";
-  auto said = query(journal,
-                    fmt::format("SELECT DISTINCT reason FROM verdict WHERE variant='{}' AND result<>0", name_of(kind)));
-  for (const auto& result : query(journal, fmt::format("SELECT DISTINCT result FROM code WHERE content LIKE '{} %' AND "
-                                                       "result<>0",
-                                                       name_of(kind))))
-    said.emplace_back(to_string(static_cast<Drop>(std::stoi(result))));
-  return said;
+struct Reason {
+  std::string drop, message;
+};
+/// Why the journal says that a variant is out: before the race, or in it.
+std::vector<Reason> reasons(const std::filesystem::path& cache, int kind) {
+  std::vector<Reason> all;
+  for (const auto& row :
+       query(cache / "journal.sqlite",
+             fmt::format("SELECT reason, message FROM attempt WHERE variant='{0}' AND result<>0 UNION "
+                         "SELECT reason, message FROM verdict WHERE variant='{0}' AND result<>0",
+                         name_of(kind)))) {
+    const auto bar = row.find('|');
+    all.push_back({row.substr(0, bar), row.substr(bar + 1)});
+  }
+  return all;
 }
 
 /// The pack's only entry is a right variant that loads and computes what it should; the journal is whole, and nothing
-/// is held against a right variant, except a hang: see below.
-void look_at(const std::filesystem::path& cache, Finding& finding) {
+/// is held against a right variant.
+void look_at(const Subject& subject, const std::filesystem::path& cache, Finding& finding) {
   const auto complain = [&](bool Finding::* what, std::string sentence) {
     finding.*what = true;
     finding.complaint += (finding.complaint.empty() ? "" : "; ") + std::move(sentence);
   };
   if (query(cache / "journal.sqlite", "PRAGMA integrity_check") != std::vector<std::string>{"ok"})
     complain(&Finding::lost_entry, "the journal is damaged");
-  for (int kind = 0; kind < right_kinds; ++kind)
-    for (const auto& said : reasons(cache, kind))
-      if (said != "hang") complain(&Finding::unexpected, fmt::format("a right variant was dropped as {}", said));
+  for (int kind = 0; kind < subject.right_kinds(); ++kind)
+    for (const auto& [drop, message] : reasons(cache, kind))
+      if (drop != "hang" or not subject.may_be_slow)
+        complain(&Finding::unexpected, fmt::format("a right variant was dropped as {}: {}", drop, message));
 
   const auto pack = Pack::open(cache / "winners.pack");
   if (not pack) return complain(&Finding::corrupt_load, pack.error().message);
@@ -71,89 +74,101 @@ void look_at(const std::filesystem::path& cache, Finding& finding) {
   const auto entry = pack->load(0);
   if (not entry) return complain(&Finding::corrupt_load, entry.error().message);
   const auto& variant = entry->plan.variant;
-  const int kind = std::atoi(variant.substr(variant.find('=') + 1).c_str());
-  if (not is_right(fault_kinds[kind].name))
-    return complain(&Finding::wrong_winner, fmt::format("{} won", fault_kinds[kind].name));
-  const auto kernel = CpuKernel::load(entry->plan, entry->code);
-  if (not kernel) return complain(&Finding::corrupt_load, kernel.error().message);
-  WorkerPool pool(2);
-  Trial trial(parse_case(line).value(), Gates::mixed, 1);
-  const auto verdict = verify(*kernel, std::span(&trial, 1), pool);
-  if (verdict.drop != Drop::none) complain(&Finding::wrong_winner, verdict.message);
+  const auto& kind = subject.kinds[std::strtoul(variant.c_str() + variant.find('=') + 1, nullptr, 10)];
+  if (not is_right(kind)) return complain(&Finding::wrong_winner, fmt::format("{} won", kind.name));
+  const auto verdict = subject.judge(*entry);
+  if (not verdict) return complain(&Finding::corrupt_load, verdict.error().message);
+  if (verdict->drop != Drop::none) complain(&Finding::wrong_winner, verdict->message);
 }
 
-void look_at(const Result<TuneOutcome>& outcome, const std::filesystem::path& cache, Finding& finding) {
+void look_at(const Subject& subject, const Result<TuneOutcome>& outcome, const std::filesystem::path& cache,
+             Finding& finding) {
   if (not outcome or outcome->state != TuneOutcome::State::tuned) {
     finding.lost_run = true;
     finding.complaint = outcome ? outcome->sentence : outcome.error().message;
   } else {
-    look_at(cache, finding);
+    look_at(subject, cache, finding);
   }
 }
 
-void look_at(const Ended& ended, const std::filesystem::path& cache, Finding& finding) {
-  if (ended.exit == 0) return look_at(cache, finding);
+void look_at(const Subject& subject, const Ended& ended, const std::filesystem::path& cache, Finding& finding) {
+  if (ended.exit == 0) return look_at(subject, cache, finding);
   finding.lost_run = true;
   finding.complaint = fmt::format("exit {}: {}{}", ended.exit, ended.out, ended.err);
 }
 
 /// A cache folder and the words that tune in it in another process.
-std::vector<std::string> tune_words(const std::vector<int>& kinds) {
+std::vector<std::string> words_to_tune(const Subject& subject, const std::vector<int>& faulty) {
   std::vector<std::string> words{"tune"};
-  for (const int kind : kinds) words.push_back(std::to_string(kind));
+  for (const int kind : right_and(subject, faulty)) words.push_back(std::to_string(kind));
   return words;
 }
 
-int index_of_kind(std::string_view name) { return static_cast<int>(find_kind(name) - fault_kinds); }
-
 }  // namespace
 
-Result<TuneOutcome> tune_kinds(const std::filesystem::path& cache, const std::vector<int>& kinds) {
-  const FaultFamily family(kinds);
-  const Family* families[] = {&family};
-  auto evaluator = make_worker_evaluator({.threads = 2,
-                                          .program = FAULTS_WORKER,
-                                          .arguments = {cache.string()},
-                                          .kernel_seconds = patience,
-                                          .compile_seconds = patience,
-                                          .trusted_seconds = 60,
-                                          .compile_bytes = std::uint64_t{256} << 20,
-                                          .run_bytes = std::uint64_t{256} << 20});
+Result<TuneOutcome> tune_kinds(const Subject& subject, const std::filesystem::path& cache,
+                               const std::vector<int>& kinds) {
+  const auto family = subject.family(kinds);
+  const Family* families[] = {family.get()};
+  auto workers = subject.workers;
+  workers.arguments.push_back(cache.string());
+  auto evaluator = make_worker_evaluator(std::move(workers));
   if (not evaluator) return std::unexpected(evaluator.error());
   auto journal = Journal::open(cache / "journal.sqlite", "faults");
   if (not journal) return std::unexpected(journal.error());
   Progress progress(Progress::Mode::quiet, stderr);
-  TuneOptions options{
-      .effort = Effort::full, .threads = 2, .pack = cache / "winners.pack", .locks = cache, .families = families};
-  return Tuner(**evaluator, *journal, progress, options).tune(parse_case(line).value());
+  TuneOptions options{.effort = Effort::full,
+                      .threads = subject.workers.threads,
+                      .pack = cache / "winners.pack",
+                      .locks = cache,
+                      .families = families};
+  return Tuner(**evaluator, *journal, progress, options).tune(parse_case(subject.line).value());
 }
 
-std::vector<Finding> inject_variants(const std::vector<int>& faulty, Random& random) {
+int tune_words(const Subject& subject, std::span<char* const> words) {
+  std::vector<int> kinds;
+  for (const char* const word : words) kinds.push_back(std::atoi(word));
+  const auto outcome = tune_kinds(subject, std::getenv("GLAIVE_CACHE"), kinds);
+  if (outcome and outcome->state != TuneOutcome::State::failed) return 0;
+  fmt::print(stderr, "{}\n", outcome ? outcome->sentence : outcome.error().message);
+  return 1;
+}
+
+std::vector<Finding> inject_variants(const Subject& subject, const std::vector<int>& faulty, Random& random) {
   const Folder folder;
-  auto kinds = right_and(faulty);
+  auto kinds = right_and(subject, faulty);
   if (random() % 4 == 0) std::swap(kinds.front(), kinds.back());  // the default is among the faulty
-  const auto outcome = tune_kinds(folder.path(), kinds);
+  const auto outcome = tune_kinds(subject, folder.path(), kinds);
   Finding run;
-  look_at(outcome, folder.path(), run);
+  look_at(subject, outcome, folder.path(), run);
   std::vector<Finding> findings;
-  for (const int kind : faulty) {
+  for (const int number : faulty) {
+    const auto& kind = subject.kinds[static_cast<std::size_t>(number)];
     Finding finding = run;
-    finding.kind = fault_kinds[kind].name;
-    const auto said = reasons(folder.path(), kind);
-    for (const auto& reason : said) finding.said += (finding.said.empty() ? "" : "+") + reason;
-    if (finding.said.empty()) finding.said = "not dropped";
-    // On a machine that is busy enough anything may take too long.
-    const auto due = std::string(to_string(fault_kinds[kind].drop));
-    if (said != std::vector{due} and said != std::vector<std::string>{"hang"}) {
+    finding.kind = kind.name;
+    const auto said = reasons(folder.path(), number);
+    for (const auto& [drop, message] : said) {
+      finding.said += (finding.said.empty() ? "" : "+") + drop;
+      if (drop == "hang" and subject.may_be_slow) continue;
+      std::string wrong;
+      if (drop != to_string(kind.drop))
+        wrong = fmt::format("it should be {}", to_string(kind.drop));
+      else if (not message.contains(kind.says))
+        wrong = fmt::format("it should say `{}`", kind.says);
+      else if (subject.examine != nullptr)
+        wrong = subject.examine(kind, message);
+      if (wrong.empty()) continue;
       finding.unexpected = true;
-      finding.complaint += fmt::format("; {} instead of {}", finding.said, due);
+      finding.complaint += fmt::format("; {}, but dropped as {}: {}", wrong, drop, message);
     }
+    if (said.size() != 1) finding.unexpected = true, finding.complaint += fmt::format("; {} reasons", said.size());
+    if (said.empty()) finding.said = "not dropped";
     findings.push_back(std::move(finding));
   }
   return findings;
 }
 
-Finding kill_a_worker(Random& random) {
+Finding kill_a_worker(const Subject& subject, Random& random) {
   Finding finding{.kind = "worker killed"};
   double longest = 1;
   for (bool killed = false; not killed; longest /= 2) {
@@ -165,18 +180,19 @@ Finding kill_a_worker(Random& random) {
       const auto workers = processes_with(folder.path().string());
       killed = not workers.empty() and kill(workers[which % workers.size()], SIGKILL) == 0;
     });
-    const auto outcome = tune_kinds(folder.path(), right_and({index_of_kind("wrong_little")}));
+    const auto outcome =
+        tune_kinds(subject, folder.path(), right_and(subject, {index_of_kind(subject.kinds, "wrong_little")}));
     killer.join();
     if (not killed) continue;  // it was over before
-    look_at(outcome, folder.path(), finding);
+    look_at(subject, outcome, folder.path(), finding);
     finding.said = "went on";
   }
   return finding;
 }
 
-Finding kill_the_tuner(Random& random) {
+Finding kill_the_tuner(const Subject& subject, Random& random) {
   Finding finding{.kind = "tuner killed"};
-  const auto words = tune_words(right_and({index_of_kind("segv"), index_of_kind("wrong_little")}));
+  const auto words = words_to_tune(subject, {subject.right_kinds(), index_of_kind(subject.kinds, "wrong_little")});
   for (double longest = 1.5;; longest /= 2) {
     const Folder folder;
     const auto cache = folder / "cache";
@@ -191,15 +207,15 @@ Finding kill_the_tuner(Random& random) {
       finding.unexpected = true;
       finding.complaint = "a worker outlived its tuner; ";
     }
-    look_at(Program(folder, cache, words).wait(), cache, finding);
+    look_at(subject, Program(folder, cache, words).wait(), cache, finding);
     finding.said = "resumed";
     return finding;
   }
 }
 
-Finding fill_the_disk(Random& random) {
+Finding fill_the_disk(const Subject& subject, Random& random) {
   Finding finding{.kind = "disk full"};
-  const auto words = tune_words(right_and({index_of_kind("wrong_little")}));
+  const auto words = words_to_tune(subject, {index_of_kind(subject.kinds, "wrong_little")});
   for (int kibibytes = 64 + static_cast<int>(random() % 512);; kibibytes = kibibytes * 2 / 3) {
     const Folder folder;
     const auto cache = folder / "cache";
@@ -215,23 +231,23 @@ Finding fill_the_disk(Random& random) {
       finding.complaint = fmt::format("exit {}, said: {}; ", first.exit, first.err);
     }
     if (disk.mounted() and not disk.resize(1 << 16)) finding.complaint += "the disk cannot grow; ";
-    look_at(Program(folder, cache, words).wait(), cache, finding);
+    look_at(subject, Program(folder, cache, words).wait(), cache, finding);
     finding.said = "told, resumed";
     return finding;
   }
 }
 
-Finding write_one_pack(Random& random) {
+Finding write_one_pack(const Subject& subject, Random& random) {
   Finding finding{.kind = "32 writers"};
   const Folder folder;
   const auto file = folder / "shared.pack";
-  const FaultFamily family;
-  const auto what = parse_case(line).value();
+  const auto family = subject.family({0});
+  const auto what = parse_case(subject.line).value();
   std::vector<PackEntry> entries;
   for (int i = 0; i < writers; ++i) {
     PackEntry entry{
         .key = winner_key(what, host_cpu_device(), Effort::full, 1 + i),
-        .plan = family.plan({what.problem, host_cpu_target()}, {0}),
+        .plan = family->plan({what.problem, host_cpu_target()}, {0}),
         .code = {CodeObject{.target = host_cpu_target(), .bytes = std::vector<std::byte>(1000 + random() % 9000)}},
         .evidence = fmt::format("{{\"writer\": {}}}", i)};
     entries.push_back(std::move(entry));

@@ -1,6 +1,7 @@
 // A worker whose compiler hands out faults_kernel.cpp, or breaks down itself. What verifies and times is the real
 // thing.
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #include <cstdio>
@@ -18,7 +19,9 @@ namespace {
 
 class FaultyEvaluator final : public Evaluator {
  public:
-  FaultyEvaluator(int threads, Pulse& pulse) : runner_(threads, pulse) {}
+  /// One of the right variants finds its device lost, once: what is in `folder` says whether it did.
+  FaultyEvaluator(int threads, Pulse& pulse, const std::string& folder)
+      : runner_(threads, pulse), lost_(folder + "/lost") {}
   const DeviceInfo& device() const override { return device_; }
   int workers() const override { return runner_.workers(); }
   std::string compiler() const override { return "faulty compiler"; }
@@ -50,6 +53,8 @@ class FaultyEvaluator final : public Evaluator {
 
   Result<void> check_memory(const Case& what) override { return glaive::check_memory(what); }
   Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+    if (built.plan.stages.front().entry == "right_3" and mkdir(lost_.c_str(), 0700) == 0)
+      return fail(Status::device_lost, "told to be lost");
     return runner_.verify(what, built, scrutiny);
   }
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
@@ -61,18 +66,19 @@ class FaultyEvaluator final : public Evaluator {
  private:
   DeviceInfo device_ = host_cpu_device();
   CpuRunner runner_;
+  std::string lost_;
 };
 
 }  // namespace
 }  // namespace glaive::test
 
-int main() {
+int main(int argc, char** argv) {
   using namespace glaive;
-  const test::FaultFamily family;
+  const test::CpuFaultFamily family;
   const Family* families[] = {&family};
   return serve_worker(
-      [](int threads, Pulse& pulse) -> Result<std::unique_ptr<Evaluator>> {
-        return std::make_unique<test::FaultyEvaluator>(threads, pulse);
+      [&](int threads, Pulse& pulse) -> Result<std::unique_ptr<Evaluator>> {
+        return std::make_unique<test::FaultyEvaluator>(threads, pulse, argc > 1 ? argv[1] : "");
       },
       families);
 }

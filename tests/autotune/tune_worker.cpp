@@ -15,7 +15,7 @@ namespace {
 const Case small = parse_case("forward H2 Hkv1 K8 V8 f32 vk @ lens=3,0,5").value();
 
 Built built_variant() {
-  const FaultFamily family;
+  const CpuFaultFamily family;
   Built built{family.plan({small.problem, host_cpu_target()}, {0}), {}};
   built.code = {.target = host_cpu_target(), .bytes = std::vector<std::byte>(1000, std::byte{7}), .text_bytes = 5};
   return built;
@@ -107,13 +107,13 @@ TEST_CASE("wire: what is put is what is got, and half of it is nothing", "[tune]
   CHECK(times[0].dropped);
 
   out = {};
-  wire::put(out, Failure({Status::out_of_memory, "no"}, Drop::memory, 3));
+  wire::put(out, Failure({Status::device_lost, "no"}, Drop::device_error, 3));  // the last of each
   const auto failure = survive(std::move(out), wire::get_failure);
-  CHECK(failure.status == Status::out_of_memory);
-  CHECK(failure.drop == Drop::memory);
+  CHECK(failure.status == Status::device_lost);
+  CHECK(failure.drop == Drop::device_error);
   CHECK(failure.contender == 3);
 
-  const FaultFamily family;
+  const CpuFaultFamily family;
   const Family* families[] = {&family};
   out = {};
   wire::put(out, {small.problem, host_cpu_target()}, {&family, {5}}, Optimise::full);

@@ -1,5 +1,7 @@
 #include "tests/runtime/cuda/stub.hpp"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +28,7 @@ struct glaive::cuda::FunctionOfCuda {
 };
 struct glaive::cuda::EventOfCuda {
   std::size_t at = 0;  // how much must have run
+  double microseconds = 0;
 };
 struct glaive::cuda::StreamOfCuda {
   int unused = 0;
@@ -85,7 +88,19 @@ class TheStub final : public Stub {
       return sticky_;
     }
     if (needs_context and current().empty()) return invalid_context;
-    return body();
+    const Outcome outcome = body();
+    return sticky_ != success and needs_context ? sticky_ : outcome;  // of what ran meanwhile
+  }
+
+  /// What a test has set, or a library holds.
+  const StubKernel* find_kernel(const std::string& entry) {
+    if (const auto known = kernels_.find(entry); known != kernels_.end()) return &known->second;
+    const char* const library = std::getenv("STUB_KERNELS");
+    void* const opened = library == nullptr ? nullptr : dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    auto* const find =
+        opened == nullptr ? nullptr : reinterpret_cast<FindStubKernel*>(dlsym(opened, "find_stub_kernel"));
+    StubKernel found;
+    return find != nullptr and find(entry.c_str(), &found) ? &(kernels_[entry] = found) : nullptr;
   }
 
   std::vector<Context>& current() {
@@ -94,12 +109,13 @@ class TheStub final : public Stub {
   }
   Context context(int device) { return &contexts_[device]; }
 
-  void enqueue(void* stream, std::function<void()> work) {
+  void enqueue(void* stream, std::function<void()> work, int microseconds = 1) {
     if (const auto capture = captures_.find(stream); capture != captures_.end()) {
       capture->second.push_back(std::move(work));
     } else {
       queue_.push_back(std::move(work));
       ++enqueued_;
+      clock_ += microseconds;
     }
   }
   void run_until(std::size_t count) {
@@ -158,6 +174,7 @@ class TheStub final : public Stub {
   std::vector<std::string> calls_;
   std::string jit_log_;
   Outcome sticky_ = success;
+  double clock_ = 0;  // microseconds of all that was enqueued
   ContextOfCuda contexts_[gpus] = {{0, 0}, {1, 0}};
 };
 
@@ -186,10 +203,12 @@ Outcome cuDriverGetVersion(int* version) {
   return success;
 }
 Outcome cuGetErrorName(Outcome outcome, const char** name) {
-  *name = outcome == out_of_memory     ? "CUDA_ERROR_OUT_OF_MEMORY"
-          : outcome == illegal_address ? "CUDA_ERROR_ILLEGAL_ADDRESS"
-          : outcome < 1000             ? "CUDA_ERROR_OF_THE_STUB"
-                                       : nullptr;
+  *name = outcome == out_of_memory        ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : outcome == illegal_address    ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+          : outcome == assertion          ? "CUDA_ERROR_ASSERT"
+          : outcome == misaligned_address ? "CUDA_ERROR_MISALIGNED_ADDRESS"
+          : outcome < 1000                ? "CUDA_ERROR_OF_THE_STUB"
+                                          : nullptr;
   return *name == nullptr ? invalid_value : success;
 }
 Outcome cuGetErrorString(Outcome outcome, const char** text) {
@@ -233,6 +252,9 @@ Outcome cuDeviceGetAttribute(int* value, DeviceAttribute attribute, DeviceNumber
     const auto found = h100.find(attribute);
     if (found == h100.end()) return invalid_value;
     *value = found->second;
+    // The less there is, the less has to be flushed.
+    if (const char* const wanted = std::getenv("STUB_L2_BYTES"); wanted != nullptr and attribute == l2_bytes)
+      *value = std::atoi(wanted);
     if (device == 1 and attribute == compute_major) *value = 8;
     if (device == 1 and attribute == compute_minor) *value = 6;
     if (device == 1 and attribute == cluster_launch) *value = 0;
@@ -374,6 +396,7 @@ Outcome cuEventDestroy_v2(Event event) {
 Outcome cuEventRecord(Event event, Stream) {
   STUB("EventRecord", context, {
     event->at = the_stub().enqueued_;
+    event->microseconds = the_stub().clock_;
     return success;
   });
 }
@@ -388,9 +411,9 @@ Outcome cuEventSynchronize(Event event) {
   });
 }
 Outcome cuEventElapsedTime(float* milliseconds, Event from, Event to) {
-  // A microsecond for each piece of work between them.
+  // A microsecond for each piece of work between them, and what kernels say.
   STUB("EventElapsedTime", context, {
-    *milliseconds = 1e-3f * static_cast<float>(to->at - from->at);
+    *milliseconds = static_cast<float>(1e-3 * (to->microseconds - from->microseconds));
     return success;
   });
 }
@@ -475,9 +498,9 @@ Outcome cuModuleUnload(Module module) {
 Outcome cuModuleGetFunction(Function* function, Module, const char* name) {
   STUB("ModuleGetFunction", context, {
     static std::vector<std::unique_ptr<FunctionOfCuda>> functions;
-    const auto kernel = the_stub().kernels_.find(name);
-    if (kernel == the_stub().kernels_.end()) return not_found;
-    functions.push_back(std::make_unique<FunctionOfCuda>(name, kernel->second));
+    const StubKernel* const kernel = the_stub().find_kernel(name);
+    if (kernel == nullptr) return not_found;
+    functions.push_back(std::make_unique<FunctionOfCuda>(name, *kernel));
     *function = functions.back().get();
     return success;
   });
@@ -527,10 +550,12 @@ Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** p
         launch.cluster = config->attributes[i].cluster.x;
     launch.stream = config->stream;
     for (std::size_t i = 0; i < kernel.words; ++i) launch.words.push_back(*static_cast<std::uint64_t*>(parameters[i]));
-    the_stub().enqueue(config->stream, [launch, body = kernel.body] {
+    const auto run = [launch, body = kernel.body] {
       if (body != nullptr) body(launch);
+      if (launch.breaks != 0) the_stub().sticky_ = static_cast<Outcome>(launch.breaks);
       the_stub().launches_.push_back(launch);
-    });
+    };
+    the_stub().enqueue(config->stream, run, kernel.microseconds);
     return success;
   });
 }

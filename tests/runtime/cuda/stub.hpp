@@ -16,6 +16,7 @@ struct StubLaunch {
   unsigned grid[3] = {}, block[3] = {}, shared_bytes = 0, cluster = 1;
   void* stream = nullptr;
   std::vector<std::uint64_t> words;
+  mutable int breaks = 0;  ///< the error with which a body breaks the context; 0 = it does not
 };
 
 /// A kernel: how many words it takes, what it needs, what it does.
@@ -24,7 +25,11 @@ struct StubKernel {
   void (*body)(const StubLaunch& launch) = nullptr;
   int max_threads = 1024, shared_bytes = 0;
   std::size_t word_bytes = 8;
+  int microseconds = 1;  ///< by the stub's clock
 };
+
+/// `find_stub_kernel` of the library that STUB_KERNELS names: kernels that no test has set.
+using FindStubKernel = bool(const char* entry, StubKernel* kernel);
 
 class Stub {
  public:
