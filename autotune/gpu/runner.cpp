@@ -74,18 +74,22 @@ struct GpuRunner::FullSize {
   std::vector<GpuCall> images;
   Expected expected;  ///< of a few heads
 
-  /// At least one image, with a workspace of that many bytes at least.
-  Result<void> place(Device& device, std::int64_t workspace_bytes, std::int64_t most_bytes) {
-    if (not images.empty() and workspace_bytes <= workspace_size) return {};
-    images.clear();
-    workspace = Guarded((workspace_bytes + 3) / 4);
-    workspace_size = workspace_bytes;
-    do {
+  /// At least one image, with a workspace of that many bytes at least; more until they cover `bytes` together, as far
+  /// as there is memory for them.
+  Result<void> place(Device& device, std::int64_t workspace_bytes, std::int64_t bytes) {
+    if (workspace_bytes > workspace_size) {
+      images.clear();
+      workspace = Guarded((workspace_bytes + 3) / 4);
+      workspace_size = workspace_bytes;
+    }
+    while (images.empty() or
+           (std::ssize(images) < most_images and std::ssize(images) * images.front().bytes() < bytes)) {
       auto image = GpuCall::make(device, call, workspace);
-      if (not image) return images.empty() ? std::unexpected(image.error()) : Result<void>();
+      if (not image and not images.empty() and image.error().status == Status::out_of_memory) return {};
+      if (not image) return std::unexpected(image.error());
       if (auto sent = image->upload(); not sent) return sent;
       images.push_back(std::move(*image));
-    } while (std::ssize(images) < most_images and std::ssize(images) * images.front().bytes() < most_bytes);
+    }
     return {};
   }
 

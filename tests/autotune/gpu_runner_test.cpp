@@ -1,6 +1,8 @@
 // What verifies and times kernels on a GPU, on a driver without one: kernel.c's forward and variants of it with one
 // mistake each.
 #include <algorithm>
+#include <set>
+#include <span>
 
 #include "autotune/gpu/runner.hpp"
 #include "tests/runtime/cuda/support.hpp"
@@ -58,6 +60,16 @@ TEST_CASE("gpu runner: a right kernel passes on all trials and at full size, and
   }
   CHECK(std::ranges::count(bench.stub.calls(), "GraphLaunch") > 10);
   CHECK_FALSE(bench.pulse.seen().running);
+}
+
+TEST_CASE("gpu runner: a graph's calls take images of the tensors in turn, whatever was placed before") {
+  Bench bench;
+  REQUIRE(bench.verify(Scrutiny::full).drop == Drop::none);  // runs on a single image
+  const auto before = bench.stub.launches().size();
+  REQUIRE(bench.race().has_value());
+  std::set<std::uint64_t> outputs;
+  for (const StubLaunch& launch : std::span(bench.stub.launches()).subspan(before)) outputs.insert(launch.words[4]);
+  CHECK(outputs.size() > 100);  // what covers the L2 cache of the stub
 }
 
 TEST_CASE("gpu runner: a mistake is told for what it is") {
