@@ -422,6 +422,10 @@ class GpuDevice final : public Device {
     };
     return in_context(*gpu_, copy, [&] { return "cannot copy " + std::to_string(to.size()) + " bytes from the GPU"; });
   }
+  Result<void> wait() override {
+    const auto wait_for_all = [](const Api& api) { return api.CtxSynchronize(); };
+    return in_context(*gpu_, wait_for_all, [] { return "cannot wait for the GPU"; });
+  }
   bool is_capturing(void* stream) const override {
     const Current current(*gpu_);
     int status = 0;

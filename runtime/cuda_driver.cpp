@@ -27,6 +27,7 @@ const char* find_all(const Library& library, Api& api) {
   find(api.CtxGetCurrent, "cuCtxGetCurrent");
   find(api.CtxPushCurrent, "cuCtxPushCurrent_v2");
   find(api.CtxPopCurrent, "cuCtxPopCurrent_v2");
+  find(api.CtxSynchronize, "cuCtxSynchronize");
   find(api.MemGetInfo, "cuMemGetInfo_v2");
   find(api.MemAlloc, "cuMemAlloc_v2");
   find(api.MemFree, "cuMemFree_v2");
@@ -41,7 +42,6 @@ const char* find_all(const Library& library, Api& api) {
   find(api.EventCreate, "cuEventCreate");
   find(api.EventDestroy, "cuEventDestroy_v2");
   find(api.EventRecord, "cuEventRecord");
-  find(api.EventQuery, "cuEventQuery");
   find(api.EventSynchronize, "cuEventSynchronize");
   find(api.EventElapsedTime, "cuEventElapsedTime");
   find(api.StreamCreate, "cuStreamCreate");

@@ -54,9 +54,7 @@ using GraphExec = struct GraphExecOfCuda*;
 
 /// CUdevice_attribute.
 enum DeviceAttribute : int {
-  max_threads_per_block = 1,
   max_grid_x = 5,
-  clock_khz = 13,
   multiprocessors = 16,
   memory_clock_khz = 36,
   memory_bus_bits = 37,
@@ -71,15 +69,13 @@ enum DeviceAttribute : int {
 enum FunctionAttribute : int {
   function_max_threads = 0,
   function_shared_bytes = 1,
-  function_local_bytes = 3,
-  function_registers = 4,
   function_max_dynamic_shared = 8,
   function_non_portable_cluster = 14,
 };
 
 /// CUlaunchAttribute and CUlaunchConfig.
 struct LaunchAttribute {
-  enum Id : int { cluster_dimension = 4, programmatic_serialization = 6 };
+  enum Id : int { cluster_dimension = 4 };
   Id id;
   char padding[8 - sizeof(Id)];
   union {
@@ -118,6 +114,7 @@ struct Api {
   Outcome (*CtxGetCurrent)(Context*);
   Outcome (*CtxPushCurrent)(Context);
   Outcome (*CtxPopCurrent)(Context*);
+  Outcome (*CtxSynchronize)();
   Outcome (*MemGetInfo)(std::size_t* free, std::size_t* total);
   Outcome (*MemAlloc)(Address*, std::size_t);
   Outcome (*MemFree)(Address);
@@ -132,7 +129,6 @@ struct Api {
   Outcome (*EventCreate)(Event*, unsigned flags);
   Outcome (*EventDestroy)(Event);
   Outcome (*EventRecord)(Event, Stream);
-  Outcome (*EventQuery)(Event);
   Outcome (*EventSynchronize)(Event);
   Outcome (*EventElapsedTime)(float* milliseconds, Event from, Event to);
   Outcome (*StreamCreate)(Stream*, unsigned flags);

@@ -375,9 +375,9 @@ GLAIVE_API glaive_status glaive_sequence_slot(const glaive_pool* pool, glaive_se
 /* A snapshot is a sequence's position and its slot's bytes of every plane, with checksums; of a zero state, of which no
  * plane counts, the position alone. It fits any pool of the same layers, Hkv, K, V, dtype, layout and planes, in any
  * process. The sequence may go on while it is saved, into a fresh slot, as the old one is held until the copy is done:
- * in a full pool its next batch is GLAIVE_OUT_OF_SLOTS till then. Work that the device has yet to do on its slot must
- * be over. Sequences that cannot be saved: GLAIVE_STALE, GLAIVE_FOREIGN, GLAIVE_LOST, GLAIVE_OUT_OF_ORDER in a batch.
- */
+ * in a full pool its next batch is GLAIVE_OUT_OF_SLOTS till then. On a GPU, saving and restoring wait for all that is
+ * enqueued on it. Sequences that cannot be saved: GLAIVE_STALE, GLAIVE_FOREIGN, GLAIVE_LOST, GLAIVE_OUT_OF_ORDER in a
+ * batch. */
 GLAIVE_API glaive_status glaive_snapshot_bytes(glaive_pool* pool, glaive_sequence sequence, size_t* bytes);
 GLAIVE_API glaive_status glaive_snapshot_save(glaive_pool* pool, glaive_sequence sequence, void* buffer, size_t bytes,
                                               size_t* written);

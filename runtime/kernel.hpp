@@ -79,6 +79,8 @@ class Device {
     std::memcpy(to.data(), from, to.size());
     return {};
   }
+  /// Waits for all that was given to the device until now, on any stream.
+  virtual Result<void> wait() { return {}; }
   /// Whether work given to `stream` is recorded into a graph now, not done.
   virtual bool is_capturing(void* /*stream*/) const { return false; }
 

@@ -171,9 +171,15 @@ class Bounce {
   std::vector<std::byte> room_;
 };
 
+/// Until what is enqueued no longer writes to slots: to one that is saved, or to one that was just given back.
+Result<void> wait_for_device(const StatePool& pool) {
+  return pool.in_host_memory() ? Result<void>() : pool.device()->wait();
+}
+
 /// put(bytes) takes the snapshot piece by piece.
 template <class Put>
 Result<void> emit(const StatePool& pool, const StatePool::Pinned& pinned, Put&& put) {
+  if (auto over = wait_for_device(pool); not over) return over;
   SnapshotHeader header = header_of(pool, pinned);
   const std::vector<std::byte> bytes = encode(header);
   if (auto done = put(std::span(bytes)); not done) return done;
@@ -274,6 +280,7 @@ Result<Sequence> absorb(StatePool& pool, const SnapshotHeader& header, Get&& get
   Reservation reservation(pool);
   if (not reservation.get()) return std::unexpected(reservation.get().error());
   const std::int32_t slot = reservation.get()->slot;
+  if (auto over = wait_for_device(pool); not over) return std::unexpected(std::move(over).error());
   const std::vector<Block> blocks = blocks_of(header);
   std::vector<std::uint64_t> sums(blocks.size());
   const auto take = [&](std::size_t i) -> Result<void> {

@@ -36,7 +36,6 @@ SAME(ours::invalid_pc, CUDA_ERROR_INVALID_PC);
 SAME(ours::launch_failed, CUDA_ERROR_LAUNCH_FAILED);
 SAME(ours::system_driver_mismatch, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH);
 
-SAME(ours::max_threads_per_block, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
 SAME(ours::max_grid_x, CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X);
 SAME(ours::multiprocessors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
 SAME(ours::memory_clock_khz, CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
@@ -55,7 +54,6 @@ SAME(ours::function_non_portable_cluster, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER
 SAME(ours::error_log_buffer, CU_JIT_ERROR_LOG_BUFFER);
 SAME(ours::error_log_bytes, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES);
 SAME(ours::LaunchAttribute::cluster_dimension, CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION);
-SAME(ours::LaunchAttribute::programmatic_serialization, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
 
 static_assert(sizeof(ours::Address) == sizeof(CUdeviceptr) and sizeof(ours::DeviceNumber) == sizeof(CUdevice));
 static_assert(sizeof(ours::LaunchAttribute) == sizeof(CUlaunchAttribute));
@@ -88,6 +86,7 @@ ALIKE(DevicePrimaryCtxRelease, cuDevicePrimaryCtxRelease_v2);
 ALIKE(CtxGetCurrent, cuCtxGetCurrent);
 ALIKE(CtxPushCurrent, cuCtxPushCurrent_v2);
 ALIKE(CtxPopCurrent, cuCtxPopCurrent_v2);
+ALIKE(CtxSynchronize, cuCtxSynchronize);
 ALIKE(MemGetInfo, cuMemGetInfo_v2);
 ALIKE(MemAlloc, cuMemAlloc_v2);
 ALIKE(MemFree, cuMemFree_v2);
@@ -102,7 +101,6 @@ ALIKE(MemcpyDtoDAsync, cuMemcpyDtoDAsync_v2);
 ALIKE(EventCreate, cuEventCreate);
 ALIKE(EventDestroy, cuEventDestroy_v2);
 ALIKE(EventRecord, cuEventRecord);
-ALIKE(EventQuery, cuEventQuery);
 ALIKE(EventSynchronize, cuEventSynchronize);
 ALIKE(EventElapsedTime, cuEventElapsedTime);
 ALIKE(StreamCreate, cuStreamCreate);

@@ -107,3 +107,37 @@ TEST_CASE("gpu stub: a snapshot whose bytes cannot be copied changes nothing") {
           "to the GPU");
   CHECK(used() == before);
 }
+
+TEST_CASE("gpu stub: a snapshot is restored into a slot only when what its last owner enqueued is over") {
+  GpuServer server(2);
+  api::Batch batch(*server.pool, api::Sequences(2), api::Tokens(8));
+  const api::Sequence a = server.pool->acquire();
+  Model model_a, model_b;
+  REQUIRE(server.step(batch, {{&a, &model_a}}, {3}));
+  const auto saved = a.save_snapshot();
+  model_b = model_a;
+  std::optional<api::Sequence> last = server.pool->acquire();
+  batch.begin({{*last, api::Tokens(2)}}, 0, server.stream);
+  const StepOnGpu tensors(server.device, Step(2, server.random));
+  for (std::int64_t layer = 0; layer < model_layers; ++layer)
+    batch.launch(*server.plan, layer, tensors.args(server.stream), api::Workspace());
+  batch.commit();
+  last.reset();  // the stream has run none of it
+  const api::Sequence b = server.pool->restore_snapshot(saved.data(), saved.size());
+  stub().run_all();
+  CHECK(server.step(batch, {{&b, &model_b}}, {1}));
+}
+
+TEST_CASE("gpu stub: a snapshot has what was enqueued before it") {
+  GpuServer server(3);
+  api::Batch batch(*server.pool, api::Sequences(2), api::Tokens(8));
+  const api::Sequence a = server.pool->acquire();
+  const StepOnGpu tensors(server.device, Step(2, server.random));
+  batch.begin({{a, api::Tokens(2)}}, 0, server.stream);
+  for (std::int64_t layer = 0; layer < model_layers; ++layer)
+    batch.launch(*server.plan, layer, tensors.args(server.stream), api::Workspace());
+  batch.commit();
+  const auto saved = a.save_snapshot();
+  stub().run_all();
+  CHECK(saved == a.save_snapshot());
+}

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <functional>
 #include <map>
-#include <memory>
 #include <mutex>
+#include <set>
 
 #include "runtime/cuda_driver.hpp"
 
@@ -18,17 +18,18 @@ using namespace glaive::cuda;
 struct glaive::cuda::ContextOfCuda {
   int device = 0, users = 0;
 };
-struct glaive::cuda::ModuleOfCuda {
-  int unused = 0;
-};
 struct glaive::cuda::FunctionOfCuda {
   std::string entry;
   glaive::testing::StubKernel kernel;
   int dynamic_shared = 0;
 };
+struct glaive::cuda::ModuleOfCuda {
+  std::map<std::string, FunctionOfCuda> functions;  // one handle for each name
+};
 struct glaive::cuda::EventOfCuda {
   std::size_t at = 0;  // how much must have run
   double microseconds = 0;
+  void* stream = nullptr;
 };
 struct glaive::cuda::StreamOfCuda {
   int unused = 0;
@@ -51,8 +52,8 @@ constexpr std::size_t default_memory = std::size_t{1} << 28;
 class TheStub final : public Stub {
  public:
   void reset() override {
+    run_all();
     const std::lock_guard lock(mutex_);
-    run_until(enqueued_);
     kernels_.clear(), failures_.clear(), launches_.clear(), calls_.clear(), captures_.clear();
     sticky_ = success;
     memory_ = default_memory;
@@ -68,7 +69,7 @@ class TheStub final : public Stub {
   std::size_t contexts() const override { return static_cast<std::size_t>(contexts_[0].users + contexts_[1].users); }
   void run_all() override {
     const std::lock_guard lock(mutex_);
-    run_until(enqueued_);
+    run_where([](const Work&) { return true; });
   }
   enum class Needs : std::uint8_t { nothing, context, context_to_free };
   /// Every function of the driver comes through here; `body` makes its outcome.
@@ -113,18 +114,19 @@ class TheStub final : public Stub {
     if (const auto capture = captures_.find(stream); capture != captures_.end()) {
       capture->second.push_back(std::move(work));
     } else {
-      queue_.push_back(std::move(work));
-      ++enqueued_;
+      queue_.push_back({enqueued_++, stream, std::move(work)});
       clock_ += microseconds;
     }
   }
-  void run_until(std::size_t count) {
-    for (; done_ < count; ++done_) {
-      const auto work = std::move(queue_.front());
-      queue_.erase(queue_.begin());
-      work();
-    }
+  /// What a wait for `stream` waits for, of the first `count` pieces of work: the stream's own if it is non-blocking,
+  /// else all that is not on such streams.
+  void run_for(void* stream, std::size_t count) {
+    const bool alone = non_blocking_.contains(stream);
+    run_where([&](const Work& work) {
+      return work.number < count and (alone ? work.stream == stream : not non_blocking_.contains(work.stream));
+    });
   }
+  void run_for(void* stream) { run_for(stream, enqueued_); }
   bool capturing() const { return not captures_.empty(); }
   bool capturing(void* stream) const { return captures_.contains(stream); }
 
@@ -140,7 +142,7 @@ class TheStub final : public Stub {
   }
   Outcome free(Address address) {
     if (device_blocks_.erase(address) == 0) return invalid_value;
-    run_until(enqueued_);
+    run_all();
     std::free(address);
     return success;
   }
@@ -162,14 +164,32 @@ class TheStub final : public Stub {
   struct Failure {
     int outcome, calls;
   };
+  struct Work {
+    std::size_t number;
+    void* stream;
+    std::function<void()> run;
+  };
+  template <class Wanted>
+  void run_where(Wanted wanted) {
+    for (std::size_t i = 0; i < queue_.size();) {
+      if (not wanted(queue_[i])) {
+        ++i;
+        continue;
+      }
+      const Work work = std::move(queue_[i]);
+      queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+      work.run();
+    }
+  }
   std::recursive_mutex mutex_;  // a kernel's body may ask the stub
   std::map<std::string, StubKernel> kernels_;
   std::map<std::string, Failure> failures_;
   std::map<Address, std::size_t> device_blocks_;
   std::map<void*, std::size_t> host_blocks_;
   std::map<void*, Recorded> captures_;
-  std::vector<std::function<void()>> queue_;
-  std::size_t enqueued_ = 0, done_ = 0, objects_ = 0, memory_ = default_memory;
+  std::set<void*> non_blocking_;
+  std::vector<Work> queue_;
+  std::size_t enqueued_ = 0, objects_ = 0, memory_ = default_memory;
   std::vector<StubLaunch> launches_;
   std::vector<std::string> calls_;
   std::string jit_log_;
@@ -238,17 +258,11 @@ Outcome cuDeviceGetName(char* name, int bytes, DeviceNumber device) {
 Outcome cuDeviceGetAttribute(int* value, DeviceAttribute attribute, DeviceNumber device) {
   STUB("DeviceGetAttribute", nothing, {
     // An H100, and a GPU of compute capability 8.6.
-    static const std::map<int, int> h100 = {{max_threads_per_block, 1024},
-                                            {max_grid_x, 2147483647},
-                                            {multiprocessors, 132},
-                                            {memory_clock_khz, 2619000},
-                                            {memory_bus_bits, 5120},
-                                            {l2_bytes, 52428800},
-                                            {compute_major, 9},
-                                            {compute_minor, 0},
-                                            {shared_bytes_per_sm, 233472},
-                                            {shared_bytes_per_block_optin, 232448},
-                                            {cluster_launch, 1}};
+    static const std::map<int, int> h100 = {
+        {max_grid_x, 2147483647}, {multiprocessors, 132},        {memory_clock_khz, 2619000},
+        {memory_bus_bits, 5120},  {l2_bytes, 52428800},          {compute_major, 9},
+        {compute_minor, 0},       {shared_bytes_per_sm, 233472}, {shared_bytes_per_block_optin, 232448},
+        {cluster_launch, 1}};
     const auto found = h100.find(attribute);
     if (found == h100.end()) return invalid_value;
     *value = found->second;
@@ -328,7 +342,7 @@ Outcome cuMemHostAlloc(void** block, std::size_t bytes, unsigned) {
 Outcome cuMemFreeHost(void* block) {
   STUB("MemFreeHost", context_to_free, {
     if (the_stub().host_blocks_.erase(block) == 0) return invalid_value;
-    the_stub().run_until(the_stub().enqueued_);
+    the_stub().run_all();
     std::free(block);
     return success;
   });
@@ -337,7 +351,7 @@ Outcome cuMemcpyHtoD_v2(Address to, const void* from, std::size_t bytes) {
   STUB("MemcpyHtoD", context, {
     if (the_stub().capturing()) return capture_unsupported;
     if (not the_stub().is_device(to, bytes)) return invalid_value;
-    the_stub().run_until(the_stub().enqueued_);
+    the_stub().run_for(nullptr);
     std::memcpy(to, from, bytes);
     return success;
   });
@@ -346,7 +360,7 @@ Outcome cuMemcpyDtoH_v2(void* to, Address from, std::size_t bytes) {
   STUB("MemcpyDtoH", context, {
     if (the_stub().capturing()) return capture_unsupported;
     if (not the_stub().is_device(from, bytes)) return invalid_value;
-    the_stub().run_until(the_stub().enqueued_);
+    the_stub().run_for(nullptr);
     std::memcpy(to, from, bytes);
     return success;
   });
@@ -393,20 +407,18 @@ Outcome cuEventDestroy_v2(Event event) {
     return success;
   });
 }
-Outcome cuEventRecord(Event event, Stream) {
+Outcome cuEventRecord(Event event, Stream stream) {
   STUB("EventRecord", context, {
     event->at = the_stub().enqueued_;
     event->microseconds = the_stub().clock_;
+    event->stream = stream;
     return success;
   });
-}
-Outcome cuEventQuery(Event event) {
-  STUB("EventQuery", context, { return event->at <= the_stub().done_ ? success : not_ready; });
 }
 Outcome cuEventSynchronize(Event event) {
   STUB("EventSynchronize", context, {
     if (the_stub().capturing()) return capture_unsupported;
-    the_stub().run_until(event->at);
+    the_stub().run_for(event->stream, event->at);
     return success;
   });
 }
@@ -423,22 +435,32 @@ Outcome cuStreamIsCapturing(Stream stream, int* status) {
     return success;
   });
 }
-Outcome cuStreamCreate(Stream* stream, unsigned) {
+Outcome cuStreamCreate(Stream* stream, unsigned flags) {
   STUB("StreamCreate", context, {
     *stream = new StreamOfCuda;
+    if (flags == 1) the_stub().non_blocking_.insert(*stream);
     return success;
   });
 }
 Outcome cuStreamDestroy_v2(Stream stream) {
   STUB("StreamDestroy", context_to_free, {
+    the_stub().run_for(stream);
+    the_stub().non_blocking_.erase(stream);
     delete stream;
     return success;
   });
 }
-Outcome cuStreamSynchronize(Stream) {
+Outcome cuStreamSynchronize(Stream stream) {
   STUB("StreamSynchronize", context, {
     if (the_stub().capturing()) return capture_unsupported;
-    the_stub().run_until(the_stub().enqueued_);
+    the_stub().run_for(stream);
+    return success;
+  });
+}
+Outcome cuCtxSynchronize() {
+  STUB("CtxSynchronize", context, {
+    if (the_stub().capturing()) return capture_unsupported;
+    the_stub().run_all();
     return success;
   });
 }
@@ -495,13 +517,11 @@ Outcome cuModuleUnload(Module module) {
     return success;
   });
 }
-Outcome cuModuleGetFunction(Function* function, Module, const char* name) {
+Outcome cuModuleGetFunction(Function* function, Module module, const char* name) {
   STUB("ModuleGetFunction", context, {
-    static std::vector<std::unique_ptr<FunctionOfCuda>> functions;
     const StubKernel* const kernel = the_stub().find_kernel(name);
     if (kernel == nullptr) return not_found;
-    functions.push_back(std::make_unique<FunctionOfCuda>(name, *kernel));
-    *function = functions.back().get();
+    *function = &module->functions.try_emplace(name, FunctionOfCuda{name, *kernel, 0}).first->second;
     return success;
   });
 }
