@@ -1,5 +1,7 @@
 #include "runtime/cuda.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -78,16 +80,20 @@ Result<void> in_context(const Retained& gpu, Body&& body, auto&& doing) {
   return gpu.driver().failure(outcome, doing());
 }
 
+/// In the GPU's context.
+std::string free_memory(const Retained& gpu) {
+  std::size_t free = 0, total = 0;
+  gpu.api().MemGetInfo(&free, &total);
+  return std::to_string(free) + " of its " + std::to_string(total) + " are free";
+}
+
 Result<std::shared_ptr<std::byte>> allocate_on(const Gpu& gpu, std::size_t bytes) {
   const Current current(*gpu);
   Address address = nullptr;
   const Outcome outcome = current.outcome() == success ? gpu->api().MemAlloc(&address, bytes) : current.outcome();
-  if (outcome == out_of_memory) {
-    std::size_t free = 0, total = 0;
-    gpu->api().MemGetInfo(&free, &total);
-    return fail(Status::out_of_memory, "no memory on the GPU for " + std::to_string(bytes) + " bytes: " +
-                                           std::to_string(free) + " of its " + std::to_string(total) + " are free");
-  }
+  if (outcome == out_of_memory)
+    return fail(Status::out_of_memory,
+                "no memory on the GPU for " + std::to_string(bytes) + " bytes: " + free_memory(*gpu));
   if (outcome != success) return gpu->driver().failure(outcome, "cannot allocate " + std::to_string(bytes) + " bytes");
   return std::shared_ptr<std::byte>(static_cast<std::byte*>(address), [gpu](std::byte* block) {
     const Current for_free(*gpu);
@@ -113,9 +119,11 @@ class GpuExchange final : public Exchange {
         constexpr unsigned without_timing = 2;
         return api.EventCreate(&post.event, without_timing);
       };
-      if (auto pinned = in_context(*gpu, pin, [&] { return "cannot page-lock " + std::to_string(bytes) + " bytes"; });
-          not pinned)
-        return std::unexpected(std::move(pinned).error());
+      const auto doing = [&] {
+        return "cannot page-lock " + std::to_string(bytes) + " bytes of the host's memory, which has " +
+               std::to_string(sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE)) + " free";
+      };
+      if (auto pinned = in_context(*gpu, pin, doing); not pinned) return std::unexpected(std::move(pinned).error());
     }
     return made;
   }
@@ -142,7 +150,7 @@ class GpuExchange final : public Exchange {
     Post& post = posts_[now_];
     const auto send = [&](const Api& api) {
       const Outcome outcome = api.MemcpyHtoDAsync(block_.get(), post.host, bytes_, static_cast<Stream>(stream));
-      return outcome == success ? api.EventRecord(post.event, static_cast<Stream>(stream)) : outcome;
+      return outcome == success ? mark(api, post, stream) : outcome;
     };
     auto sent = in_context(*gpu_, send, [] { return "cannot send a batch's numbers to the GPU"; });
     post.in_flight = sent.has_value();
@@ -154,10 +162,10 @@ class GpuExchange final : public Exchange {
     const auto fetch = [&](const Api& api) {
       const Outcome outcome =
           api.MemcpyDtoHAsync(post.host + bytes_, block_.get(), sizeof(std::uint32_t), static_cast<Stream>(stream));
-      return outcome == success ? api.EventRecord(post.event, static_cast<Stream>(stream)) : outcome;
+      return outcome == success ? mark(api, post, stream) : outcome;
     };
     auto asked = in_context(*gpu_, fetch, [] { return "cannot ask the GPU for its status word"; });
-    post.in_flight = post.asked = asked.has_value();
+    if (asked) post.in_flight = post.asked = true;  // else what was posted may be in flight all the same
     return asked;
   }
 
@@ -177,6 +185,14 @@ class GpuExchange final : public Exchange {
     bool in_flight = false, asked = false;
   };
   GpuExchange(Gpu gpu, std::size_t bytes) : gpu_(std::move(gpu)), bytes_(bytes) {}
+
+  /// Records that the GPU is done with a post when `stream` has come this far. Where that fails nothing would tell, and
+  /// so it is waited for now.
+  static Outcome mark(const Api& api, const Post& post, void* stream) {
+    const Outcome outcome = api.EventRecord(post.event, static_cast<Stream>(stream));
+    if (outcome != success) api.CtxSynchronize();
+    return outcome;
+  }
 
   /// Waits for what the GPU has yet to do with a post.
   Result<void> finish(Post& post) {
@@ -222,6 +238,7 @@ Result<std::shared_ptr<ModuleOfCuda>> load_module(const Gpu& gpu, const CodeObje
   if (log[0] != 0) failure.message += std::string(": ") + log.data();
   if (outcome == unsupported_ptx_version or outcome == invalid_image)
     failure.message += "; it may be older than the compiler that made the code: a newer driver reads it, or tune again";
+  if (outcome == out_of_memory) failure.message += "; the GPU has no memory left for it: " + free_memory(*gpu);
   if (outcome == no_binary_for_gpu) failure.status = Status::wrong_device;
   return std::unexpected(std::move(failure));
 }
@@ -253,12 +270,14 @@ class GpuKernel final : public Kernel {
     const Current current(*gpu_);
     if (current.outcome() != success) [[unlikely]]
       return gpu_->driver().failure(current.outcome(), "cannot use the GPU's context");
+    for (const Stage& stage : plan_.stages)
+      if (const std::int64_t tasks = stage.tasks.at(launch.extents); tasks > most_tasks_ or tasks % stage.cluster != 0)
+          [[unlikely]]
+        return refuse_tasks(stage, tasks);
     for (std::size_t i = 0; i < functions_.size(); ++i) {
       const Stage& stage = plan_.stages[i];
       const std::int64_t tasks = stage.tasks.at(launch.extents);
       if (tasks == 0) continue;
-      if (tasks > most_tasks_ or tasks % stage.cluster != 0) [[unlikely]]
-        return refuse_tasks(stage, tasks);
       std::uint64_t words[arg_count];
       void* parameters[arg_count];
       for (std::size_t a = 0; a < stage.args.size(); ++a) {
@@ -336,7 +355,11 @@ class GpuKernel final : public Kernel {
     const std::int64_t most_cluster = gpu_->attribute(cluster_launch) == 0 ? 1 : 2 * portable_cluster;
     if (auto ok = limit("blocks in a cluster", stage.cluster, most_cluster); not ok) return std::unexpected(ok.error());
 
-    outcome = api.FuncSetAttribute(function, function_max_dynamic_shared, static_cast<int>(stage.shared_bytes));
+    // Stages may share a function: it gets what the most demanding one asks for.
+    std::uint32_t dynamic_shared = stage.shared_bytes;
+    for (std::size_t i = 0; i < functions_.size(); ++i)
+      if (functions_[i] == function) dynamic_shared = std::max(dynamic_shared, plan_.stages[i].shared_bytes);
+    outcome = api.FuncSetAttribute(function, function_max_dynamic_shared, static_cast<int>(dynamic_shared));
     if (outcome == success and stage.cluster > portable_cluster)
       outcome = api.FuncSetAttribute(function, function_non_portable_cluster, 1);
     if (outcome != success) return gpu_->driver().failure(outcome, "the driver refuses what " + named + " asks for");

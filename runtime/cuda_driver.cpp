@@ -71,6 +71,19 @@ std::string to_text(int version) { return std::to_string(version / 1000) + "." +
 
 std::string Driver::version_text() const { return "CUDA " + to_text(version_); }
 
+bool spares_kernel(Outcome outcome) {
+  switch (outcome) {
+    case ecc_uncorrectable:
+    case nvlink_uncorrectable:
+    case contained:  // of a peer's memory or the hardware's: kernels here touch no peer
+    case mps_client_terminated:
+    case external_device:
+      return true;
+    default:
+      return false;
+  }
+}
+
 bool breaks_context(Outcome outcome) {
   switch (outcome) {
     case illegal_address:
@@ -83,9 +96,10 @@ bool breaks_context(Outcome outcome) {
     case invalid_address_space:
     case invalid_pc:
     case launch_failed:
+    case tensor_memory_leak:
       return true;
     default:
-      return false;
+      return spares_kernel(outcome);
   }
 }
 
@@ -94,9 +108,12 @@ std::unexpected<Error> Driver::failure(Outcome outcome, std::string doing) const
   if (api_.GetErrorName(outcome, &name) != success or name == nullptr) name = "an unknown CUDA error";
   if (api_.GetErrorString(outcome, &text) != success or text == nullptr) text = "no text";
   std::string message = std::move(doing) + ": " + name + " (" + text + ")";
-  if (breaks_context(outcome))
-    return fail(Status::device_lost,
-                message + "; a kernel has broken this process's use of the device: nothing on it works any more");
+  if (breaks_context(outcome)) {
+    message += spares_kernel(outcome)
+                   ? "; this process's use of the device is broken, " + std::string(not_a_kernels_fault)
+                   : "; a kernel has broken this process's use of the device";
+    return fail(Status::device_lost, message + ": nothing on it works any more");
+  }
   return fail(outcome == out_of_memory ? Status::out_of_memory : Status::failed, std::move(message));
 }
 

@@ -21,10 +21,13 @@ enum Outcome : int {
   invalid_image = 200,
   invalid_context = 201,
   no_binary_for_gpu = 209,
+  ecc_uncorrectable = 214,
   unsupported_limit = 215,
   invalid_ptx = 218,
+  nvlink_uncorrectable = 220,
   no_jit_compiler = 221,
   unsupported_ptx_version = 222,
+  contained = 226,
   not_found = 500,
   not_ready = 600,
   illegal_address = 700,
@@ -38,8 +41,12 @@ enum Outcome : int {
   invalid_address_space = 717,
   invalid_pc = 718,
   launch_failed = 719,
+  tensor_memory_leak = 721,
   stub_library = 34,
   system_driver_mismatch = 803,
+  mps_client_terminated = 810,
+  capture_implicit = 906,
+  external_device = 911,
 };
 
 using DeviceNumber = int;
@@ -178,5 +185,9 @@ class Driver {
 
 /// Whether nothing more can be done in the context, and hence in this process, on the device.
 bool breaks_context(Outcome outcome);
+/// Whether that is the hardware's doing or that of somebody else, whatever kernel ran.
+bool spares_kernel(Outcome outcome);
+/// What the message of such a failure has, to tell it from one that a kernel has caused.
+inline constexpr const char* not_a_kernels_fault = "through no fault of a kernel's";
 
 }  // namespace glaive::cuda

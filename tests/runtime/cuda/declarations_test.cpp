@@ -34,6 +34,15 @@ SAME(ours::misaligned_address, CUDA_ERROR_MISALIGNED_ADDRESS);
 SAME(ours::invalid_address_space, CUDA_ERROR_INVALID_ADDRESS_SPACE);
 SAME(ours::invalid_pc, CUDA_ERROR_INVALID_PC);
 SAME(ours::launch_failed, CUDA_ERROR_LAUNCH_FAILED);
+SAME(ours::ecc_uncorrectable, CUDA_ERROR_ECC_UNCORRECTABLE);
+SAME(ours::nvlink_uncorrectable, CUDA_ERROR_NVLINK_UNCORRECTABLE);
+SAME(ours::mps_client_terminated, CUDA_ERROR_MPS_CLIENT_TERMINATED);
+SAME(ours::capture_implicit, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
+SAME(ours::external_device, CUDA_ERROR_EXTERNAL_DEVICE);
+#if CUDA_VERSION >= 13000
+SAME(ours::contained, CUDA_ERROR_CONTAINED);
+SAME(ours::tensor_memory_leak, CUDA_ERROR_TENSOR_MEMORY_LEAK);
+#endif
 SAME(ours::system_driver_mismatch, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH);
 
 SAME(ours::max_grid_x, CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X);

@@ -39,6 +39,9 @@ TEST_CASE("gpu stub: no driver, no GPU, an old one, one that does not start") {
   refused_with(cuda::Driver::open(LIBCUDA_STUB), Status::failed, {"does not start", "CUDA_ERROR_OF_THE_STUB"});
   fresh_stub().fail("DevicePrimaryCtxRetain", cuda::out_of_memory);
   refused_with(open_gpu(driver(), 0), Status::out_of_memory, {"context on GPU 0"});
+  const auto device = gpu();
+  stub().fail("MemHostAlloc", cuda::out_of_memory);
+  refused_with(device->make_exchange(100), Status::out_of_memory, {"page-lock 100 bytes of the host's memory", "free"});
 }
 
 TEST_CASE("gpu stub: which code runs where") {
@@ -152,6 +155,32 @@ TEST_CASE("gpu stub: an exchange sends each block once it is whole, and waits on
   stub().fail("EventSynchronize", cuda::illegal_address);
   refused_with(exchange->compose(), Status::device_lost, {"CUDA_ERROR_ILLEGAL_ADDRESS"});
   stub().reset();  // a GPU that is lost gives nothing back
+}
+
+TEST_CASE("gpu stub: an exchange that could not be asked, or marked, still keeps what a copy has yet to read") {
+  fresh_stub();
+  const auto device = gpu();
+  const auto exchange = *device->make_exchange(128);
+  const auto on_device = [&] { return static_cast<int>(*exchange->address()); };
+  const auto compose = [&](int i) {
+    const auto block = exchange->compose();
+    REQUIRE(block.has_value());
+    std::ranges::fill(*block, static_cast<std::byte>(i));
+  };
+  compose(1);
+  REQUIRE(exchange->post(nullptr).has_value());
+  stub().fail("MemcpyDtoHAsync", 1);
+  refused_with(exchange->ask(nullptr), Status::failed, {"cannot ask the GPU"});
+  for (int i = 2; i <= 4; ++i) {
+    compose(i);
+    REQUIRE(exchange->post(nullptr).has_value());
+    CHECK(on_device() == 0xa5);
+  }
+  compose(5);
+  CHECK(on_device() == 1);
+  stub().fail("EventRecord", 1);
+  refused_with(exchange->post(nullptr), Status::failed, {"cannot send a batch's numbers"});
+  CHECK(on_device() == 5);  // nothing would tell when it was read, so it was waited for
 }
 
 TEST_CASE("gpu stub: an exchange's answer is what kernels left in the first word by then") {

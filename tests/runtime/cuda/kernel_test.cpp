@@ -87,6 +87,8 @@ TEST_CASE("gpu stub: a stage without tasks is left out, and grids pass 65,535") 
   refused_with(kernel->launch(launch), Status::unsupported, {"\"first\" of two(C=1)", "blocks", "2147483647"});
   launch.extents = extents_of(*parse_problem("forward H6 K8 V8 f32"), Sequences(1), Tokens(1), Tokens(1), 1);
   refused_with(kernel->launch(launch), Status::bad_pack, {"\"second\"", "6 blocks", "clusters of 4"});
+  stub().run_all();
+  CHECK(stub().launches().size() == 3);  // nor was any other stage given to the GPU
 }
 
 TEST_CASE("gpu stub: a launch makes one call of the driver for each stage, allocates nothing and takes no lock") {
@@ -100,6 +102,17 @@ TEST_CASE("gpu stub: a launch makes one call of the driver for each stage, alloc
                                        stub().calls().end());
   CHECK(calls == std::vector<std::string>{"CtxGetCurrent", "CtxPushCurrent", "LaunchKernelEx", "LaunchKernelEx",
                                           "CtxPopCurrent"});
+}
+
+TEST_CASE("gpu stub: stages of one entry share its function, which gets the most shared memory that any asks for") {
+  fresh_stub().set_kernel("first", {.words = 4});
+  Plan plan = two_stages();
+  plan.stages[1] = plan.stages[0];
+  for (const auto& [first, second] : {std::pair{100000u, 60000u}, std::pair{60000u, 100000u}}) {
+    plan.stages[0].shared_bytes = first, plan.stages[1].shared_bytes = second;
+    const auto kernel = *load(plan, gpu_code());
+    CHECK(kernel->launch(some_launch()).has_value());
+  }
 }
 
 TEST_CASE("gpu stub: what a GPU cannot do is refused when a plan is loaded") {
@@ -144,7 +157,7 @@ TEST_CASE("gpu stub: code for another GPU, and code that the driver refuses") {
   stub().fail("ModuleLoadDataEx", cuda::unsupported_ptx_version);
   refused_with(load(gpu_plan(), gpu_code()), Status::failed, {"line 7", "a newer driver"});
   stub().fail("ModuleLoadDataEx", cuda::out_of_memory);
-  refused_with(load(gpu_plan(), gpu_code()), Status::out_of_memory, {});
+  refused_with(load(gpu_plan(), gpu_code()), Status::out_of_memory, {"refuses code for", "of its 268435456 are free"});
   stub().fail("FuncSetAttribute", 1);
   refused_with(load(gpu_plan(), gpu_code()), Status::failed, {"what \"forward\" of test(C=1) asks for"});
 }
@@ -158,5 +171,16 @@ TEST_CASE("gpu stub: a launch that is refused says which, and a broken context i
   stub().fail("LaunchKernelEx", cuda::illegal_address);
   refused_with(kernel->launch(launch), Status::device_lost, {"CUDA_ERROR_ILLEGAL_ADDRESS", "nothing on it works"});
   refused_with(kernel->launch(launch), Status::device_lost, {"CUDA_ERROR_ILLEGAL_ADDRESS"});
+  stub().reset();
+  for (const cuda::Outcome outcome : {cuda::ecc_uncorrectable, cuda::nvlink_uncorrectable, cuda::contained,
+                                      cuda::mps_client_terminated, cuda::external_device}) {
+    stub().fail("LaunchKernelEx", outcome);
+    refused_with(kernel->launch(launch), Status::device_lost, {"through no fault of a kernel's: nothing on it works"});
+    CHECK(cuda::spares_kernel(outcome));
+    stub().reset();
+  }
+  stub().fail("LaunchKernelEx", cuda::tensor_memory_leak);
+  refused_with(kernel->launch(launch), Status::device_lost, {"a kernel has broken"});
+  CHECK_FALSE(cuda::spares_kernel(cuda::tensor_memory_leak));
   stub().reset();
 }

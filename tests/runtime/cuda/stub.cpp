@@ -30,6 +30,7 @@ struct glaive::cuda::EventOfCuda {
   std::size_t at = 0;  // how much must have run
   double microseconds = 0;
   void* stream = nullptr;
+  bool captured = false;
 };
 struct glaive::cuda::StreamOfCuda {
   int unused = 0;
@@ -46,7 +47,7 @@ namespace glaive::testing {
 namespace {
 
 constexpr int gpus = 2;
-constexpr Outcome capture_unsupported = static_cast<Outcome>(900);
+constexpr Outcome capture_unsupported = static_cast<Outcome>(900), captured_event = static_cast<Outcome>(907);
 constexpr std::size_t default_memory = std::size_t{1} << 28;
 
 class TheStub final : public Stub {
@@ -129,6 +130,9 @@ class TheStub final : public Stub {
   void run_for(void* stream) { run_for(stream, enqueued_); }
   bool capturing() const { return not captures_.empty(); }
   bool capturing(void* stream) const { return captures_.contains(stream); }
+  bool capturing_blocking() const {
+    return std::ranges::any_of(captures_, [&](const auto& c) { return not non_blocking_.contains(c.first); });
+  }
 
   Outcome allocate(Address* address, std::size_t bytes) {
     if (capturing()) return capture_unsupported;
@@ -159,7 +163,11 @@ class TheStub final : public Stub {
     return static_cast<char*>(address) + bytes <= static_cast<char*>(begin) + size;
   }
 
-  static bool breaks(Outcome outcome) { return outcome >= illegal_address and outcome != launch_out_of_resources; }
+  static bool breaks(Outcome outcome) {
+    const bool hardware = outcome == ecc_uncorrectable or outcome == nvlink_uncorrectable or outcome == contained;
+    return hardware or
+           (outcome >= illegal_address and outcome <= tensor_memory_leak and outcome != launch_out_of_resources);
+  }
 
   struct Failure {
     int outcome, calls;
@@ -412,12 +420,14 @@ Outcome cuEventRecord(Event event, Stream stream) {
     event->at = the_stub().enqueued_;
     event->microseconds = the_stub().clock_;
     event->stream = stream;
+    event->captured = the_stub().capturing(stream);
     return success;
   });
 }
 Outcome cuEventSynchronize(Event event) {
   STUB("EventSynchronize", context, {
     if (the_stub().capturing()) return capture_unsupported;
+    if (event->captured) return captured_event;
     the_stub().run_for(event->stream, event->at);
     return success;
   });
@@ -432,7 +442,8 @@ Outcome cuEventElapsedTime(float* milliseconds, Event from, Event to) {
 Outcome cuStreamIsCapturing(Stream stream, int* status) {
   STUB("StreamIsCapturing", context, {
     *status = the_stub().capturing(stream) ? 1 : 0;
-    return success;
+    const bool implied = stream == nullptr and * status == 0 and the_stub().capturing_blocking();
+    return implied ? capture_implicit : success;
   });
 }
 Outcome cuStreamCreate(Stream* stream, unsigned flags) {
