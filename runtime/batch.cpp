@@ -96,11 +96,14 @@ Result<void> Batch::begin(std::span<const Entry> entries, std::uint32_t flags, v
   if (total > config_.max_tokens.count())
     return fail(Status::invalid_argument, "the entries add " + std::to_string(total) + " tokens; the batch holds " +
                                               std::to_string(config_.max_tokens.count()));
-  if (pool_->device() != nullptr and pool_->device()->is_capturing(stream))
-    return fail(Status::out_of_order,
-                "the stream is being captured: begin a batch before, so that its numbers do not become the graph's");
+  if (auto ok = need_uncaptured(stream, "begin a batch before, so that its numbers do not become the graph's"); not ok)
+    return ok;
   const auto block = exchange_->compose();
   if (not block) return std::unexpected(block.error());
+  if (not pool_->in_host_memory())
+    if (const std::uint32_t earlier = exchange_->answer())
+      return fail(Status::failed, "kernels of an earlier batch reported " + to_string_of_faults(earlier) +
+                                      "; this one has not begun, and may be begun again");
   if (auto begun = pool_->begin({rows_.data(), entries.size()}, (flags & keep) != 0); not begun) return begun;
   count_ = entries.size();
   write_rows(*block);
@@ -109,11 +112,11 @@ Result<void> Batch::begin(std::span<const Entry> entries, std::uint32_t flags, v
     return sent;
   }
   stream_ = stream;
-  const bool whole = (flags & padded) != 0;
+  padded_ = (flags & padded) != 0;
   // Of no entries: one row that is empty, as a call has at least one.
-  sequences_ = whole ? config_.max_sequences : Sequences(std::max<std::size_t>(count_, 1));
-  tokens_ = whole ? config_.max_tokens : Tokens(total);
-  longest_ = whole ? config_.max_longest : Tokens(longest);
+  sequences_ = padded_ ? config_.max_sequences : Sequences(std::max<std::size_t>(count_, 1));
+  tokens_ = padded_ ? config_.max_tokens : Tokens(total);
+  longest_ = padded_ ? config_.max_longest : Tokens(longest);
   launched_.assign(launched_.size(), false);
   launches_ = 0;
   failed_ = replayed_ = false;
@@ -124,6 +127,16 @@ Result<void> Batch::begin(std::span<const Entry> entries, std::uint32_t flags, v
 Result<void> Batch::need_open() const {
   if (open_) return {};
   return fail(Status::out_of_order, "the batch has not begun");
+}
+
+Result<void> Batch::need_uncaptured(void* stream, const char* advice) const {
+  if (pool_->in_host_memory()) return {};
+  const auto capturing = pool_->device()->is_capturing(stream);
+  if (not capturing) return std::unexpected(capturing.error());
+  if (*capturing)
+    return fail(Status::out_of_order,
+                std::string("the stream is being captured, or is the default one while another is: ") + advice);
+  return {};
 }
 
 Result<void> Batch::may_launch(std::int64_t layer) const {
@@ -142,6 +155,11 @@ void Batch::launched(std::int64_t layer) {
   ++launches_;
 }
 
+void Batch::refused(std::int64_t layer) {
+  launched_[static_cast<std::size_t>(layer)] = false;
+  --launches_;
+}
+
 Result<void> Batch::replay() {
   if (auto ok = need_open(); not ok) return ok;
   if (failed_) return fail(Status::out_of_order, "an earlier launch of this batch failed; only an abort remains");
@@ -158,11 +176,12 @@ Result<void> Batch::commit() {
   if (launches_ < layers)
     return fail(Status::out_of_order, "only " + std::to_string(launches_) + " of the pool's " + std::to_string(layers) +
                                           " layers were launched; launch the rest, or abort");
+  if (auto ok = need_uncaptured(stream_, "launch what was captured, then commit"); not ok) return ok;
   if (auto asked = exchange_->ask(stream_); not asked) {
     failed_ = true;
     return asked;
   }
-  if (const std::uint32_t faults = exchange_->answer()) {
+  if (const std::uint32_t faults = this->faults()) {
     failed_ = true;
     return fail(Status::failed,
                 "a kernel reports " + to_string_of_faults(faults) + "; positions have not moved, abort the batch");

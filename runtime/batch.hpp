@@ -31,18 +31,21 @@ class Batch {
     Tokens tokens;
   };
   /// On a device with streams the arrays are sent to it on `stream`, where all that reads them must follow. Waits only
-  /// while the device is four batches behind.
+  /// while the device is four batches behind. Fails, and begins nothing, when it comes to know of a fault that kernels
+  /// of an earlier batch reported.
   Result<void> begin(std::span<const Entry> entries, std::uint32_t flags = 0, void* stream = nullptr);
 
-  /// The call that is about to be made for one layer. `launched` follows when the kernel was given to the device.
+  /// The call that is about to be made for one layer. `launched` says that its kernel is now given to the device, and
+  /// `refused` takes that back. A launch that is only captured is neither: the batch stays as it was.
   Result<void> may_launch(std::int64_t layer) const;
   void launched(std::int64_t layer);
+  void refused(std::int64_t layer);
   /// The device did not do what it was told: only an abort remains.
   void failed() { failed_ = true; }
   /// Every layer is now enqueued by the caller: a captured graph, or kernels of his own.
   Result<void> replay();
   /// Waits for nothing: on a device with streams the status word is asked for, and looked at when a later batch begins
-  /// or `wait_for_faults` is called.
+  /// or `wait_for_faults` is called. Not while the stream is captured.
   Result<void> commit();
   Result<void> abort();
   /// Bits of DeviceFault that kernels of committed batches reported since this was asked last.
@@ -57,14 +60,16 @@ class Batch {
   const std::int32_t* read_slots() const { return numbers(read_slots_at_); }
   const std::int32_t* write_slots() const { return numbers(write_slots_at_); }
   std::uint32_t* device_status() const { return reinterpret_cast<std::uint32_t*>(exchange_->address()); }
-  /// Bits of DeviceFault that are known by now.
-  std::uint32_t faults() const { return exchange_->answer(); }
+  bool is_padded() const { return padded_; }
+  /// Bits of DeviceFault that its kernels have reported: on a device with streams none yet, they are told later.
+  std::uint32_t faults() const { return pool_->in_host_memory() ? exchange_->answer() : 0; }
   void* stream() const { return stream_; }
   const StatePool& pool() const { return *pool_; }
 
  private:
   Batch() = default;
   Result<void> need_open() const;
+  Result<void> need_uncaptured(void* stream, const char* advice) const;
   void close();
   const std::int32_t* numbers(std::size_t at) const {
     return reinterpret_cast<const std::int32_t*>(exchange_->address() + at);
@@ -83,7 +88,7 @@ class Batch {
   Sequences sequences_;
   Tokens tokens_, longest_;
   std::size_t count_ = 0;
-  bool open_ = false, failed_ = false, replayed_ = false;
+  bool open_ = false, failed_ = false, replayed_ = false, padded_ = false;
 };
 
 /// "slot out of range, ..." for people.

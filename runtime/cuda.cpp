@@ -449,10 +449,14 @@ class GpuDevice final : public Device {
     const auto wait_for_all = [](const Api& api) { return api.CtxSynchronize(); };
     return in_context(*gpu_, wait_for_all, [] { return "cannot wait for the GPU"; });
   }
-  bool is_capturing(void* stream) const override {
+  Result<bool> is_capturing(void* stream) const override {
     const Current current(*gpu_);
     int status = 0;
-    return gpu_->api().StreamIsCapturing(static_cast<Stream>(stream), &status) == success and status != 0;
+    Outcome outcome = current.outcome();
+    if (outcome == success) outcome = gpu_->api().StreamIsCapturing(static_cast<Stream>(stream), &status);
+    if (outcome == capture_implicit) return true;  // the default stream, which waits for one that is captured
+    if (outcome != success) return gpu_->driver().failure(outcome, "cannot ask whether the stream is being captured");
+    return status != 0;
   }
 
  private:

@@ -76,7 +76,13 @@ Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, c
   if (auto fits = check_plan(plan, pool, batch.longest()); not fits) return fits;
   const auto given = read_struct(args, "args", args_0_1);
   if (not given) return std::unexpected(given.error());
-  if (given->stream != batch.stream() and not plan.device->is_host() and not plan.device->is_capturing(given->stream))
+  const auto captured = plan.device->is_capturing(given->stream);
+  if (not captured) return std::unexpected(captured.error());
+  if (*captured and not batch.is_padded())
+    return refuse(
+        "args->stream is being captured, and the batch was begun without GLAIVE_BATCH_PADDED: the graph "
+        "would leave out rows of a larger batch");
+  if (given->stream != batch.stream() and not plan.device->is_host() and not captured.value())
     return refuse("args->stream is another than the one on which the batch was begun, which sent its numbers there");
   const std::pair<const void*, const char*> own[] = {{given->initial_state, "initial_state"},
                                                      {given->final_state, "final_state"},
@@ -114,9 +120,14 @@ Result<void> launch(Batch& batch, const glaive_plan& plan, std::int64_t layer, c
   Launch launch;
   if (auto read = read_launch(plan, shape, &call, workspace, bytes, memory, launch); not read) return read;
 
+  if (*captured) return plan.kernel->launch(launch);  // recorded, not done
   batch.launched(layer);
   if (auto done = plan.kernel->launch(launch); not done) {
-    batch.failed();
+    const Status why = done.error().status;
+    if (why == Status::unsupported or why == Status::bad_pack)
+      batch.refused(layer);
+    else
+      batch.failed();
     return done;
   }
   if (const std::uint32_t faults = batch.faults()) {

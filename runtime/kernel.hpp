@@ -46,7 +46,7 @@ class Kernel {
   virtual ~Kernel() = default;
   virtual const Plan& plan() const = 0;
   /// Gives every stage to the device, in order; a CPU has run them all when it returns. Any thread may call it.
-  /// Allocates nothing.
+  /// Allocates nothing. Fails with unsupported or bad_pack before anything was given to the device, else maybe after.
   virtual Result<void> launch(const Launch& launch) const = 0;
 };
 
@@ -81,8 +81,8 @@ class Device {
   }
   /// Waits for all that was given to the device until now, on any stream.
   virtual Result<void> wait() { return {}; }
-  /// Whether work given to `stream` is recorded into a graph now, not done.
-  virtual bool is_capturing(void* /*stream*/) const { return false; }
+  /// Whether work given to `stream` is recorded into a graph now, not done; or would spoil a graph that is recorded.
+  virtual Result<bool> is_capturing(void* /*stream*/) const { return false; }
 
  protected:
   Device(DeviceInfo info, int workers) : info_(std::move(info)), target_(to_string(info_.target)), workers_(workers) {}

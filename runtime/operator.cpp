@@ -51,7 +51,8 @@ Result<std::unique_ptr<glaive_plan>> PlanMaker::make(Bucket bucket) {
   if (first != nullptr) return std::unexpected(*first);
   return fail(Status::unsupported, std::string(packs_.size() == 1 ? "the pack has" : "the packs have") +
                                        " no kernel for `" + to_string(problem_) + "` that runs on " +
-                                       device_->target() + "; tune it with: glaive tune '" + to_string(problem_) +
+                                       device_->target() + "; tune it with: glaive tune " +
+                                       (device_->is_host() ? "'" : "--device gpu '") + to_string(problem_) +
                                        (problem_.op == Op::step ? " @ B1 T1'" : " @ B1 T2048'"));
 }
 

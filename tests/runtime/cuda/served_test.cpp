@@ -73,8 +73,6 @@ TEST_CASE("served: one captured graph serves batches of changing sequences and l
     batch.launch(*server.plan, layer, tensors[static_cast<std::size_t>(layer)]->args(capture_stream), api::Workspace());
   void* const graph = server.driving.end_capture(capture_stream);
   batch.abort();
-  // Launched in the eyes of the batch, though only captured: what it was to update in place is lost.
-  sequences[0] = server.pool->acquire();
   server.driving.wait(server.stream);
   CHECK(std::isnan(tensors[0]->o.read(1)[0]));  // nothing ran
 
@@ -144,4 +142,103 @@ TEST_CASE("served: a batch is not begun on a stream that is captured, nor launch
   const auto args = tensors.args(nullptr);
   refuses(glaive_batch_launch(host_batch.get(), server.plan->get(), 0, &args, nullptr, 0), GLAIVE_INVALID_ARGUMENT,
           "does not see the memory");
+}
+
+TEST_CASE("served: a launch that is captured has not run, and is not counted") {
+  GpuServer server(4);
+  api::Batch batch(*server.pool, api::Sequences(2), api::Tokens(8));
+  const api::Sequence a = server.pool->acquire();
+  Model model;
+  REQUIRE(server.step(batch, {{&a, &model}}, {3}));
+  std::vector<Step> steps;
+  std::vector<std::unique_ptr<StepOnGpu>> tensors;
+  for (std::int64_t layer = 0; layer < model_layers; ++layer) {
+    steps.emplace_back(8, server.random);
+    steps.back().advance(model, layer, 0, 2);
+    tensors.push_back(std::make_unique<StepOnGpu>(server.device, steps.back()));
+  }
+  const glaive_entry entry = {a.id(), 2};
+  const auto launch = [&](std::size_t layer, void* stream) {
+    const auto args = tensors[layer]->args(stream);
+    return glaive_batch_launch(batch.get(), server.plan->get(), static_cast<std::int64_t>(layer), &args, nullptr, 0);
+  };
+
+  // Unpadded it would be a graph of this batch's rows alone.
+  REQUIRE(glaive_batch_begin_on(batch.get(), &entry, 1, 0, server.stream) == GLAIVE_OK);
+  server.driving.begin_capture(server.stream);
+  refuses(launch(0, server.stream), GLAIVE_INVALID_ARGUMENT, "without GLAIVE_BATCH_PADDED");
+  server.driving.end_capture(server.stream);
+  batch.abort();
+
+  // In the order of docs/runtime.md, the capture on the batch's own stream.
+  REQUIRE(glaive_batch_begin_on(batch.get(), &entry, 1, GLAIVE_BATCH_PADDED, server.stream) == GLAIVE_OK);
+  server.driving.begin_capture(server.stream);
+  for (std::size_t layer = 0; layer < tensors.size(); ++layer) CHECK(launch(layer, server.stream) == GLAIVE_OK);
+  server.driving.end_capture(server.stream);
+  refuses(glaive_batch_commit(batch.get()), GLAIVE_OUT_OF_ORDER, "only 0 of the pool's 2 layers");
+  server.driving.begin_capture(server.stream);
+  for (std::size_t layer = 0; layer < tensors.size(); ++layer) CHECK(launch(layer, server.stream) == GLAIVE_OK);
+  void* const graph = server.driving.end_capture(server.stream);
+  batch.abort();  // loses nothing
+  CHECK(a.position().count() == 3);
+
+  for (int i = 0; i < 5; ++i) {
+    REQUIRE(glaive_batch_begin_on(batch.get(), &entry, 1, GLAIVE_BATCH_PADDED, server.stream) == GLAIVE_OK);
+    if (i < 4) {
+      batch.abort();
+      continue;
+    }
+    batch.replay();
+    server.driving.launch(graph, server.stream);
+    server.driving.begin_capture(server.stream);
+    refuses(glaive_batch_commit(batch.get()), GLAIVE_OUT_OF_ORDER, "being captured");
+    server.driving.end_capture(server.stream);
+    CHECK(glaive_batch_commit(batch.get()) == GLAIVE_OK);
+  }
+  server.driving.wait(server.stream);
+  model.position += 2;
+  CHECK(a.position().count() == model.position);
+  for (std::size_t layer = 0; layer < tensors.size(); ++layer) {
+    const std::size_t count = 2 * model_h * model_v;
+    CHECK(near(tensors[layer]->o.read(count).data(), steps[layer].want.data(), count));
+  }
+  CHECK(server.step(batch, {{&a, &model}}, {1}));
+  CHECK(batch.faults() == 0);
+}
+
+TEST_CASE("served: a graph is captured in a batch, which then replays it") {
+  GpuServer server(4);
+  api::Batch batch(*server.pool, api::Sequences(2), api::Tokens(8));
+  const api::Sequence a = server.pool->acquire();
+  Model model;
+  Step step(8, server.random);
+  step.advance(model, 0, 0, 2);
+  const StepOnGpu tensors(server.device, step);
+  batch.begin({{a, api::Tokens(2)}}, GLAIVE_BATCH_PADDED, server.stream);
+  server.driving.begin_capture(server.stream);
+  for (std::int64_t layer = 0; layer < model_layers; ++layer)
+    batch.launch(*server.plan, layer, tensors.args(server.stream), api::Workspace());
+  void* const graph = server.driving.end_capture(server.stream);
+  batch.replay();
+  server.driving.launch(graph, server.stream);
+  batch.commit();
+  server.driving.wait(server.stream);
+  CHECK(a.position().count() == 2);
+  const std::size_t count = 2 * model_h * model_v;
+  CHECK(near(tensors.o.read(count).data(), step.want.data(), count));  // both layers from zero, on the same tensors
+}
+
+TEST_CASE("served: a batch is not begun on the default stream while one that it waits for is captured") {
+  GpuServer server(4);
+  api::Batch batch(*server.pool, api::Sequences(2), api::Tokens(8));
+  const api::Sequence a = server.pool->acquire();
+  const glaive_entry entry = {a.id(), 2};
+  cuda::Stream blocking = nullptr;
+  REQUIRE(driver().api().StreamCreate(&blocking, 0) == cuda::success);
+  server.driving.begin_capture(blocking);
+  refuses(glaive_batch_begin(batch.get(), &entry, 1, 0), GLAIVE_OUT_OF_ORDER, "is the default one while another is");
+  server.driving.end_capture(blocking);
+  CHECK(glaive_batch_begin(batch.get(), &entry, 1, 0) == GLAIVE_OK);
+  batch.abort();
+  CHECK(driver().api().StreamDestroy(blocking) == cuda::success);
 }

@@ -79,12 +79,88 @@ TEST_CASE("gpu stub: a fault that a kernel reports is told when the GPU has come
   run();
   CHECK(batch.faults() == GLAIVE_FAULT_SLOT);
   CHECK(batch.faults() == 0);
-  // Nobody asks: a later batch finds it out.
-  CHECK_THROWS_WITH(
-      [&] {
-        for (int i = 0; i < 6; ++i) run();
-      }(),
-      Catch::Contains("a slot out of range"));
+  // Nobody asks: a later batch finds it out when it is begun, and neither it nor its sequence is harmed.
+  run();
+  stub().set_kernel("forward", forward_kernel());
+  server.plan.emplace(server.device, *server.pack, server.problem, api::Shape(api::Sequences(2), api::Tokens(3)));
+  for (int i = 0; i < 3; ++i) run();
+  const glaive_entry entry = {a.id(), 1};
+  refuses(glaive_batch_begin_on(batch.get(), &entry, 1, 0, server.stream), GLAIVE_FAILED,
+          "an earlier batch reported a slot out of range; this one has not begun");
+  CHECK(a.position().count() == 5);
+  run();
+  CHECK(a.position().count() == 6);
+}
+
+TEST_CASE("gpu stub: a shape that a kernel's grid cannot hold harms neither the batch nor its sequences") {
+  GpuServer server(4);
+  PackEntry huge = gpu_entry();
+  huge.plan.stages[0].tasks.multiplier = std::int64_t{1} << 30;
+  REQUIRE(add_to_pack(server.folder / "huge.pack", {&huge, 1}).has_value());
+  const api::Pack pack((server.folder / "huge.pack").string());
+  const api::Plan plan(server.device, pack, server.problem, api::Shape(api::Sequences(2), api::Tokens(3)));
+  api::Batch batch(*server.pool, api::Sequences(2), api::Tokens(8));
+  const api::Sequence a = server.pool->acquire();
+  Model model;
+  REQUIRE(server.step(batch, {{&a, &model}}, {3}));
+  const StepOnGpu tensors(server.device, Step(2, server.random));
+  const glaive_entry entry = {a.id(), 2};
+  REQUIRE(glaive_batch_begin_on(batch.get(), &entry, 1, 0, server.stream) == GLAIVE_OK);
+  const auto args = tensors.args(server.stream);
+  for (int i = 0; i < 2; ++i)
+    refuses(glaive_batch_launch(batch.get(), plan.get(), 0, &args, nullptr, 0), GLAIVE_UNSUPPORTED, "a grid holds");
+  batch.abort();
+  CHECK(server.step(batch, {{&a, &model}}, {1}));
+}
+
+TEST_CASE("gpu stub: a pack with code for other GPUs, and one whose code the driver does not read") {
+  const api::Device device("cuda:0");
+  fresh_stub().set_kernel("forward", forward_kernel());
+  const Folder folder;
+  PackEntry other = gpu_entry();
+  other.plan.target = *parse_target("cuda:sm_80");
+  other.code = {gpu_code("cuda:sm_80")};
+  other.key.target = "cuda:sm_80";
+  other.key.device = "Another GPU";
+  REQUIRE(add_to_pack(folder / "p.pack", {&other, 1}).has_value());
+  const api::Problem problem(kernel_problem);
+  const api::Shape shape(api::Sequences(2), api::Tokens(3));
+  const auto find = [&](auto&& then) {
+    const api::Pack pack((folder / "p.pack").string());
+    glaive_plan* plan = nullptr;
+    const glaive_status got = glaive_plan_find(device.get(), pack.get(), &problem, &shape, &plan);
+    then(got, plan);
+    glaive_plan_close(plan);
+  };
+  find([](glaive_status got, const glaive_plan*) {
+    refuses(
+        got, GLAIVE_UNSUPPORTED,
+        "the pack has no kernel for `forward H4 Hkv2 K8 V8 f32` that runs on cuda:sm_90a; tune it with: glaive tune "
+        "--device gpu 'forward");
+  });
+  const PackEntry good = gpu_entry();
+  REQUIRE(add_to_pack(folder / "p.pack", {&good, 1}).has_value());
+  find([](glaive_status got, const glaive_plan* plan) {
+    REQUIRE(got == GLAIVE_OK);
+    CHECK(contains(glaive_plan_description(plan), "on " + identity(gpu()->info())));
+    CHECK_FALSE(contains(glaive_plan_description(plan), "skipped"));
+  });
+  for (const cuda::Outcome outcome : {cuda::invalid_image, cuda::unsupported_ptx_version}) {
+    stub().fail("ModuleLoadDataEx", outcome);
+    find([](glaive_status got, const glaive_plan*) {
+      refuses(got, GLAIVE_FAILED, "the driver (CUDA 13.0) refuses code for cuda:sm_90a");
+      CHECK(contains(glaive_last_error(), "it may be older than the compiler that made the code"));
+    });
+  }
+  // A second entry that it does read serves, and the plan says what was left out.
+  PackEntry second = gpu_entry();
+  second.key.device = "Another GPU";
+  REQUIRE(add_to_pack(folder / "p.pack", {&second, 1}).has_value());
+  stub().fail("ModuleLoadDataEx", cuda::unsupported_ptx_version);
+  find([](glaive_status got, const glaive_plan* plan) {
+    REQUIRE(got == GLAIVE_OK);
+    CHECK(contains(glaive_plan_description(plan), "skipped: the driver (CUDA 13.0) refuses code"));
+  });
 }
 
 TEST_CASE("gpu stub: a snapshot whose bytes cannot be copied changes nothing") {
