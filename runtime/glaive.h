@@ -225,10 +225,12 @@ GLAIVE_API uint64_t glaive_operator_untuned(const glaive_operator* op);
 /* ---- calls ---------------------------------------------------------------------------------------------------------
  */
 
-/* Bits that kernels OR into the device status word. What is at fault is skipped: never read, never written. */
+/* Bits that kernels OR into the device status word. Nothing outside the tensors is read or written for them. */
 typedef enum glaive_fault {
   GLAIVE_FAULT_SLOT = 1,   /* a slot number below -1, or not below `slots`: treated as -1 */
-  GLAIVE_FAULT_LENGTHS = 2 /* cu_seqlens that decrease, or pass `tokens` */
+  /* cu_seqlens that decrease, or pass `tokens`: clamped to the tokens of the call, a sequence of less than none being
+   * empty, and one of a step's cut to 8. After a decrease two sequences may write the same rows of o. */
+  GLAIVE_FAULT_LENGTHS = 2
 } glaive_fault;
 
 /* The tensors of a call. All strides count elements; 0 = contiguous. The last axis of every tensor is contiguous, and a
@@ -275,7 +277,8 @@ typedef struct glaive_args {
  * glaive_plan_workspace() bytes or more, aligned to 64, in memory of the device, overlapping no other buffer, free for
  * other use once the call is over; NULL when 0 bytes are needed. On a CPU the call is over when this returns. On
  * another device it is then enqueued on args->stream, in order with what else is there, and buffers are in use until
- * the stream has passed it. Everything is checked on the host but slot numbers and, where the host cannot read them,
+ * the stream has passed it; where that is captured, the graph needs the plan, or the operator that lent it, open for as
+ * long as it may run. Everything is checked on the host but slot numbers and, where the host cannot read them,
  * cu_seqlens. GLAIVE_INVALID_ARGUMENT; GLAIVE_UNSUPPORTED: the kernel takes no slot arrays, or no cu_seqlens. */
 GLAIVE_API glaive_status glaive_run(const glaive_plan* plan, const glaive_shape* shape, const glaive_args* args,
                                     void* workspace, size_t workspace_bytes);
@@ -444,21 +447,27 @@ GLAIVE_API glaive_status glaive_batch_shape(const glaive_batch* batch, glaive_sh
 /* What kernels read, in memory of the device; any may be NULL. The addresses are the batch's for life; the contents are
  * for max_sequences rows from begin to commit, rows past the entries being empty sequences with slots -1. Kernels read
  * a state from read_slots[i] and write to write_slots[i]; -1 is a zero state, and no write. A kernel that meets a
- * number it cannot accept skips it and ORs a bit into device_status: 1 = a slot, 2 = lengths. */
+ * number it cannot accept ORs a bit of glaive_fault into device_status, and does as is said there. */
 GLAIVE_API glaive_status glaive_batch_rows(const glaive_batch* batch, const int32_t** cu_seqlens,
                                            const int32_t** read_slots, const int32_t** write_slots,
                                            uint32_t** device_status);
 /* Computes o for one layer and updates its states. args: q, k, v, g, o over the batch's tokens; no states, slots or
  * state strides, which are the batch's. The plan is of a device that sees the pool's memory. Each layer once. A refused
- * argument leaves the batch as it was; after GLAIVE_FAILED only an abort remains. Allocates nothing. */
+ * argument or shape (GLAIVE_UNSUPPORTED) leaves the batch as it was; after GLAIVE_FAILED only an abort remains.
+ * Allocates nothing.
+ *
+ * Where args->stream is being captured, which may be another stream than the batch's, nothing runs and the batch stays
+ * as it was: the layer is launched when the graph is (glaive_batch_replay). GLAIVE_INVALID_ARGUMENT unless the batch
+ * was begun with GLAIVE_BATCH_PADDED. The graph needs its batch too open for as long as it may run. */
 GLAIVE_API glaive_status glaive_batch_launch(glaive_batch* batch, const glaive_plan* plan, int64_t layer,
                                              const glaive_args* args, void* workspace, size_t workspace_bytes);
 /* In place of launches: says that the caller is about to enqueue all layers himself, as a captured graph or with
  * kernels of his own over the rows. */
 GLAIVE_API glaive_status glaive_batch_replay(glaive_batch* batch);
-/* Positions move and slots change hands. GLAIVE_OUT_OF_ORDER unless every layer was launched; GLAIVE_FAILED when
- * device_status is not 0. On a GPU nothing is waited for: the word is fetched when the stream has come this far, and a
- * fault is told by glaive_batch_faults, or fails the launch or commit of a later batch. */
+/* Positions move and slots change hands. GLAIVE_OUT_OF_ORDER unless every layer was launched, and while the batch's
+ * stream is captured; GLAIVE_FAILED when device_status is not 0. On a GPU nothing is waited for: the word is fetched
+ * when the stream has come this far, and a fault is told by glaive_batch_faults, or else by a later begin of this
+ * batch, which then fails with GLAIVE_FAILED, has begun nothing, and may be called again. */
 GLAIVE_API glaive_status glaive_batch_commit(glaive_batch* batch);
 /* Bits of glaive_fault that kernels reported in batches that were committed and not yet told of. Waits until the
  * device has done those. */
