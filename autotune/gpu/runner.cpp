@@ -52,7 +52,7 @@ Failure failed_to_run(Error error, std::size_t who = 0) {
 std::optional<Verdict> too_large(const Case& what, const Plan& plan, double gpu_bytes) {
   const auto workspace = static_cast<double>(workspace_bytes(plan, extents_of(what.problem, what.shape, 1)));
   const double most = 0.9 * std::min(gpu_bytes - full_size_bytes(what), available_bytes());
-  if (workspace <= most) return std::nullopt;
+  if (workspace <= std::max(most, 0.0)) return std::nullopt;
   return Verdict{Drop::memory, 0, 0,
                  fmt::format("needs a workspace of {:.3g} GB beside the tensors; there is room for {:.3g} GB",
                              workspace / 1e9, most / 1e9)};
@@ -111,22 +111,29 @@ Result<void> GpuRunner::open() {
 
 Result<void> GpuRunner::check_memory(const Case& what) {
   if (auto opened = open(); not opened) return opened;
+  if (full_size_ and full_size_->call.what == what) return {};  // is there, hence fits
+  full_size_.reset();                                           // makes room
   if (auto fits = glaive::check_memory(what); not fits) return fits;
-  std::size_t free = 0, total = 0;
-  driver_.api().MemGetInfo(&free, &total);
+  const auto memory = device_memory();
+  if (not memory) return std::unexpected(memory.error());
   const double need = full_size_bytes(what);  // with the host's copies in f32: rather too much
-  if (need <= 0.9 * static_cast<double>(free)) return {};
-  return fail(Status::out_of_memory,
-              fmt::format("needs {:.1f} GB on the GPU, and {:.1f} of its {:.1f} GB are free", need / 1e9,
-                          static_cast<double>(free) / 1e9, static_cast<double>(total) / 1e9));
+  if (need <= 0.9 * memory->free) return {};
+  return fail(Status::out_of_memory, fmt::format("needs {:.1f} GB on the GPU, and {:.1f} of its {:.1f} GB are free",
+                                                 need / 1e9, memory->free / 1e9, memory->total / 1e9));
+}
+
+Result<GpuRunner::Memory> GpuRunner::device_memory() const {
+  std::size_t free = 0, total = 0;
+  if (const auto outcome = driver_.api().MemGetInfo(&free, &total); outcome != cuda::success)
+    return driver_.failure(outcome, "cannot ask for the GPU's memory");
+  return Memory{static_cast<double>(free), static_cast<double>(total)};
 }
 
 Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
   if (auto opened = open(); not opened) return std::unexpected(opened.error());
-  std::size_t free = 0, total = 0;
-  if (const auto outcome = driver_.api().MemGetInfo(&free, &total); outcome != cuda::success)
-    return driver_.failure(outcome, "cannot ask for the GPU's memory");
-  if (auto verdict = too_large(what, built.plan, static_cast<double>(total))) return std::move(*verdict);
+  const auto memory = device_memory();
+  if (not memory) return std::unexpected(memory.error());
+  if (auto verdict = too_large(what, built.plan, memory->total)) return std::move(*verdict);
   auto verdict = verify(trials_.of(what, scrutiny), built);
   if (not verdict or verdict->drop != Drop::none or scrutiny == Scrutiny::brief) return verdict;
   const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
@@ -374,9 +381,8 @@ void GpuRunner::forget() {
 }
 
 Result<void> GpuRunner::make_full_size(const Case& what) {
-  if (full_size_ and full_size_->call.what == what) return {};
-  full_size_.reset();
   if (auto fits = check_memory(what); not fits) return fits;
+  if (full_size_) return {};
   try {
     full_size_ = std::make_shared<FullSize>(what);
   } catch (const std::bad_alloc&) {

@@ -119,6 +119,47 @@ TEST_CASE("gpu runner: a kernel that breaks the context is out with a device err
   }
 }
 
+TEST_CASE("gpu runner: what a case before took is no lack of memory") {
+  Bench bench;
+  const Case large = parse_case("forward H4 Hkv2 K8 V8 f32 @ B2 T2000").value();
+  REQUIRE(bench.runner.check_memory(bench.what).has_value());
+  bench.what = large;
+  REQUIRE(bench.verify(Scrutiny::full).drop == Drop::none);
+  std::size_t free = 0, total = 0;
+  REQUIRE(driver().api().MemGetInfo(&free, &total) == cuda::success);
+  bench.stub.set_memory(total - free + 1);
+  CHECK(bench.runner.check_memory(large).has_value());  // is there
+  const auto next = bench.runner.check_memory(parse_case("forward H4 Hkv2 K8 V8 f32 @ B2 T500").value());
+  CHECK(next.has_value());
+  bench.stub.fail("MemGetInfo", cuda::illegal_address);
+  const auto broken = bench.runner.check_memory(large);
+  REQUIRE_FALSE(broken.has_value());
+  CHECK(broken.error().status == Status::device_lost);
+}
+
+TEST_CASE("gpu timer: what fails leaves no graph and no context behind") {
+  Stub& stub = fresh_stub();
+  const auto current = [] {
+    cuda::Context now = nullptr;
+    driver().api().CtxGetCurrent(&now);
+    return now != nullptr;
+  };
+  REQUIRE_FALSE(current());
+  {
+    const auto timer = GpuTimer::make(driver(), 0, 1 << 16).value();
+    CHECK(current());
+    const auto captured = timer->capture([] { return fail(Status::failed, "no launch"); });
+    REQUIRE_FALSE(captured.has_value());
+    CHECK(captured.error().message == "no launch");
+    CHECK(timer->capture([] { return Result<void>(); }).has_value());
+    CHECK(std::ranges::count(stub.calls(), "GraphDestroy") == 2);
+  }
+  CHECK_FALSE(current());
+  stub.fail("StreamCreate", cuda::out_of_memory);
+  CHECK_FALSE(GpuTimer::make(driver(), 0, 1 << 16).has_value());
+  CHECK_FALSE(current());
+}
+
 TEST_CASE("gpu runner: a lack of memory is no fault of the variant") {
   Bench bench;
   bench.stub.set_memory(std::size_t{8} << 30);  // a test before may have left some, with its context broken

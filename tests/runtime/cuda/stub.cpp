@@ -468,8 +468,10 @@ Outcome cuGraphLaunch(GraphExec executable, Stream stream) {
   });
 }
 Outcome cuGraphDestroy(Graph graph) {
-  delete graph;
-  return success;
+  STUB("GraphDestroy", nothing, {
+    delete graph;
+    return success;
+  });
 }
 Outcome cuGraphExecDestroy(GraphExec executable) {
   delete executable;
