@@ -33,6 +33,13 @@ std::vector<Pick> picks_of(const Case& what) {
   return picks;
 }
 
+/// Whether the hardware, or another process, has broken the context: CUDA_ERROR_ECC_UNCORRECTABLE,
+/// NVLINK_UNCORRECTABLE, CONTAINED, MPS_CLIENT_TERMINATED, EXTERNAL_DEVICE.
+bool is_nobodys_fault(cuda::Outcome outcome) {
+  constexpr int outcomes[] = {214, 220, 226, 810, 911};
+  return std::ranges::find(outcomes, static_cast<int>(outcome)) != std::end(outcomes);
+}
+
 /// A kernel that does not load is out, unless one before it has broken the context.
 Failure refused_to_load(Error error) {
   const Drop drop = error.status == Status::device_lost     ? Drop::none
@@ -41,7 +48,9 @@ Failure refused_to_load(Error error) {
   return {std::move(error), drop};
 }
 /// So is one whose launch is refused, or that does not end well.
-Failure failed_to_run(Error error, std::size_t who = 0) {
+Failure failed_to_run(const cuda::Driver& driver, Error error, std::size_t who = 0) {
+  // A broken context keeps saying what has broken it.
+  if (is_nobodys_fault(driver.api().StreamSynchronize(nullptr))) return Error{Status::device_lost, error.message};
   const Drop drop = error.status == Status::device_lost     ? Drop::device_error
                     : error.status == Status::out_of_memory ? Drop::memory
                                                             : Drop::resources;
@@ -186,10 +195,10 @@ Result<Verdict> GpuRunner::verify(std::span<Trial> trials, const Built& built) {
 Evaluated<void> GpuRunner::run(const Kernel& kernel, const GpuCall& image) {
   const Running now(pulse_, 0);
   if (auto launched = kernel.launch(image.launch()); not launched)
-    return std::unexpected(failed_to_run(launched.error()));
+    return std::unexpected(failed_to_run(driver_, launched.error()));
   const auto outcome = driver_.api().StreamSynchronize(nullptr);
   if (outcome == cuda::success) return {};
-  return std::unexpected(failed_to_run(driver_.failure(outcome, kernel.plan().variant + " failed").error()));
+  return std::unexpected(failed_to_run(driver_, driver_.failure(outcome, kernel.plan().variant + " failed").error()));
 }
 
 Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& kernel) {
@@ -208,7 +217,10 @@ Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& 
     return verdict;
   };
   if (auto sent = image.upload(); not sent) return std::unexpected(sent.error());
-  if (auto ran = run(kernel, image); not ran) return with_reproducer(ran.error().drop, ran.error().message);
+  if (auto ran = run(kernel, image); not ran) {
+    if (ran.error().drop == Drop::none) return std::unexpected<Error>(std::move(ran).error());
+    return with_reproducer(ran.error().drop, ran.error().message);
+  }
   if (auto fetched = image.download(); not fetched) return std::unexpected(fetched.error());
   if (auto fault = overrun(full.call, full.workspace)) {
     auto told = with_reproducer(Drop::out_of_bounds, std::move(*fault));
@@ -326,8 +338,8 @@ Evaluated<std::vector<Timing>> GpuRunner::race(const Case& what, std::span<const
       auto sample = runner.sample(calls);
       // An error that the race ends with does not say whose it is.
       if (not sample)
-        failure =
-            runner.overran() ? Failure(sample.error(), Drop::out_of_bounds, who) : failed_to_run(sample.error(), who);
+        failure = runner.overran() ? Failure(sample.error(), Drop::out_of_bounds, who)
+                                   : failed_to_run(driver_, sample.error(), who);
       return sample;
     });
   auto times = glaive::race(samplers, policy, kept);

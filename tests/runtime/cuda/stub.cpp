@@ -157,7 +157,12 @@ class TheStub final : public Stub {
     return static_cast<char*>(address) + bytes <= static_cast<char*>(begin) + size;
   }
 
-  static bool breaks(Outcome outcome) { return outcome >= illegal_address and outcome != launch_out_of_resources; }
+  static bool breaks(Outcome outcome) {
+    constexpr int ecc_uncorrectable = 214, nvlink_uncorrectable = 220;
+    const int number = outcome;
+    return number == ecc_uncorrectable or number == nvlink_uncorrectable or
+           (outcome >= illegal_address and outcome != launch_out_of_resources);
+  }
 
   struct Failure {
     int outcome, calls;
@@ -255,6 +260,11 @@ Outcome cuDeviceGetAttribute(int* value, DeviceAttribute attribute, DeviceNumber
     // The less there is, the less has to be flushed.
     if (const char* const wanted = std::getenv("STUB_L2_BYTES"); wanted != nullptr and attribute == l2_bytes)
       *value = std::atoi(wanted);
+    // A GPU of another generation: 99 is compute capability 9.9.
+    if (const char* const wanted = std::getenv("STUB_COMPUTE"); wanted != nullptr and device == 0) {
+      if (attribute == compute_major) *value = std::atoi(wanted) / 10;
+      if (attribute == compute_minor) *value = std::atoi(wanted) % 10;
+    }
     if (device == 1 and attribute == compute_major) *value = 8;
     if (device == 1 and attribute == compute_minor) *value = 6;
     if (device == 1 and attribute == cluster_launch) *value = 0;
