@@ -4,6 +4,7 @@
 #include <set>
 #include <span>
 
+#include "autotune/gpu/fit.hpp"
 #include "autotune/gpu/runner.hpp"
 #include "tests/runtime/cuda/support.hpp"
 
@@ -111,6 +112,23 @@ TEST_CASE("gpu runner: a kernel that breaks the context is out with a device err
     CHECK(contains(verdict.message, "CUDA_ERROR_ILLEGAL_ADDRESS"));
     CHECK(contains(verdict.message, "glaive verify"));
   }
+  SECTION("unless the hardware has") {
+    REQUIRE(bench.runner.check_memory(bench.what).has_value());
+    constexpr int ecc_uncorrectable = 214;
+    SECTION("in trials") {
+      bench.stub.fail("LaunchKernelEx", ecc_uncorrectable);
+      const auto verdict = bench.runner.verify(bench.what, bench.built, Scrutiny::brief);
+      REQUIRE_FALSE(verdict.has_value());
+      CHECK(verdict.error().status == Status::device_lost);
+    }
+    SECTION("in a race") {
+      bench.stub.fail("LaunchKernelEx", ecc_uncorrectable, 2);
+      const auto times = bench.race();
+      REQUIRE_FALSE(times.has_value());
+      CHECK(times.error().drop == Drop::none);
+      CHECK(times.error().status == Status::device_lost);
+    }
+  }
   SECTION("in a race") {
     bench.stub.fail("LaunchKernelEx", cuda::illegal_address, 2);  // two of the first contender are right
     const auto times = bench.race();
@@ -172,4 +190,42 @@ TEST_CASE("gpu runner: a lack of memory is no fault of the variant") {
   const auto verdict = bench.runner.verify(bench.what, bench.built, Scrutiny::brief);
   REQUIRE_FALSE(verdict.has_value());
   CHECK(verdict.error().status == Status::out_of_memory);
+}
+
+TEST_CASE("gpu evaluator: kernels are judged by their facts before any launch") {
+  Plan plan;
+  plan.stages.resize(1);
+  plan.stages[0].entry = "kernel";
+  plan.stages[0].block[0] = 256;
+  KernelFacts facts{.entry = "kernel", .registers = 255, .most_threads = 256};
+  const auto told = [&](bool may_spill = false) {
+    return unfit(plan, std::span(&facts, 1), *parse_target("cuda:sm_90a"), may_spill);
+  };
+  CHECK(told() == "");
+  facts.spills = 65;
+  CHECK(contains(told(), "spilled"));
+  CHECK(told(true) == "");
+  facts.spills = 0, plan.stages[0].shared_bytes = 300000;
+  CHECK(contains(told(), "does not fit"));
+  plan.stages[0].shared_bytes = 0, plan.stages[0].block[0] = 512, facts.most_threads = 512;
+  CHECK(contains(told(true), "512 threads with 255 registers"));
+  facts.registers = 32, facts.most_threads = 256;
+  CHECK(contains(told(), "at most 256 threads"));
+}
+
+TEST_CASE("gpu evaluator: a GPU that NVRTC does not know gets PTX for one below it") {
+  if (not CudaCompiler::open()) return;
+  fresh_stub();
+  setenv("STUB_COMPUTE", "99", 1);
+  auto evaluator = make_gpu_evaluator(0, nullptr);
+  unsetenv("STUB_COMPUTE");
+  REQUIRE(evaluator.has_value());
+  CHECK(to_string((*evaluator)->device().target) == "cuda:sm_99");
+  const Instance instance{parse_problem("step H4 K64 V64 bf16").value(), (*evaluator)->device().target};
+  const Family& family = *find_family("step", Target::Kind::cuda);
+  const Variant variant{&family, family.default_config(instance)};
+  const auto code = (*evaluator)->compile(instance, variant, Optimise::full, 0);
+  if (not code) FAIL(code.error().message);
+  CHECK(code->format == CodeObject::Format::ptx);
+  CHECK(to_string(code->target) == "cuda:compute_90");
 }
