@@ -1,6 +1,10 @@
 // What verifies and times kernels on a GPU, on a driver without one: kernel.c's forward and variants of it with one
 // mistake each.
+#include <unistd.h>
+
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <set>
 #include <span>
 
@@ -41,6 +45,25 @@ struct Bench {
     const std::size_t keep[] = {0, 1};
     return runner.race(what, two, {.min_sample_seconds = 1e-6, .max_samples = 8, .budget_seconds = 1}, keep);
   }
+};
+
+/// The GPU's step with a mistake in its source.
+struct Broken final : Family {
+  const Family& right = *find_family("step", Target::Kind::cuda);
+  std::string_view name() const override { return "broken"; }
+  std::string_view summary() const override { return "does not compile"; }
+  Target::Kind kind() const override { return Target::Kind::cuda; }
+  Result<void> applicable(const Instance& instance) const override { return right.applicable(instance); }
+  std::vector<Parameter> parameters(const Instance& instance) const override { return right.parameters(instance); }
+  std::optional<std::string> constraint(const Instance&, const Config&) const override { return std::nullopt; }
+  Config default_config(const Instance& instance) const override { return right.default_config(instance); }
+  double prior(const Instance&, const Shape&, const DeviceInfo&, const Config&) const override { return 1; }
+  Source instantiate(const Instance& instance, const Config& config) const override {
+    auto source = std::get<CudaSource>(right.instantiate(instance, config));
+    source.text += "\nint mistake = not_declared;\n";
+    return source;
+  }
+  Plan plan(const Instance& instance, const Config& config) const override { return right.plan(instance, config); }
 };
 
 }  // namespace
@@ -228,4 +251,29 @@ TEST_CASE("gpu evaluator: a GPU that NVRTC does not know gets PTX for one below 
   if (not code) FAIL(code.error().message);
   CHECK(code->format == CodeObject::Format::ptx);
   CHECK(to_string(code->target) == "cuda:compute_90");
+}
+
+TEST_CASE("gpu evaluator: what NVRTC refuses is told with the variant's name, and its source is saved") {
+  if (not CudaCompiler::open()) return;
+  fresh_stub();
+  const auto folder = std::filesystem::temp_directory_path() / ("glaive_gpu_evaluator." + std::to_string(getpid()));
+  REQUIRE(std::filesystem::create_directory(folder));
+  setenv("GLAIVE_CACHE", folder.c_str(), 1);
+  const auto evaluator = make_gpu_evaluator(0, nullptr).value();
+  const Instance instance{parse_problem("step H4 K64 V64 bf16").value(), evaluator->device().target};
+  const Broken family;
+  const Variant variant{&family, family.default_config(instance)};
+  const auto code = evaluator->compile(instance, variant, Optimise::full, 0);
+  unsetenv("GLAIVE_CACHE");
+  REQUIRE_FALSE(code.has_value());
+  const std::string& message = code.error().message;
+  INFO(message);
+  CHECK(message.starts_with(to_string(variant, instance) + ": NVRTC: "));
+  CHECK(contains(message, "not_declared"));
+  const std::string_view label = "its source: ";
+  REQUIRE(contains(message, label));
+  std::ifstream file(message.substr(message.find(label) + label.size()));
+  const std::string saved{std::istreambuf_iterator<char>(file), {}};
+  CHECK(saved == std::get<CudaSource>(family.instantiate(instance, variant.config)).text);
+  std::filesystem::remove_all(folder);
 }
