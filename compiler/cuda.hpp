@@ -63,9 +63,13 @@ class CudaCompiler {
   CudaCompiler(const CudaCompiler&) = delete;
   ~CudaCompiler();
 
-  const std::string& library() const;             ///< where NVRTC was found
-  std::string build() const;                      ///< `glaive-cuda 1, NVRTC 13.0`; part of every key
+  const std::string& library() const;  ///< where NVRTC was found
+  std::string build() const;  ///< `glaive-cuda 1, NVRTC 13.0 (libnvrtc.so.13.0.88, N bytes)`; part of every key
   const std::vector<int>& architectures() const;  ///< that it makes code for: 90 is sm_90; ascending
+
+  /// What to compile for a GPU: `gpu` itself, or, where this NVRTC is older than it, PTX for the highest architecture
+  /// below, which the driver compiles.
+  Target target_for(const Target& gpu) const;
 
   /// A failure holds NVRTC's log. Status::failed: the source is refused or `until` is over; unsupported: this NVRTC
   /// knows no such target; out_of_memory; io_error: no thread.

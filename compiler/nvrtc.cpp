@@ -1,6 +1,10 @@
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <condition_variable>
+#include <filesystem>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <ranges>
 #include <thread>
@@ -55,6 +59,18 @@ const char* find_all(const Library& library, Api& api) {
   find(api.cubin, "nvrtcGetCUBIN");
   library.find(api.set_callback, "nvrtcSetFlowCallback");
   return missing;
+}
+
+/// ` (libnvrtc.so.13.0.88, 104857600 bytes)`: NVRTC tells no patch version, but builds differ in name or size, which
+/// are the same on every machine.
+std::string patch_of(const void* function) {
+  Dl_info info{};
+  if (dladdr(function, &info) == 0 or info.dli_fname == nullptr) return {};
+  std::error_code error;
+  const auto file = std::filesystem::canonical(info.dli_fname, error);
+  if (error) return {};
+  const auto bytes = std::filesystem::file_size(file, error);
+  return " (" + file.filename().string() + (error ? "" : ", " + std::to_string(bytes) + " bytes") + ")";
 }
 
 /// So that the log says what each kernel takes of an SM.
@@ -137,6 +153,15 @@ const std::string& CudaCompiler::library() const { return impl_->library.path();
 std::string CudaCompiler::build() const { return impl_->build; }
 const std::vector<int>& CudaCompiler::architectures() const { return impl_->architectures; }
 
+Target CudaCompiler::target_for(const Target& gpu) const {
+  const auto& known = architectures();
+  const auto at_least = std::ranges::lower_bound(known, cuda_arch(gpu).number());
+  if (at_least == known.begin() or (at_least != known.end() and *at_least == cuda_arch(gpu).number())) return gpu;
+  Target target = gpu;
+  target.arch = "compute_" + std::to_string(*std::prev(at_least));
+  return target;
+}
+
 Result<std::shared_ptr<const CudaCompiler>> CudaCompiler::open(const std::string& library) {
   auto impl = std::make_shared<Impl>();
   auto opened = library.empty() ? backend::open_of_toolkit("libnvrtc.so", "GLAIVE_NVRTC")
@@ -160,7 +185,7 @@ Result<std::shared_ptr<const CudaCompiler>> CudaCompiler::open(const std::string
   }
   if (impl->architectures.empty()) return fail(Status::unsupported, path + " makes code for no architecture");
   std::ranges::sort(impl->architectures);
-  impl->build = "glaive-cuda 1, " + version;
+  impl->build = "glaive-cuda 1, " + version + patch_of(reinterpret_cast<const void*>(api.version));
   return std::shared_ptr<const CudaCompiler>(new CudaCompiler(std::move(impl)));
 }
 
@@ -235,7 +260,12 @@ Result<CodeObject> CudaCompiler::compile(const Source& given, const CudaOptions&
   const auto running = std::make_shared<Running>(source, options, until);
   try {
     std::thread([running, impl = impl_] {
-      auto code = impl->compile(running->source, running->options, running->report, running->until);
+      Result<CodeObject> code;
+      try {
+        code = impl->compile(running->source, running->options, running->report, running->until);
+      } catch (const std::bad_alloc&) {
+        code = fail(Status::out_of_memory, "NVRTC: no memory for what it made");
+      }
       const std::lock_guard lock(running->mutex);
       running->code = std::move(code);
       running->ended.notify_one();

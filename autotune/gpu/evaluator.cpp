@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "autotune/cache.hpp"
+#include "autotune/gpu/fit.hpp"
 #include "autotune/gpu/peak.hpp"
 #include "autotune/gpu/runner.hpp"
 #include "compiler/cuda.hpp"
@@ -35,8 +36,15 @@ class GpuEvaluator final : public Evaluator {
 
   Evaluated<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise, int) override {
     const Source source = variant.family->instantiate(instance, variant.config);
-    auto code = compiler_->compile(source, options());
-    if (code) return std::move(*code);
+    CudaReport report;
+    auto code = compiler_->compile(source, options(), &report);
+    if (code) {
+      const Family& family = *variant.family;
+      const auto reason = unfit(family.plan(instance, variant.config), report.kernels, device_.target,
+                                variant.config == family.default_config(instance));
+      if (reason.empty()) return std::move(*code);
+      return std::unexpected(Failure({Status::unsupported, reason}, Drop::resources));
+    }
     if (code.error().status == Status::out_of_memory) return std::unexpected(Failure(code.error(), Drop::memory));
     const auto folder = cache_location();
     const auto* const text = std::get_if<CudaSource>(&source);
@@ -64,7 +72,7 @@ class GpuEvaluator final : public Evaluator {
   }
 
  private:
-  CudaOptions options() const { return {device_.target, {}}; }
+  CudaOptions options() const { return {compiler_->target_for(device_.target), {}}; }
 
   DeviceInfo device_;
   std::shared_ptr<const CudaCompiler> compiler_;

@@ -41,7 +41,9 @@ Failure refused_to_load(Error error) {
   return {std::move(error), drop};
 }
 /// So is one whose launch is refused, or that does not end well.
-Failure failed_to_run(Error error, std::size_t who = 0) {
+Failure failed_to_run(const cuda::Driver& driver, Error error, std::size_t who = 0) {
+  // A broken context keeps saying what has broken it.
+  if (cuda::spares_kernel(driver.api().StreamSynchronize(nullptr))) return Error{Status::device_lost, error.message};
   const Drop drop = error.status == Status::device_lost     ? Drop::device_error
                     : error.status == Status::out_of_memory ? Drop::memory
                                                             : Drop::resources;
@@ -52,7 +54,7 @@ Failure failed_to_run(Error error, std::size_t who = 0) {
 std::optional<Verdict> too_large(const Case& what, const Plan& plan, double gpu_bytes) {
   const auto workspace = static_cast<double>(workspace_bytes(plan, extents_of(what.problem, what.shape, 1)));
   const double most = 0.9 * std::min(gpu_bytes - full_size_bytes(what), available_bytes());
-  if (workspace <= most) return std::nullopt;
+  if (workspace <= std::max(most, 0.0)) return std::nullopt;
   return Verdict{Drop::memory, 0, 0,
                  fmt::format("needs a workspace of {:.3g} GB beside the tensors; there is room for {:.3g} GB",
                              workspace / 1e9, most / 1e9)};
@@ -111,22 +113,29 @@ Result<void> GpuRunner::open() {
 
 Result<void> GpuRunner::check_memory(const Case& what) {
   if (auto opened = open(); not opened) return opened;
+  if (full_size_ and full_size_->call.what == what) return {};  // is there, hence fits
+  full_size_.reset();                                           // makes room
   if (auto fits = glaive::check_memory(what); not fits) return fits;
-  std::size_t free = 0, total = 0;
-  driver_.api().MemGetInfo(&free, &total);
+  const auto memory = device_memory();
+  if (not memory) return std::unexpected(memory.error());
   const double need = full_size_bytes(what);  // with the host's copies in f32: rather too much
-  if (need <= 0.9 * static_cast<double>(free)) return {};
-  return fail(Status::out_of_memory,
-              fmt::format("needs {:.1f} GB on the GPU, and {:.1f} of its {:.1f} GB are free", need / 1e9,
-                          static_cast<double>(free) / 1e9, static_cast<double>(total) / 1e9));
+  if (need <= 0.9 * memory->free) return {};
+  return fail(Status::out_of_memory, fmt::format("needs {:.1f} GB on the GPU, and {:.1f} of its {:.1f} GB are free",
+                                                 need / 1e9, memory->free / 1e9, memory->total / 1e9));
+}
+
+Result<GpuRunner::Memory> GpuRunner::device_memory() const {
+  std::size_t free = 0, total = 0;
+  if (const auto outcome = driver_.api().MemGetInfo(&free, &total); outcome != cuda::success)
+    return driver_.failure(outcome, "cannot ask for the GPU's memory");
+  return Memory{static_cast<double>(free), static_cast<double>(total)};
 }
 
 Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
   if (auto opened = open(); not opened) return std::unexpected(opened.error());
-  std::size_t free = 0, total = 0;
-  if (const auto outcome = driver_.api().MemGetInfo(&free, &total); outcome != cuda::success)
-    return driver_.failure(outcome, "cannot ask for the GPU's memory");
-  if (auto verdict = too_large(what, built.plan, static_cast<double>(total))) return std::move(*verdict);
+  const auto memory = device_memory();
+  if (not memory) return std::unexpected(memory.error());
+  if (auto verdict = too_large(what, built.plan, memory->total)) return std::move(*verdict);
   auto verdict = verify(trials_.of(what, scrutiny), built);
   if (not verdict or verdict->drop != Drop::none or scrutiny == Scrutiny::brief) return verdict;
   const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
@@ -179,10 +188,10 @@ Result<Verdict> GpuRunner::verify(std::span<Trial> trials, const Built& built) {
 Evaluated<void> GpuRunner::run(const Kernel& kernel, const GpuCall& image) {
   const Running now(pulse_, 0);
   if (auto launched = kernel.launch(image.launch()); not launched)
-    return std::unexpected(failed_to_run(launched.error()));
+    return std::unexpected(failed_to_run(driver_, launched.error()));
   const auto outcome = driver_.api().StreamSynchronize(nullptr);
   if (outcome == cuda::success) return {};
-  return std::unexpected(failed_to_run(driver_.failure(outcome, kernel.plan().variant + " failed").error()));
+  return std::unexpected(failed_to_run(driver_, driver_.failure(outcome, kernel.plan().variant + " failed").error()));
 }
 
 Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& kernel) {
@@ -201,7 +210,10 @@ Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& 
     return verdict;
   };
   if (auto sent = image.upload(); not sent) return std::unexpected(sent.error());
-  if (auto ran = run(kernel, image); not ran) return with_reproducer(ran.error().drop, ran.error().message);
+  if (auto ran = run(kernel, image); not ran) {
+    if (ran.error().drop == Drop::none) return std::unexpected<Error>(std::move(ran).error());
+    return with_reproducer(ran.error().drop, ran.error().message);
+  }
   if (auto fetched = image.download(); not fetched) return std::unexpected(fetched.error());
   if (auto fault = overrun(full.call, full.workspace)) {
     auto told = with_reproducer(Drop::out_of_bounds, std::move(*fault));
@@ -319,8 +331,8 @@ Evaluated<std::vector<Timing>> GpuRunner::race(const Case& what, std::span<const
       auto sample = runner.sample(calls);
       // An error that the race ends with does not say whose it is.
       if (not sample)
-        failure =
-            runner.overran() ? Failure(sample.error(), Drop::out_of_bounds, who) : failed_to_run(sample.error(), who);
+        failure = runner.overran() ? Failure(sample.error(), Drop::out_of_bounds, who)
+                                   : failed_to_run(driver_, sample.error(), who);
       return sample;
     });
   auto times = glaive::race(samplers, policy, kept);
@@ -374,9 +386,8 @@ void GpuRunner::forget() {
 }
 
 Result<void> GpuRunner::make_full_size(const Case& what) {
-  if (full_size_ and full_size_->call.what == what) return {};
-  full_size_.reset();
   if (auto fits = check_memory(what); not fits) return fits;
+  if (full_size_) return {};
   try {
     full_size_ = std::make_shared<FullSize>(what);
   } catch (const std::bad_alloc&) {

@@ -17,6 +17,7 @@ class GpuRunner {
   GpuRunner(const cuda::Driver& driver, int ordinal, Pulse& pulse)
       : driver_(driver), ordinal_(ordinal), pulse_(pulse), trials_(pulse) {}
 
+  /// Lets go of the tensors of another case.
   Result<void> check_memory(const Case& what);
   /// With full scrutiny also against the float64 recurrence of a few heads of `what` itself.
   Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny);
@@ -29,7 +30,11 @@ class GpuRunner {
  private:
   struct FullSize;
   class Contestant;
+  struct Memory {
+    double free = 0, total = 0;  // bytes
+  };
   Result<void> open();
+  Result<Memory> device_memory() const;
   Result<void> make_full_size(const Case& what);
   /// Launches and waits; what fails is the kernel's own fault.
   Evaluated<void> run(const Kernel& kernel, const GpuCall& image);

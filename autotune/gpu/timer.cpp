@@ -37,6 +37,7 @@ Result<std::unique_ptr<GpuTimer>> GpuTimer::make(const Driver& driver, int ordin
     if (outcome == success) outcome = api.DevicePrimaryCtxRetain(&context, timer->device_);
     timer->retained_ = outcome == success;
     if (outcome == success) outcome = api.CtxPushCurrent(context);
+    timer->current_ = outcome == success;
     constexpr unsigned non_blocking = 1;
     if (outcome == success) outcome = api.StreamCreate(&timer->stream_, non_blocking);
     if (outcome == success) outcome = api.MemAlloc(&timer->flushed_, static_cast<std::size_t>(timer->flush_bytes_));
@@ -55,6 +56,8 @@ GpuTimer::~GpuTimer() {
   for (const Event event : events_) api.EventDestroy(event);
   if (flushed_ != nullptr) api.MemFree(flushed_);
   if (stream_ != nullptr) api.StreamDestroy(stream_);
+  Context popped = nullptr;
+  if (current_) api.CtxPopCurrent(&popped);
   if (retained_) api.DevicePrimaryCtxRelease(device_);
 }
 
@@ -113,13 +116,12 @@ Result<std::shared_ptr<GpuTimer::Replay>> GpuTimer::capture(const Enqueue& calls
     return std::unexpected(begun.error());
   const auto enqueued = calls();
   Graph graph = nullptr;
-  const Outcome ended = api.StreamEndCapture(stream_, &graph);
-  if (not enqueued) return std::unexpected(enqueued.error());
-  if (auto done = check(ended, "cannot capture a graph"); not done) return std::unexpected(done.error());
+  auto done = check(api.StreamEndCapture(stream_, &graph), "cannot capture a graph");
   auto replay = std::make_shared<Replay>(api);
-  const Outcome made = api.GraphInstantiate(&replay->exec, graph, 0);
-  api.GraphDestroy(graph);
-  if (auto done = check(made, "cannot instantiate a graph"); not done) return std::unexpected(done.error());
+  if (enqueued and done) done = check(api.GraphInstantiate(&replay->exec, graph, 0), "cannot instantiate a graph");
+  if (graph != nullptr) api.GraphDestroy(graph);
+  if (not enqueued) return std::unexpected(enqueued.error());
+  if (not done) return std::unexpected(done.error());
   return replay;
 }
 

@@ -11,7 +11,7 @@
 namespace glaive {
 
 /// Times what is enqueued on a stream of its own, by events. Its GPU's primary context is current to the thread that
-/// makes it, for the rest of that thread's life; no other thread may use it.
+/// makes it until it is destroyed; no other thread may use it.
 class GpuTimer {
  public:
   static Result<std::unique_ptr<GpuTimer>> make(const cuda::Driver& driver, int ordinal, std::int64_t l2_bytes);
@@ -43,7 +43,7 @@ class GpuTimer {
 
   const cuda::Driver& driver_;
   cuda::DeviceNumber device_ = 0;
-  bool retained_ = false;
+  bool retained_ = false, current_ = false;
   cuda::Stream stream_ = nullptr;
   std::vector<cuda::Event> events_;
   cuda::Address flushed_ = nullptr;

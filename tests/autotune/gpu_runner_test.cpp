@@ -1,9 +1,14 @@
 // What verifies and times kernels on a GPU, on a driver without one: kernel.c's forward and variants of it with one
 // mistake each.
+#include <unistd.h>
+
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <set>
 #include <span>
 
+#include "autotune/gpu/fit.hpp"
 #include "autotune/gpu/runner.hpp"
 #include "tests/runtime/cuda/support.hpp"
 
@@ -40,6 +45,25 @@ struct Bench {
     const std::size_t keep[] = {0, 1};
     return runner.race(what, two, {.min_sample_seconds = 1e-6, .max_samples = 8, .budget_seconds = 1}, keep);
   }
+};
+
+/// The GPU's step with a mistake in its source.
+struct Broken final : Family {
+  const Family& right = *find_family("step", Target::Kind::cuda);
+  std::string_view name() const override { return "broken"; }
+  std::string_view summary() const override { return "does not compile"; }
+  Target::Kind kind() const override { return Target::Kind::cuda; }
+  Result<void> applicable(const Instance& instance) const override { return right.applicable(instance); }
+  std::vector<Parameter> parameters(const Instance& instance) const override { return right.parameters(instance); }
+  std::optional<std::string> constraint(const Instance&, const Config&) const override { return std::nullopt; }
+  Config default_config(const Instance& instance) const override { return right.default_config(instance); }
+  double prior(const Instance&, const Shape&, const DeviceInfo&, const Config&) const override { return 1; }
+  Source instantiate(const Instance& instance, const Config& config) const override {
+    auto source = std::get<CudaSource>(right.instantiate(instance, config));
+    source.text += "\nint mistake = not_declared;\n";
+    return source;
+  }
+  Plan plan(const Instance& instance, const Config& config) const override { return right.plan(instance, config); }
 };
 
 }  // namespace
@@ -111,12 +135,70 @@ TEST_CASE("gpu runner: a kernel that breaks the context is out with a device err
     CHECK(contains(verdict.message, "CUDA_ERROR_ILLEGAL_ADDRESS"));
     CHECK(contains(verdict.message, "glaive verify"));
   }
+  SECTION("unless the hardware has") {
+    REQUIRE(bench.runner.check_memory(bench.what).has_value());
+    constexpr int ecc_uncorrectable = 214;
+    SECTION("in trials") {
+      bench.stub.fail("LaunchKernelEx", ecc_uncorrectable);
+      const auto verdict = bench.runner.verify(bench.what, bench.built, Scrutiny::brief);
+      REQUIRE_FALSE(verdict.has_value());
+      CHECK(verdict.error().status == Status::device_lost);
+    }
+    SECTION("in a race") {
+      bench.stub.fail("LaunchKernelEx", ecc_uncorrectable, 2);
+      const auto times = bench.race();
+      REQUIRE_FALSE(times.has_value());
+      CHECK(times.error().drop == Drop::none);
+      CHECK(times.error().status == Status::device_lost);
+    }
+  }
   SECTION("in a race") {
     bench.stub.fail("LaunchKernelEx", cuda::illegal_address, 2);  // two of the first contender are right
     const auto times = bench.race();
     REQUIRE_FALSE(times.has_value());
     CHECK(times.error().drop == Drop::device_error);
   }
+}
+
+TEST_CASE("gpu runner: what a case before took is no lack of memory") {
+  Bench bench;
+  const Case large = parse_case("forward H4 Hkv2 K8 V8 f32 @ B2 T2000").value();
+  REQUIRE(bench.runner.check_memory(bench.what).has_value());
+  bench.what = large;
+  REQUIRE(bench.verify(Scrutiny::full).drop == Drop::none);
+  std::size_t free = 0, total = 0;
+  REQUIRE(driver().api().MemGetInfo(&free, &total) == cuda::success);
+  bench.stub.set_memory(total - free + 1);
+  CHECK(bench.runner.check_memory(large).has_value());  // is there
+  const auto next = bench.runner.check_memory(parse_case("forward H4 Hkv2 K8 V8 f32 @ B2 T500").value());
+  CHECK(next.has_value());
+  bench.stub.fail("MemGetInfo", cuda::illegal_address);
+  const auto broken = bench.runner.check_memory(large);
+  REQUIRE_FALSE(broken.has_value());
+  CHECK(broken.error().status == Status::device_lost);
+}
+
+TEST_CASE("gpu timer: what fails leaves no graph and no context behind") {
+  Stub& stub = fresh_stub();
+  const auto current = [] {
+    cuda::Context now = nullptr;
+    driver().api().CtxGetCurrent(&now);
+    return now != nullptr;
+  };
+  REQUIRE_FALSE(current());
+  {
+    const auto timer = GpuTimer::make(driver(), 0, 1 << 16).value();
+    CHECK(current());
+    const auto captured = timer->capture([] { return fail(Status::failed, "no launch"); });
+    REQUIRE_FALSE(captured.has_value());
+    CHECK(captured.error().message == "no launch");
+    CHECK(timer->capture([] { return Result<void>(); }).has_value());
+    CHECK(std::ranges::count(stub.calls(), "GraphDestroy") == 2);
+  }
+  CHECK_FALSE(current());
+  stub.fail("StreamCreate", cuda::out_of_memory);
+  CHECK_FALSE(GpuTimer::make(driver(), 0, 1 << 16).has_value());
+  CHECK_FALSE(current());
 }
 
 TEST_CASE("gpu runner: a lack of memory is no fault of the variant") {
@@ -131,4 +213,67 @@ TEST_CASE("gpu runner: a lack of memory is no fault of the variant") {
   const auto verdict = bench.runner.verify(bench.what, bench.built, Scrutiny::brief);
   REQUIRE_FALSE(verdict.has_value());
   CHECK(verdict.error().status == Status::out_of_memory);
+}
+
+TEST_CASE("gpu evaluator: kernels are judged by their facts before any launch") {
+  Plan plan;
+  plan.stages.resize(1);
+  plan.stages[0].entry = "kernel";
+  plan.stages[0].block[0] = 256;
+  KernelFacts facts{.entry = "kernel", .registers = 255, .most_threads = 256};
+  const auto told = [&](bool may_spill = false) {
+    return unfit(plan, std::span(&facts, 1), *parse_target("cuda:sm_90a"), may_spill);
+  };
+  CHECK(told() == "");
+  facts.spills = 65;
+  CHECK(contains(told(), "spilled"));
+  CHECK(told(true) == "");
+  facts.spills = 0, plan.stages[0].shared_bytes = 300000;
+  CHECK(contains(told(), "does not fit"));
+  plan.stages[0].shared_bytes = 0, plan.stages[0].block[0] = 512, facts.most_threads = 512;
+  CHECK(contains(told(true), "512 threads with 255 registers"));
+  facts.registers = 32, facts.most_threads = 256;
+  CHECK(contains(told(), "at most 256 threads"));
+}
+
+TEST_CASE("gpu evaluator: a GPU that NVRTC does not know gets PTX for one below it") {
+  if (not CudaCompiler::open()) return;
+  fresh_stub();
+  setenv("STUB_COMPUTE", "99", 1);
+  auto evaluator = make_gpu_evaluator(0, nullptr);
+  unsetenv("STUB_COMPUTE");
+  REQUIRE(evaluator.has_value());
+  CHECK(to_string((*evaluator)->device().target) == "cuda:sm_99");
+  const Instance instance{parse_problem("step H4 K64 V64 bf16").value(), (*evaluator)->device().target};
+  const Family& family = *find_family("step", Target::Kind::cuda);
+  const Variant variant{&family, family.default_config(instance)};
+  const auto code = (*evaluator)->compile(instance, variant, Optimise::full, 0);
+  if (not code) FAIL(code.error().message);
+  CHECK(code->format == CodeObject::Format::ptx);
+  CHECK(to_string(code->target) == "cuda:compute_90");
+}
+
+TEST_CASE("gpu evaluator: what NVRTC refuses is told with the variant's name, and its source is saved") {
+  if (not CudaCompiler::open()) return;
+  fresh_stub();
+  const auto folder = std::filesystem::temp_directory_path() / ("glaive_gpu_evaluator." + std::to_string(getpid()));
+  REQUIRE(std::filesystem::create_directory(folder));
+  setenv("GLAIVE_CACHE", folder.c_str(), 1);
+  const auto evaluator = make_gpu_evaluator(0, nullptr).value();
+  const Instance instance{parse_problem("step H4 K64 V64 bf16").value(), evaluator->device().target};
+  const Broken family;
+  const Variant variant{&family, family.default_config(instance)};
+  const auto code = evaluator->compile(instance, variant, Optimise::full, 0);
+  unsetenv("GLAIVE_CACHE");
+  REQUIRE_FALSE(code.has_value());
+  const std::string& message = code.error().message;
+  INFO(message);
+  CHECK(message.starts_with(to_string(variant, instance) + ": NVRTC: "));
+  CHECK(contains(message, "not_declared"));
+  const std::string_view label = "its source: ";
+  REQUIRE(contains(message, label));
+  std::ifstream file(message.substr(message.find(label) + label.size()));
+  const std::string saved{std::istreambuf_iterator<char>(file), {}};
+  CHECK(saved == std::get<CudaSource>(family.instantiate(instance, variant.config)).text);
+  std::filesystem::remove_all(folder);
 }

@@ -222,11 +222,15 @@ TEST_CASE("the same source gives the same bytes, alone and beside others") {
     if (i % 2 == 1) jobs.back().source.text += "static_assert(sizeof(int) == 5, \"no\");\n";
   }
   std::vector<int> seen(jobs.size(), 0);
+  std::vector<Result<CodeObject>> codes(jobs.size());  // Catch2 asserts on one thread only
   compile_all(compiler(), jobs, 3, std::chrono::minutes(5), {}, [&](std::size_t i, Result<CodeObject> code) {
     ++seen[i];
-    CHECK(code.has_value() == (i % 2 == 0));
-    if (code) CHECK(code->bytes == alone->bytes);
+    codes[i] = std::move(code);
   });
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    CHECK(codes[i].has_value() == (i % 2 == 0));
+    if (codes[i]) CHECK(codes[i]->bytes == alone->bytes);
+  }
   CHECK(seen == std::vector<int>(jobs.size(), 1));
 }
 
@@ -247,8 +251,7 @@ TEST_CASE("a compilation that is cancelled, or takes too long, is over at once, 
   const std::vector<CudaJob> jobs(4, {slow, options});
   std::size_t cancelled = 0;
   compile_all(compiler(), jobs, 2, std::chrono::minutes(5), stop.get_token(), [&](std::size_t, const auto& code) {
-    REQUIRE_FALSE(code.has_value());
-    cancelled += contains(code.error().message, "cancelled");
+    cancelled += not code and contains(code.error().message, "cancelled");
   });
   CHECK(cancelled == 4);
   // And the compiler is as good as before.

@@ -50,9 +50,9 @@ inline constexpr FaultKind gpu_fault_kinds[] = {
     {"code_garbage", Drop::load_error, "refuses code"},
     {"code_elsewhere", Drop::load_error, "refuses code"},  // for another architecture
     {"no_entry", Drop::load_error, "no entry"},
-    {"plan_out_of_range", Drop::load_error, "out of range"},
-    {"too_many_threads", Drop::load_error, "wants 1024 threads"},
-    {"too_much_shared", Drop::load_error, "bytes of shared memory"},
+    {"plan_out_of_range", Drop::resources, "does not fit"},
+    {"too_many_threads", Drop::resources, "launched with 1024"},
+    {"too_much_shared", Drop::resources, "bytes of shared memory"},
     {"too_many_blocks", Drop::resources, "a grid holds"},
     // Want more memory than there is.
     {"much_workspace", Drop::memory, "workspace"},

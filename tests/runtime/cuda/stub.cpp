@@ -277,6 +277,11 @@ Outcome cuDeviceGetAttribute(int* value, DeviceAttribute attribute, DeviceNumber
     // The less there is, the less has to be flushed.
     if (const char* const wanted = std::getenv("STUB_L2_BYTES"); wanted != nullptr and attribute == l2_bytes)
       *value = std::atoi(wanted);
+    // A GPU of another generation: 99 is compute capability 9.9.
+    if (const char* const wanted = std::getenv("STUB_COMPUTE"); wanted != nullptr and device == 0) {
+      if (attribute == compute_major) *value = std::atoi(wanted) / 10;
+      if (attribute == compute_minor) *value = std::atoi(wanted) % 10;
+    }
     if (device == 1 and attribute == compute_major) *value = 8;
     if (device == 1 and attribute == compute_minor) *value = 6;
     if (device == 1 and attribute == cluster_launch) *value = 0;
@@ -501,8 +506,10 @@ Outcome cuGraphLaunch(GraphExec executable, Stream stream) {
   });
 }
 Outcome cuGraphDestroy(Graph graph) {
-  delete graph;
-  return success;
+  STUB("GraphDestroy", nothing, {
+    delete graph;
+    return success;
+  });
 }
 Outcome cuGraphExecDestroy(GraphExec executable) {
   delete executable;
