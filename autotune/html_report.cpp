@@ -83,6 +83,9 @@ constexpr std::string_view legend =
     "<span class='key' style='background:var(--default)'></span>default"
     "<span class='key' style='background:var(--faint)'></span>other variants</span>";
 
+/// A case without tokens computes nothing, and has no place on an axis of logarithms.
+bool has_roof(const Story& story) { return story.useful_operations > 0 and story.minimal_bytes > 0; }
+
 /// Every case at its arithmetic intensity, under what the machine can do.
 std::string roofline(std::span<const Story> stories) {
   double fma = 0, copy = 0;
@@ -91,7 +94,7 @@ std::string roofline(std::span<const Story> stories) {
     const auto evidence = Json::parse(story.evidence, nullptr, false);
     fma = std::max(fma, number(evidence, "/machine/fma_gflops").value_or(0));
     copy = std::max(copy, number(evidence, "/machine/copy_gbps").value_or(0));
-    if (story.minimal_bytes <= 0 or story.fastest() == nullptr) continue;
+    if (not has_roof(story) or story.fastest() == nullptr) continue;
     intensities.push_back(story.useful_operations / story.minimal_bytes);
     for (const auto& entry : story.entries)
       if (entry.timed()) rates.push_back(story.useful_operations / entry.median / 1e9);
@@ -112,7 +115,7 @@ std::string roofline(std::span<const Story> stories) {
   chart.label(std::sqrt(from * knee), std::sqrt(from * knee) * copy, fmt::format("memory, {} GB/s", short_number(copy)),
               "name", 8, 14);
   for (const auto& story : stories) {
-    if (story.minimal_bytes <= 0) continue;
+    if (not has_roof(story)) continue;
     const double intensity = story.useful_operations / story.minimal_bytes;
     std::size_t i = 0;
     for (const auto* entry : drawn(story)) {

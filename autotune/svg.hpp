@@ -22,7 +22,7 @@ struct Scale {
   /// A scale that spans `values` with some room at both ends; a logarithmic one leaves out what is not positive.
   static Scale around(const std::vector<double>& values, bool logarithmic, double room = 0.06);
   double share(double value) const;  ///< 0 at low, 1 at high
-  std::vector<double> ticks() const;
+  std::vector<double> ticks() const;        ///< none on a scale without extent, or with logarithms of what has none
 };
 
 /// One chart: a frame with axes, grid and labels, and marks given in the values' own units. How marks look is up to the
