@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autotune/bench.hpp"
+#include "autotune/story.hpp"
 #include "autotune/strategy/default.hpp"
 #include "autotune/tournament.hpp"
 #include "tests/autotune/tune_support.hpp"
@@ -326,6 +327,13 @@ TEST_CASE("tune: a variant that only full scrutiny finds wrong does not win, and
   CHECK(evidence.at("counts").at("drops") == json{{"nondeterministic", 1}, {"slower", 9}});
   CHECK(evaluator.verified == 11);
   CHECK(evaluator.scrutinised == 9);  // eight that can win, and the one that fell
+
+  auto journal = Journal::open_to_read(run.file).value();
+  const auto story = read_stories(journal).value().front();
+  CHECK(story.drops() == std::vector<std::pair<Drop, std::size_t>>{{Drop::nondeterministic, 1}});
+  CHECK(story.fastest()->variant == second);
+  const auto fell = std::ranges::find(story.entries, fastest, &Story::Entry::variant);
+  CHECK(fell->message == "told to fail");
 }
 
 TEST_CASE("tune: a default that full scrutiny finds wrong is not what others are compared with", "[tune]") {
@@ -571,9 +579,11 @@ TEST_CASE("tune: a forced run that was stopped times anew, and keeps code and ve
   const int compiled = evaluator.compiled, verified = evaluator.verified;
   evaluator.races_left = 1;
   CHECK_FALSE(ToyRun(folder, Effort::full, true).tune(evaluator));
+  CHECK(query(folder / "journal.sqlite", "SELECT run FROM winner") == std::vector<std::string>{"1"});
   evaluator.races_left = 100;
   REQUIRE(ToyRun(folder, Effort::full, true).tune(evaluator));
   CHECK(query(folder / "journal.sqlite", "SELECT DISTINCT run FROM trial") == std::vector<std::string>{"3"});
+  CHECK(query(folder / "journal.sqlite", "SELECT run FROM winner") == std::vector<std::string>{"3"});
   CHECK(evaluator.compiled == compiled);
   CHECK(evaluator.verified == verified);
 }
