@@ -321,13 +321,16 @@ TEST_CASE("journal: everything put in comes out", "[tune]") {
 TEST_CASE("journal: times keep every sample and their order", "[tune]") {
   const Folder folder;
   auto journal = Journal::open(folder / "j", "test").value();
-  const TimingRecord records[] = {timing("z", 1e-3), timing("a", 3e-3)};
+  TimingRecord records[] = {timing("z", 1e-3), timing("a", 3e-3)};
+  records[0].reference_samples = {2e-3, 1e-3, 4e-3};
   REQUIRE(journal.put_timings(key(), Round::screen, records));
   const auto found = journal.find_timings(key(), Round::screen).value();
   REQUIRE(found.size() == 2);
   CHECK(found[0].variant == "z");
   CHECK(found[0].timing.samples == records[0].timing.samples);
   CHECK(found[0].ratio() == Approx(0.5));
+  CHECK(found[0].reference_samples == records[0].reference_samples);
+  CHECK(found[1].reference_samples.empty());
   CHECK(found[1].drop == Drop::slower);
   CHECK(found[1].reference == "reference");
   CHECK(journal.find_timings(key(), Round::semifinal).value().empty());
@@ -354,7 +357,7 @@ TEST_CASE("journal: times of another key are not found", "[tune]") {
   CHECK(journal.find_winner(key()).value());
 }
 
-TEST_CASE("journal: forgetting a case keeps code and verdicts", "[tune]") {
+TEST_CASE("journal: forgetting a case keeps code, verdicts, and the winner until there is another", "[tune]") {
   const Folder folder;
   auto journal = Journal::open(folder / "j", "test").value();
   REQUIRE(journal.put_code("c0", compiled()));
@@ -363,7 +366,7 @@ TEST_CASE("journal: forgetting a case keeps code and verdicts", "[tune]") {
   REQUIRE(journal.put_winner(key(), {"v", "c0", "{}"}));
   REQUIRE(journal.forget(key()));
   CHECK(journal.find_timings(key(), Round::final).value().empty());
-  CHECK_FALSE(journal.find_winner(key()).value());
+  CHECK(journal.find_winner(key()).value());
   CHECK(journal.find_code("c0").value());
   CHECK(journal.find_verdict("d", "p", "v", "c0", "r").value());
 }
@@ -566,6 +569,7 @@ TEST_CASE("journal: one of the first schema is brought up to date, and nothing i
   CHECK(timings[0].timing.samples == std::vector<double>{1.5});
   CHECK(timings[0].ratio() == 0.5);
   CHECK(timings[0].seconds == 0);
+  CHECK(timings[0].reference_samples.empty());
   CHECK(journal.find_winner(key()).value()->variant == "v");
 
   // What is new works on it as on a new one.
