@@ -6,11 +6,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "autotune/cache.hpp"
 #include "autotune/evidence.hpp"
@@ -84,6 +86,25 @@ struct Journal::Impl {
       if (not error and size + growth > limit.rlim_cur) return limit.rlim_cur;
     }
     return std::nullopt;
+  }
+
+  /// A journal in WAL mode is read together with two files beside it, which SQLite may have to make. Where it cannot,
+  /// the file alone is read: all but the last steps of a run that was killed there.
+  int open_to_read() {
+    std::string uri = "file:";
+    for (const unsigned char c : std::filesystem::absolute(file).string())
+      uri += std::isalnum(c) != 0 or c == '/' ? std::string(1, static_cast<char>(c)) : fmt::format("%{:02X}", c);
+    int code = SQLITE_OK;
+    for (const char* mode : {"?mode=ro", "?immutable=1"}) {
+      sqlite3_close(std::exchange(db, nullptr));
+      code = sqlite3_open_v2((uri + mode).c_str(), &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_FULLMUTEX | SQLITE_OPEN_URI,
+                             nullptr);
+      if (code != SQLITE_OK) continue;
+      sqlite3_busy_timeout(db, 10000);
+      code = sqlite3_exec(db, "SELECT count(*) FROM sqlite_master", nullptr, nullptr, nullptr);
+      if (const int kind = code & 0xff; kind != SQLITE_CANTOPEN and kind != SQLITE_READONLY) return code;
+    }
+    return code;
   }
 
   std::unexpected<Error> refused(int code) const {
@@ -267,14 +288,16 @@ Result<Journal> Journal::open(const std::filesystem::path& file, std::string_vie
 }
 
 Result<Journal> Journal::open_to_read(const std::filesystem::path& file) {
-  if (std::error_code ignored; not std::filesystem::exists(file, ignored))
-    return fail(Status::not_found, fmt::format("journal {}: there is none; `glaive tune` makes it", file.string()));
+  const int readable = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (readable < 0) {
+    if (errno == ENOENT)
+      return fail(Status::not_found, fmt::format("journal {}: there is none; `glaive tune` makes it", file.string()));
+    return fail(Status::io_error, fmt::format("journal {}: {}", file.string(), std::strerror(errno)));
+  }
+  close(readable);
   auto impl = std::make_unique<Impl>();
   impl->file = file;
-  if (const int code = sqlite3_open_v2(file.c_str(), &impl->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, nullptr);
-      code != SQLITE_OK)
-    return impl->refused(code);
-  sqlite3_busy_timeout(impl->db, 10000);
+  if (const int code = impl->open_to_read(); code != SQLITE_OK) return impl->refused(code);
   const auto version = impl->version();
   if (not version) return std::unexpected(version.error());
   if (*version < schema)

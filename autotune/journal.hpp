@@ -81,7 +81,7 @@ class Journal {
   static Result<Journal> open(const std::filesystem::path& file, std::string_view command,
                               std::string_view compiler = "");
   /// For reading alone, as `glaive report` does: no run is begun, and an older journal is not brought up to date but
-  /// refused. Fails with not_found when there is no such file.
+  /// refused. Nothing need be writable. Fails with not_found when there is no such file.
   static Result<Journal> open_to_read(const std::filesystem::path& file);
   Journal(Journal&&) noexcept;
   ~Journal();

@@ -180,7 +180,7 @@ TEST_CASE("cache: who cannot have the lock is told who holds it, and gives up as
       CHECK(lock.error().status == Status::io_error);
       CHECK_THAT(lock.error().message,
                  Catch::StartsWith(fmt::format("the device is in use by process {} (`", holder.pid())) and
-                     Catch::Contains("test_tune") and Catch::Contains("`) since "));
+                     Catch::Contains("test_tune") and Catch::Contains("`), which has held the device since "));
       CHECK_THAT(lock.error().message, Catch::EndsWith(seconds > 0 ? "gave up after 0.05 s" : "gave up at once"));
       CHECK(told.starts_with("process ") == (seconds > 0));
     }
@@ -595,6 +595,37 @@ TEST_CASE("journal: what only reads brings nothing up to date", "[tune]") {
   }
   CHECK(Journal::open_to_read(folder / "j"));
   CHECK(query(folder / "j", "SELECT count(*) FROM run") == std::vector<std::string>{"2"});  // reading is no run
+}
+
+TEST_CASE("journal: it is read where nothing can be written, and what the system forbids is told", "[tune]") {
+  const Folder folder;
+  const auto place = folder / "a folder?#%", file = place / "j";
+  std::filesystem::create_directory(place);
+  {
+    auto journal = Journal::open(file, "test").value();
+    REQUIRE(journal.put_attempts(key(), std::vector{attempt(1, "a")}));
+  }
+  std::filesystem::permissions(folder.path(), std::filesystem::perms(0755));
+  std::filesystem::permissions(place, std::filesystem::perms(0555));
+  std::filesystem::permissions(file, std::filesystem::perms(0444));
+  const bool root = geteuid() == 0;
+  REQUIRE((not root or seteuid(65534) == 0));  // as whom permissions count
+  {
+    auto journal = Journal::open_to_read(file);
+    CHECK((journal and journal->find_cases().value() == std::vector<CaseKey>{key()}));
+  }
+  const auto refused = [&](const std::filesystem::path& locked) {
+    REQUIRE((not root or seteuid(0) == 0));
+    std::filesystem::permissions(locked, std::filesystem::perms::none);
+    REQUIRE((not root or seteuid(65534) == 0));
+    const auto journal = Journal::open_to_read(file);
+    return journal ? "" : journal.error().message;
+  };
+  const auto of_file = refused(file), of_folder = refused(place);
+  REQUIRE((not root or seteuid(0) == 0));
+  std::filesystem::permissions(place, std::filesystem::perms(0700));
+  CHECK(of_file == fmt::format("journal {}: Permission denied", file.string()));
+  CHECK(of_folder == of_file);
 }
 
 TEST_CASE("journal: attempts in the order taken up, with the cases that have them", "[tune]") {
