@@ -249,7 +249,7 @@ Result<Table> parse_table(std::string_view text) {
     }
     if (line.empty()) continue;
     const auto cells = split(line, ',');
-    if (cells.size() != 8) return bad(fmt::format("{} cells instead of 8", cells.size()));
+    if (cells.size() != 8) return bad(fmt::format("cells: {} instead of 8", cells.size()));
     Table::Row row;
     const auto family = std::ranges::find(table.families, cells[0], &Table::FamilyColumn::name);
     if (family == table.families.end()) return bad(fmt::format("family `{}` is not declared above", cells[0]));

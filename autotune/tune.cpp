@@ -502,8 +502,7 @@ Result<Table> Tuner::record(const Case& what, std::span<const std::string> rules
                                    .hopeless = 8};
   auto space = make_space(what, used_device(), options_.families);
   if (not space) return std::unexpected(space.error());
-  for (const auto& rule : rules)
-    if (auto kept = keep_only(*space, rule); not kept) return std::unexpected(kept.error());
+  if (auto kept = keep_only(*space, rules); not kept) return std::unexpected(kept.error());
   if (auto fits = evaluator_.check_memory(what); not fits) return std::unexpected(fits.error());
   Search search;
   search.what = what;

@@ -209,7 +209,7 @@ TEST_CASE("table: what is wrong is told with its line", "[tune]") {
   CHECK_THAT(replaced("hill,0 0,", "hill,0,").error().message, Catch::Contains("1 values for the 2 parameters"));
   CHECK_THAT(replaced("hill,0 0,", "hill,0 zero,").error().message, Catch::Contains("`zero` is not a number"));
   CHECK_THAT(replaced(",none\n", ",bored\n").error().message, Catch::Contains("`bored` is no reason"));
-  CHECK_THAT(replaced(",none\n", "\n").error().message, Catch::Contains("7 cells instead of 8"));
+  CHECK_THAT(replaced(",none\n", "\n").error().message, Catch::Contains("cells: 7 instead of 8"));
   CHECK_THAT(replaced("# case: forward", "# case: backward").error().message, Catch::Contains("not a problem line"));
   CHECK_THAT(replaced("# case", "# cose").error().message, Catch::Contains("is missing above"));
   CHECK_THAT(replaced("# rows", "# rouse").error().message, Catch::Contains("is missing above"));
@@ -290,6 +290,12 @@ TEST_CASE("record: every variant timed once and resumed, nothing published", "[t
     CHECK(wrong.error().status == Status::invalid_argument);
     CHECK_THAT(wrong.error().message, Catch::Contains(rule));
   }
+  const auto why = [&](std::vector<std::string> rules) { return record(std::move(rules)).error().message; };
+  CHECK_THAT(why({"tay.mode=1"}), Catch::Contains("which has toy;"));
+  CHECK_THAT(why({"toy.mood=1"}), Catch::Contains("which has size, mode;"));
+  CHECK_THAT(why({"toy.mode=9"}), Catch::Contains("but 0, 1, 2;"));
+  CHECK(why({"toy.mode=1", "toy.mode=2"}) == "`toy.mode=2`: excluded by `toy.mode=1`");
+  CHECK(why({"toy.mode=2", "toy.size=8"}) == "`toy.size=8`: excluded by `toy.mode=2`");
 }
 
 TEST_CASE("tune: with any strategy the default runs, and the budget holds", "[tune]") {
