@@ -17,7 +17,7 @@ namespace {
 
 struct Chosen {
   Built built;
-  std::string source;
+  std::string source, skipped{};
 };
 
 Result<Chosen> compile_variant(Evaluator& evaluator, const Instance& instance, const Variant& variant,
@@ -55,15 +55,18 @@ Result<Chosen> choose_variant(Evaluator& evaluator, const Case& what, const Benc
       auto entry = (*pack)->load(served.index);
       if (entry and entry->code.size() == 1)
         return Chosen{{std::move(entry->plan), std::move(entry->code.front())},
-                      fmt::format("pack, {}{}", to_string(served.match), skipped)};
-      skipped +=
-          "; skipped " + (entry ? fmt::format("entry {}: it has {} code objects", served.index, entry->code.size())
-                                : entry.error().message);
+                      fmt::format("pack, {}", to_string(served.match)),
+                      skipped};
+      skipped += (skipped.empty() ? "skipped " : "; skipped ") +
+                 (entry ? fmt::format("entry {}: it has {} code objects", served.index, entry->code.size())
+                        : entry.error().message);
     }
   }
   auto space = make_space(what, device);
   if (not space) return std::unexpected(space.error());
-  return compile_variant(evaluator, instance, default_candidate(*space).variant, "default" + skipped);
+  auto preset = compile_variant(evaluator, instance, default_candidate(*space).variant, "default");
+  if (preset) preset->skipped = std::move(skipped);
+  return preset;
 }
 
 nlohmann::ordered_json to_json(const BenchRecord& record) {
@@ -87,6 +90,7 @@ nlohmann::ordered_json to_json(const BenchRecord& record) {
       {"baselines", {{"rows_ms", record.rows.median() * 1e3}, {"tiles_ms", record.tiles.median() * 1e3}}},
       {"fma_gflops", record.rates.fma / 1e9},
       {"copy_gbps", record.rates.copy / 1e9}};
+  if (not record.skipped.empty()) json["skipped"] = record.skipped;
   if (record.to_fastest.pairs > 0) json["to_fastest"] = standing_json(record.to_fastest);
   return json;
 }
@@ -102,10 +106,7 @@ const char* BenchRecord::baseline() const {
   return faster.samples.empty() ? "none" : &faster == &rows ? "rows" : "tiles";
 }
 double BenchRecord::gflops() const { return useful_operations(what.problem, what.shape) / timing.median() / 1e9; }
-double BenchRecord::roof_seconds() const {
-  return std::max(minimal_bytes(what.problem, what.shape) / rates.copy,
-                  useful_operations(what.problem, what.shape) / rates.fma);
-}
+double BenchRecord::roof_seconds() const { return glaive::roof_seconds(what, rates); }
 
 Result<std::vector<BenchRecord>> bench(Evaluator& evaluator, const Case& what, const BenchOptions& options) {
   if (auto fits = evaluator.check_memory(what); not fits) return std::unexpected(fits.error());
@@ -119,7 +120,7 @@ Result<std::vector<BenchRecord>> bench(Evaluator& evaluator, const Case& what, c
 
   std::vector<BenchRecord> records;
   std::vector<Contender> contenders;
-  for (const auto& [built, source] : *chosen) {
+  for (const auto& [built, source, skipped] : *chosen) {
     const auto& name = built.plan.variant;
     const auto verdict = evaluator.verify(what, built, Scrutiny::full);
     if (not verdict) return std::unexpected(verdict.error());
@@ -130,6 +131,7 @@ Result<std::vector<BenchRecord>> bench(Evaluator& evaluator, const Case& what, c
                        .device = evaluator.device().name,
                        .variant = name,
                        .source = source,
+                       .skipped = skipped,
                        .threads = evaluator.workers(),
                        .timing = {},
                        .rows = {},

@@ -18,7 +18,8 @@ struct BenchOptions {
 struct BenchRecord {
   Case what;
   std::string device, variant;
-  std::string source;  ///< `pack, exact`, `pack, nearest`, `default` or `asked`, then what of the pack was skipped
+  std::string source;   ///< `pack, exact`, `pack, nearest`, `default` or `asked`
+  std::string skipped;  ///< what of the pack was passed over, and why; empty when nothing was
   int threads = 1;
   Timing timing, rows, tiles;
   Ratio to_fastest;  ///< of its case's kernels, that with the least median; no pairs where there is no other

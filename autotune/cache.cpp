@@ -15,6 +15,8 @@
 #include <fstream>
 #include <thread>
 
+#include "autotune/shell.hpp"
+
 namespace glaive {
 namespace {
 
@@ -42,15 +44,14 @@ int open_lock_file(const char* file) {
   }
 }
 
-/// `glaive tune --set smoke`, as another process was started; from /proc, so printable characters only.
+/// `glaive tune 'forward H4 K64 V64 @ B1 T512'`, as another process was started; from /proc, so printable characters
+/// only.
 std::string command_of(pid_t process) {
   std::ifstream file(fmt::format("/proc/{}/cmdline", process), std::ios::binary);
-  std::string command(std::istreambuf_iterator<char>(file), {});
-  while (not command.empty() and command.back() == '\0') command.pop_back();
+  std::string command;
+  for (std::string word; std::getline(file, word, '\0');) command += (command.empty() ? "" : " ") + shell_quoted(word);
   constexpr std::size_t longest = 100;
   if (command.size() > longest) command.replace(longest, command.npos, "...");
-  for (char& c : command)
-    if (c == '\0') c = ' ';
   for (char& c : command)
     if (c < ' ' or c > '~') c = '?';
   return command;
@@ -82,7 +83,7 @@ std::string holder_of(int descriptor) {
   if (std::tm local{}; since <= std::time(nullptr) and localtime_r(&since, &local) != nullptr) {
     char clock[] = "00:00:00";
     std::strftime(clock, sizeof clock, "%T", &local);
-    text += fmt::format(" since {}", clock);
+    text += fmt::format(", which has held the device since {}", clock);
   }
   return text;
 }

@@ -1,5 +1,6 @@
 #include "autotune/evidence.hpp"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace glaive {
@@ -40,7 +41,7 @@ std::string to_json(const Evidence& evidence) {
                {"policy", evidence.policy}};
   json.update(times(evidence.timing));
   json["gflops"] = operations / seconds / 1e9;
-  json["peak_share"] = operations / seconds / evidence.rates.fma;
+  json["roof_share"] = roof_seconds(evidence.what, evidence.rates) / seconds;
   Json defaults = Json::array();
   for (const auto& [variant, timing] : evidence.defaults) {
     Json entry = {{"variant", variant}};
@@ -74,6 +75,24 @@ std::string to_json(const Evidence& evidence) {
   json["glaive"] = {{"version", glaive_version()}, {"commit", glaive_commit()}};
   // A denormal or infinite number must not make the evidence unreadable.
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+double roof_seconds(const Case& what, const Rates& rates) {
+  return std::max(minimal_bytes(what.problem, what.shape) / rates.copy,
+                  useful_operations(what.problem, what.shape) / rates.fma);
+}
+
+std::optional<double> roof_share(const nlohmann::ordered_json& evidence) {
+  const auto number = [&](const char* path) {
+    const auto at = Json::json_pointer(path);
+    return evidence.contains(at) and evidence.at(at).is_number() ? evidence.at(at).get<double>() : 0;
+  };
+  // Older evidence tells of the FMA peak alone, but has what the roof is made of.
+  const auto line = evidence.is_object() ? evidence.value("case", Json()) : Json();
+  const auto what = parse_case(line.is_string() ? line.get<std::string>() : std::string());
+  const double ms = number("/median_ms"), fma = number("/machine/fma_gflops"), copy = number("/machine/copy_gbps");
+  if (not what or not(ms > 0 and fma > 0 and copy > 0)) return std::nullopt;
+  return roof_seconds(*what, {fma * 1e9, copy * 1e9}) / (ms * 1e-3);
 }
 
 std::string measured_shape(const std::string& evidence, const Case& what) {

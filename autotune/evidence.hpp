@@ -1,6 +1,7 @@
 #pragma once
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 
 #include "autotune/evaluator.hpp"
@@ -33,6 +34,12 @@ nlohmann::ordered_json standing_json(const Ratio& ratio);
 /// The shape that evidence was measured with, e.g. `B1 T512`, when it is another than that of `what`: shapes of one
 /// bucket share a winner. Empty when it is the same, or the evidence does not say.
 std::string measured_shape(const std::string& evidence, const Case& what);
+
+/// The least time that the machine's rates leave a case: that of its useful operations at the FMA peak, or that of its
+/// minimal bytes at the copy rate, whichever is larger. It by a time is the time's share of the roof.
+double roof_seconds(const Case& what, const Rates& rates);
+/// That share for the winner that JSON evidence is about; nothing when the evidence does not say.
+std::optional<double> roof_share(const nlohmann::ordered_json& evidence);
 
 /// Version, commit and so on of this build.
 std::string_view glaive_version();

@@ -22,7 +22,7 @@ extern const std::string_view html_report_css, html_report_js;  // the files of 
 namespace {
 
 using svg::Chart, svg::Scale;
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 using Entry = Story::Entry;
 
 constexpr double half = 520, height = 300, full = 1060;
@@ -83,6 +83,9 @@ constexpr std::string_view legend =
     "<span class='key' style='background:var(--default)'></span>default"
     "<span class='key' style='background:var(--faint)'></span>other variants</span>";
 
+/// A case without tokens computes nothing, and has no place on an axis of logarithms.
+bool has_roof(const Story& story) { return story.useful_operations > 0 and story.minimal_bytes > 0; }
+
 /// Every case at its arithmetic intensity, under what the machine can do.
 std::string roofline(std::span<const Story> stories) {
   double fma = 0, copy = 0;
@@ -91,7 +94,7 @@ std::string roofline(std::span<const Story> stories) {
     const auto evidence = Json::parse(story.evidence, nullptr, false);
     fma = std::max(fma, number(evidence, "/machine/fma_gflops").value_or(0));
     copy = std::max(copy, number(evidence, "/machine/copy_gbps").value_or(0));
-    if (story.minimal_bytes <= 0 or story.fastest() == nullptr) continue;
+    if (not has_roof(story) or story.fastest() == nullptr) continue;
     intensities.push_back(story.useful_operations / story.minimal_bytes);
     for (const auto& entry : story.entries)
       if (entry.timed()) rates.push_back(story.useful_operations / entry.median / 1e9);
@@ -112,7 +115,7 @@ std::string roofline(std::span<const Story> stories) {
   chart.label(std::sqrt(from * knee), std::sqrt(from * knee) * copy, fmt::format("memory, {} GB/s", short_number(copy)),
               "name", 8, 14);
   for (const auto& story : stories) {
-    if (story.minimal_bytes <= 0) continue;
+    if (not has_roof(story)) continue;
     const double intensity = story.useful_operations / story.minimal_bytes;
     std::size_t i = 0;
     for (const auto* entry : drawn(story)) {
@@ -194,9 +197,12 @@ struct Bar {
   double length = 0, low = 0, high = 0;  ///< low and high: an interval; 0 for none
 };
 std::string bars(const std::vector<Bar>& rows, std::string_view title) {
-  constexpr double left = 128, right = 176, pitch = 30;
-  double most = 0;
-  for (const auto& row : rows) most = std::max({most, row.length, row.high});
+  constexpr double left = 128, pitch = 30, digit = 6.7;  // a digit is as wide in the style sheet's 12 px
+  double most = 0, right = 0;
+  for (const auto& row : rows) {
+    most = std::max({most, row.length, row.high});
+    right = std::max(right, 12 + digit * static_cast<double>(row.value.size()));
+  }
   const double unit = (half - left - right) / (most > 0 ? most : 1);
   std::string marks;
   auto to = std::back_inserter(marks);
@@ -384,12 +390,7 @@ std::string figures(const Story& story, const Json& evidence) {
   if (not median) return {};
   figure(short_number(*median) + " ms", "median of the last race");
   if (const auto rate = number(evidence, "/gflops")) figure(short_number(*rate) + " GFLOP/s", "useful work");
-  const double seconds = *median * 1e-3;
-  const double of_peak =
-      story.useful_operations / seconds / (number(evidence, "/machine/fma_gflops").value_or(0) * 1e9);
-  const double of_copy = story.minimal_bytes / seconds / (number(evidence, "/machine/copy_gbps").value_or(0) * 1e9);
-  if (const double share = std::max(of_peak, of_copy); std::isfinite(share))
-    figure(fmt::format("{:.0f} %", share * 100), of_peak > of_copy ? "of the FMA peak" : "of the rate of a copy");
+  if (const auto share = roof_share(evidence)) figure(fmt::format("{:.0f} %", *share * 100), "of the roof");
   if (const auto preset = number(evidence, "/defaults/0/median_ms"))
     figure(fmt::format("{:.2f}×", *preset / *median), "as fast as the default");
   const auto tiles = number(evidence, "/baselines/tiles/median_ms"),
@@ -452,7 +453,7 @@ std::string summary(std::span<const Story> stories) {
       const auto other = number(evidence, path);
       return median and other ? fmt::format("{:.2f}×", *other / *median) : "–";
     };
-    const auto share = number(evidence, "/peak_share");
+    const auto share = roof_share(evidence);
     const auto low = number(evidence, "/interval_ms/0"), high = number(evidence, "/interval_ms/1");
     rows += fmt::format(
         "<tr><td><a href='#case-{}'>{}</a><br><span "
@@ -464,7 +465,7 @@ std::string summary(std::span<const Story> stories) {
         against("/baselines/tiles/median_ms"), story.entries.size(),
         story.winner.empty() ? "–" : breakable(story.winner));
   }
-  return "<div class='scroll'><table><tr><th>problem</th><th>median, ms</th><th>95 %</th><th>of peak</th>"
+  return "<div class='scroll'><table><tr><th>problem</th><th>median, ms</th><th>95 %</th><th>of roof</th>"
          "<th>vs default</th><th>vs tiles</th><th>tried</th><th class='text'>winner</th></tr>\n" +
          rows + "</table></div>\n";
 }

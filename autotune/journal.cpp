@@ -6,11 +6,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "autotune/cache.hpp"
 #include "autotune/evidence.hpp"
@@ -54,6 +56,9 @@ CREATE TABLE attempt(
   result INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
   compile_seconds REAL NOT NULL, verify_seconds REAL NOT NULL, run INTEGER NOT NULL, at TEXT NOT NULL,
   PRIMARY KEY(device, problem, shape, policy, space, schema, variant));
+)sql",
+    R"sql(
+ALTER TABLE trial ADD COLUMN reference_samples BLOB NOT NULL DEFAULT x'';
 )sql"};
 static_assert(std::size(steps) == Journal::schema);
 
@@ -81,6 +86,25 @@ struct Journal::Impl {
       if (not error and size + growth > limit.rlim_cur) return limit.rlim_cur;
     }
     return std::nullopt;
+  }
+
+  /// A journal in WAL mode is read together with two files beside it, which SQLite may have to make. Where it cannot,
+  /// the file alone is read: all but the last steps of a run that was killed there.
+  int open_to_read() {
+    std::string uri = "file:";
+    for (const unsigned char c : std::filesystem::absolute(file).string())
+      uri += std::isalnum(c) != 0 or c == '/' ? std::string(1, static_cast<char>(c)) : fmt::format("%{:02X}", c);
+    int code = SQLITE_OK;
+    for (const char* mode : {"?mode=ro", "?immutable=1"}) {
+      sqlite3_close(std::exchange(db, nullptr));
+      code = sqlite3_open_v2((uri + mode).c_str(), &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_FULLMUTEX | SQLITE_OPEN_URI,
+                             nullptr);
+      if (code != SQLITE_OK) continue;
+      sqlite3_busy_timeout(db, 10000);
+      code = sqlite3_exec(db, "SELECT count(*) FROM sqlite_master", nullptr, nullptr, nullptr);
+      if (const int kind = code & 0xff; kind != SQLITE_CANTOPEN and kind != SQLITE_READONLY) return code;
+    }
+    return code;
   }
 
   std::unexpected<Error> refused(int code) const {
@@ -186,6 +210,12 @@ class Statement {
     const auto* data = static_cast<const std::byte*>(sqlite3_column_blob(statement_, column));
     return {data, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column))};
   }
+  std::vector<double> numbers(int column) const {
+    const auto bytes = blob(column);
+    std::vector<double> numbers(bytes.size() / sizeof(double));
+    if (not numbers.empty()) std::memcpy(numbers.data(), bytes.data(), numbers.size() * sizeof(double));
+    return numbers;
+  }
 
  private:
   Statement& note(int code) {
@@ -258,14 +288,16 @@ Result<Journal> Journal::open(const std::filesystem::path& file, std::string_vie
 }
 
 Result<Journal> Journal::open_to_read(const std::filesystem::path& file) {
-  if (std::error_code ignored; not std::filesystem::exists(file, ignored))
-    return fail(Status::not_found, fmt::format("journal {}: there is none; `glaive tune` makes it", file.string()));
+  const int readable = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (readable < 0) {
+    if (errno == ENOENT)
+      return fail(Status::not_found, fmt::format("journal {}: there is none; `glaive tune` makes it", file.string()));
+    return fail(Status::io_error, fmt::format("journal {}: {}", file.string(), std::strerror(errno)));
+  }
+  close(readable);
   auto impl = std::make_unique<Impl>();
   impl->file = file;
-  if (const int code = sqlite3_open_v2(file.c_str(), &impl->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, nullptr);
-      code != SQLITE_OK)
-    return impl->refused(code);
-  sqlite3_busy_timeout(impl->db, 10000);
+  if (const int code = impl->open_to_read(); code != SQLITE_OK) return impl->refused(code);
   const auto version = impl->version();
   if (not version) return std::unexpected(version.error());
   if (*version < schema)
@@ -343,8 +375,8 @@ Result<std::vector<TimingRecord>> Journal::find_timings(const CaseKey& key, Roun
   const std::lock_guard lock(impl_->mutex);
   Statement find(
       impl_->db,
-      fmt::format("SELECT variant, content, samples, reference, reference_median, result, seconds FROM trial "
-                  "WHERE {} AND round=?7 ORDER BY rowid",
+      fmt::format("SELECT variant, content, samples, reference, reference_median, result, seconds, reference_samples "
+                  "FROM trial WHERE {} AND round=?7 ORDER BY rowid",
                   where_case));
   find.bind(key).bind(static_cast<std::int64_t>(round));
   std::vector<TimingRecord> records;
@@ -352,14 +384,12 @@ Result<std::vector<TimingRecord>> Journal::find_timings(const CaseKey& key, Roun
     TimingRecord record;
     record.variant = find.text(0);
     record.content = find.text(1);
-    const auto samples = find.blob(2);
-    record.timing.samples.resize(samples.size() / sizeof(double));
-    if (not samples.empty())
-      std::memcpy(record.timing.samples.data(), samples.data(), record.timing.samples.size() * sizeof(double));
+    record.timing.samples = find.numbers(2);
     record.reference = find.text(3);
     record.reference_median = find.real(4);
     record.drop = static_cast<Drop>(find.integer(5));
     record.seconds = find.real(6);
+    record.reference_samples = find.numbers(7);
     records.push_back(std::move(record));
   }
   if (find.code() != SQLITE_OK) return impl_->refused(find.code());
@@ -371,12 +401,12 @@ Result<void> Journal::put_timings(const CaseKey& key, Round round, std::span<con
   return impl_->in_transaction([&]() -> Result<void> {
     for (const auto& record : records) {
       Statement put(impl_->db,
-                    "INSERT OR REPLACE INTO trial VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,datetime('now'))");
+                    "INSERT OR REPLACE INTO trial VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,datetime('now'),?)");
       put.bind(key).bind(record.variant).bind(record.content).bind(static_cast<std::int64_t>(round)).bind(impl_->run);
       put.bind(static_cast<std::int64_t>(record.drop)).bind(to_string(record.drop));
       put.bind(record.timing.median()).bind(record.timing.low()).bind(record.timing.high());
       put.bind(std::as_bytes(std::span(record.timing.samples))).bind(record.reference).bind(record.reference_median);
-      put.bind(record.seconds);
+      put.bind(record.seconds).bind(std::as_bytes(std::span(record.reference_samples)));
       if (const int code = put.finish(); code != SQLITE_OK) return impl_->refused(code);
     }
     return {};
@@ -450,7 +480,7 @@ Result<void> Journal::put_winner(const CaseKey& key, const WinnerRecord& record)
 Result<void> Journal::forget(const CaseKey& key) {
   const std::lock_guard lock(impl_->mutex);
   return impl_->in_transaction([&]() -> Result<void> {
-    for (const std::string_view table : {"attempt", "trial", "winner"}) {
+    for (const std::string_view table : {"attempt", "trial"}) {
       Statement drop(impl_->db, fmt::format("DELETE FROM {} WHERE {}", table, where_case));
       if (const int code = drop.bind(key).finish(); code != SQLITE_OK) return impl_->refused(code);
     }

@@ -31,7 +31,7 @@ struct CompileRecord {
   double seconds = 0;
 };
 
-/// One variant that a search took up, and what became of it up to the race.
+/// One variant that a search took up, and what became of it: why it is out, unless it lost for its time alone.
 struct AttemptRecord {
   std::int64_t number = 0;  ///< 1, 2, .. in the order taken up
   std::string variant;
@@ -40,7 +40,7 @@ struct AttemptRecord {
   bool is_default = false;
   Drop drop = Drop::none;
   std::string message;
-  double compile_seconds = 0, verify_seconds = 0;  ///< of this run; 0 where the journal knew the outcome
+  double compile_seconds = 0, verify_seconds = 0;  ///< of this run, all told; 0 where the journal knew the outcome
   std::string when{};                              ///< UTC; filled by find_attempts
   std::int64_t run = 0;                            ///< filled by find_attempts
 };
@@ -56,6 +56,8 @@ struct TimingRecord {
   double reference_median = 0;
   Drop drop = Drop::none;
   double seconds = 0;  ///< spent on timing it
+  /// Of the rounds that both ran, in their order, so that any ratio can be had again; empty in journals up to schema 2.
+  std::vector<double> reference_samples{};
 
   /// Time relative to the reference: comparable between groups, and between a killed run and the one that resumes it.
   double ratio() const { return timing.median() / reference_median; }
@@ -72,14 +74,14 @@ struct WinnerRecord {
 /// file.
 class Journal {
  public:
-  static constexpr int schema = 2;
+  static constexpr int schema = 3;
 
   /// Creates the file (mode 0600) if absent, and brings an older one to this schema in one transaction, all rows kept;
   /// a newer one is refused. `command` and `compiler` describe the run in the journal, beside this build's version.
   static Result<Journal> open(const std::filesystem::path& file, std::string_view command,
                               std::string_view compiler = "");
   /// For reading alone, as `glaive report` does: no run is begun, and an older journal is not brought up to date but
-  /// refused. Fails with not_found when there is no such file.
+  /// refused. Nothing need be writable. Fails with not_found when there is no such file.
   static Result<Journal> open_to_read(const std::filesystem::path& file);
   Journal(Journal&&) noexcept;
   ~Journal();
@@ -106,7 +108,8 @@ class Journal {
 
   Result<std::optional<WinnerRecord>> find_winner(const CaseKey& key);
   Result<void> put_winner(const CaseKey& key, const WinnerRecord& record);
-  /// Drops the attempts, times and the winner of a case; code and verdicts are facts and stay.
+  /// Drops the attempts and times of a case. Code and verdicts are facts and stay; so does the winner, until
+  /// put_winner has another.
   Result<void> forget(const CaseKey& key);
 
  private:

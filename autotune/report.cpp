@@ -43,10 +43,10 @@ std::string spread(double low, double median, double high) {
 
 std::string tune_table(std::span<const TuneOutcome> outcomes) {
   std::vector<Row> rows{
-      {"problem", "median ms", "+-", "GFLOP/s", "of peak", "vs default", "vs tiles", "vs rows", "winner"}};
+      {"problem", "median ms", "+-", "GFLOP/s", "of roof", "vs default", "vs tiles", "vs rows", "winner"}};
   std::string others;
   for (const auto& outcome : outcomes) {
-    const auto json = nlohmann::json::parse(outcome.evidence, nullptr, false);
+    const auto json = nlohmann::ordered_json::parse(outcome.evidence, nullptr, false);
     if (outcome.evidence.empty() or not json.is_object()) {
       others += fmt::format("{}: {}\n", to_string(outcome.what), outcome.sentence);
       continue;
@@ -54,19 +54,19 @@ std::string tune_table(std::span<const TuneOutcome> outcomes) {
     try {
       const double median = json.at("median_ms");
       const auto& defaults = json.at("defaults");
-      const auto against = [&](const nlohmann::json& entry) {
+      const auto against = [&](const nlohmann::ordered_json& entry) {
         const auto& time = entry.at("median_ms");
         return time.is_null() ? "-" : fmt::format("{:.2f}x", time.get<double>() / median);
       };
-      const auto verdict = [](const nlohmann::json& entry) {  // evidence of an older glaive has none
+      const auto verdict = [](const nlohmann::ordered_json& entry) {  // evidence of an older glaive has none
         return entry.contains("winner") ? " " + entry.at("winner").at("verdict").get<std::string>() : std::string();
       };
+      const auto share = roof_share(json);
       const auto shape = measured_shape(outcome.evidence, outcome.what);
       rows.push_back(
           {to_string(outcome.what) + (shape.empty() ? "" : fmt::format(" (tuned as {})", shape)),
            fmt::format("{:.3f}", median), spread(json.at("interval_ms").at(0), median, json.at("interval_ms").at(1)),
-           fmt::format("{:.1f}", json.at("gflops").get<double>()),
-           fmt::format("{:.0f} %", json.at("peak_share").get<double>() * 100),
+           fmt::format("{:.1f}", json.at("gflops").get<double>()), share ? fmt::format("{:.0f} %", *share * 100) : "-",
            defaults.empty() ? "-" : against(defaults.at(0)) + verdict(defaults.at(0)),
            against(json.at("baselines").at("tiles")), against(json.at("baselines").at("rows")), json.at("variant")});
     } catch (const nlohmann::json::exception&) {
@@ -107,10 +107,12 @@ std::string story_table(std::span<const Story> stories) {
     for (const auto& [drop, count] : story.drops())
       drops += fmt::format("{}{} {}", drops.empty() ? "" : ", ", to_string(drop), count);
     const auto timed = std::ranges::count_if(story.entries, &Story::Entry::timed);
+    const auto if_timed = [&](std::string text) { return timed > 0 ? text : "-"; };
     rows.push_back({story.line, story.key.policy, fmt::format("{}", story.entries.size()), fmt::format("{}", timed),
                     fastest == nullptr ? "-" : fmt::format("{:.3f}", fastest->median * 1e3),
-                    fmt::format("{:.2f}", prior.rank_correlation), fmt::format("{:.1f} %", prior.regret_1 * 100),
-                    fmt::format("{:.1f} %", prior.regret_8 * 100), drops.empty() ? "-" : drops,
+                    if_timed(fmt::format("{:.2f}", prior.rank_correlation)),
+                    if_timed(fmt::format("{:.1f} %", prior.regret_1 * 100)),
+                    if_timed(fmt::format("{:.1f} %", prior.regret_8 * 100)), drops.empty() ? "-" : drops,
                     story.winner.empty() ? "-" : story.winner});
   }
   return align(rows);

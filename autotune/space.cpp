@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 namespace glaive {
 namespace {
@@ -85,25 +86,52 @@ Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<c
   return space;
 }
 
-Result<void> keep_only(Space& space, std::string_view rule) {
-  const auto dot = rule.find('.'), equals = rule.find('=');
-  const auto bad = [&](std::string_view why) {
-    return fail(Status::invalid_argument, fmt::format("`{}`: {}; write family.parameter=value", rule, why));
-  };
-  if (dot == rule.npos or equals == rule.npos or dot > equals) return bad("not understood");
-  const auto name = rule.substr(0, dot), key = rule.substr(dot + 1, equals - dot - 1), value = rule.substr(equals + 1);
-  const auto is_family = [&](const RankedVariant& candidate) { return candidate.variant.family->name() == name; };
-  const auto one = std::ranges::find_if(space.candidates, is_family);
-  if (one == space.candidates.end()) return bad("no such family here");
-  const auto parameters = one->variant.family->parameters(space.instance);
-  const auto at = std::ranges::find(parameters, key, &Parameter::name);
-  if (at == parameters.end()) return bad("no such parameter");
-  const auto index = static_cast<std::size_t>(at - parameters.begin());
-  const auto keeps = [&](const RankedVariant& candidate) {
-    return is_family(candidate) and std::to_string(candidate.variant.config[index]) == value;
-  };
-  if (std::ranges::none_of(space.candidates, keeps)) return bad("no legal variant has that value");
-  std::erase_if(space.candidates, [&](const auto& candidate) { return is_family(candidate) and not keeps(candidate); });
+Result<void> keep_only(Space& space, std::span<const std::string> rules) {
+  const auto whole = space.candidates;
+  std::vector<std::string_view> earlier;
+  for (const std::string_view rule : rules) {
+    const auto bad = [&](const std::string& why) {
+      return fail(Status::invalid_argument, fmt::format("`{}`: {}; write family.parameter=value", rule, why));
+    };
+    const auto dot = rule.find('.'), equals = rule.find('=');
+    if (dot == rule.npos or equals == rule.npos or dot > equals) return bad("not understood");
+    const auto name = rule.substr(0, dot), key = rule.substr(dot + 1, equals - dot - 1);
+    const auto value = rule.substr(equals + 1);
+    const auto is_family = [&](const RankedVariant& candidate) { return candidate.variant.family->name() == name; };
+    const auto one = std::ranges::find_if(whole, is_family);
+    if (one == whole.end()) {
+      std::set<std::string_view> names;
+      for (const auto& candidate : whole) names.insert(candidate.variant.family->name());
+      return bad(fmt::format("no such family here, which has {}", fmt::join(names, ", ")));
+    }
+    const auto parameters = one->variant.family->parameters(space.instance);
+    const auto at = std::ranges::find(parameters, key, &Parameter::name);
+    if (at == parameters.end()) {
+      std::vector<std::string_view> names;
+      for (const auto& parameter : parameters) names.push_back(parameter.name);
+      return bad(fmt::format("no such parameter of {}, which has {}", name, fmt::join(names, ", ")));
+    }
+    const auto index = static_cast<std::size_t>(at - parameters.begin());
+    const auto keeps = [&](const RankedVariant& candidate) {
+      return is_family(candidate) and std::to_string(candidate.variant.config[index]) == value;
+    };
+    if (std::ranges::none_of(whole, keeps)) {
+      std::set<int> values;
+      for (const auto& candidate : whole)
+        if (is_family(candidate)) values.insert(candidate.variant.config[index]);
+      return bad(fmt::format("no legal variant has that value, but {}", fmt::join(values, ", ")));
+    }
+    if (std::ranges::none_of(space.candidates, keeps)) {
+      const auto same = std::ranges::find_if(
+          earlier, [&](std::string_view other) { return other.starts_with(rule.substr(0, equals + 1)); });
+      return fail(Status::invalid_argument,
+                  fmt::format("`{}`: excluded by `{}`", rule,
+                              same != earlier.end() ? std::string(*same) : fmt::format("{}", fmt::join(earlier, " "))));
+    }
+    std::erase_if(space.candidates,
+                  [&](const auto& candidate) { return is_family(candidate) and not keeps(candidate); });
+    earlier.push_back(rule);
+  }
   return {};
 }
 

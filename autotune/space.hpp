@@ -33,9 +33,10 @@ struct Space {
 Result<Space> make_space(const Case& what, const DeviceInfo& device);
 Result<Space> make_space(const Case& what, const DeviceInfo& device, std::span<const Family* const> families);
 
-/// Keeps, of one family, the candidates with one value of one parameter: `chunk.unroll=2`. Fails with invalid_argument
-/// when there is no such family, parameter or candidate.
-Result<void> keep_only(Space& space, std::string_view rule);
+/// Each rule keeps, of one family, the candidates with one value of one parameter: `chunk.unroll=2`. Fails with
+/// invalid_argument and what there is when there is no such family, parameter or candidate, or with the rules that
+/// exclude it.
+Result<void> keep_only(Space& space, std::span<const std::string> rules);
 
 /// The default that the prior expects to be fastest: what runs where nothing was tuned.
 const RankedVariant& default_candidate(const Space& space);

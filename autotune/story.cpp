@@ -34,7 +34,8 @@ void split_name(const std::string& name, Story::Entry& entry) {
   }
 }
 
-/// Times count relative to the reference, which every group ran anew: seconds are those of its typical run.
+/// Times count relative to the reference, which every group ran anew: seconds are those of its typical run. Those of a
+/// variant that fell later, as in full scrutiny, say nothing.
 void add_times(Story& story, std::span<const TimingRecord> timings) {
   std::map<std::string_view, Story::Entry*> entry_of;
   for (auto& entry : story.entries) entry_of[entry.variant] = &entry;
@@ -44,14 +45,16 @@ void add_times(Story& story, std::span<const TimingRecord> timings) {
   for (const auto& record : timings) {
     const auto at = entry_of.find(record.variant);
     if (at == entry_of.end() or record.timing.samples.empty() or not(record.reference_median > 0)) continue;
+    at->second->spent += record.seconds;
+    if (at->second->drop != Drop::none) continue;
     const double unit = reference / record.reference_median;
     at->second->low = record.timing.low() * unit;
     at->second->median = record.timing.median() * unit;
     at->second->high = record.timing.high() * unit;
-    at->second->spent += record.seconds;
   }
   if (timings.empty()) return;
-  if (const auto at = entry_of.find(timings.front().reference); at != entry_of.end() and not at->second->timed())
+  if (const auto at = entry_of.find(timings.front().reference);
+      at != entry_of.end() and not at->second->timed() and at->second->drop == Drop::none)
     at->second->low = at->second->median = at->second->high = reference;
 }
 
@@ -158,10 +161,10 @@ std::string to_json(std::span<const Story> stories) {
                      {"last", story.last},
                      {"useful_operations", story.useful_operations},
                      {"minimal_bytes", story.minimal_bytes},
-                     {"prior",
-                      {{"rank_correlation", prior.rank_correlation},
-                       {"regret_top_1", prior.regret_1},
-                       {"regret_top_8", prior.regret_8}}},
+                     {"prior", story.fastest() == nullptr ? Json()
+                                                          : Json{{"rank_correlation", prior.rank_correlation},
+                                                                 {"regret_top_1", prior.regret_1},
+                                                                 {"regret_top_8", prior.regret_8}}},
                      {"drops", std::move(drops)},
                      {"winner", story.winner.empty() ? Json() : Json(story.winner)},
                      {"evidence", evidence.is_discarded() ? Json() : evidence},

@@ -62,7 +62,7 @@ Scale Scale::around(const std::vector<double>& values, bool logarithmic, double 
     scale.low /= factor;
     scale.high *= factor;
   } else {
-    const double more = std::max(scale.high - scale.low, 1e-12) * room;
+    const double span = scale.high - scale.low, more = (span > 0 ? span : std::max(std::abs(scale.low), 1.0)) * room;
     scale.low -= more;
     scale.high += more;
   }
@@ -75,6 +75,7 @@ double Scale::share(double value) const {
 
 std::vector<double> Scale::ticks() const {
   std::vector<double> out;
+  if (not(low < high and std::isfinite(low) and std::isfinite(high)) or (logarithmic and low <= 0)) return out;
   if (logarithmic) {
     const double decades = std::log10(high / low);
     if (decades > 1) {

@@ -21,8 +21,8 @@ struct Scale {
 
   /// A scale that spans `values` with some room at both ends; a logarithmic one leaves out what is not positive.
   static Scale around(const std::vector<double>& values, bool logarithmic, double room = 0.06);
-  double share(double value) const;  ///< 0 at low, 1 at high
-  std::vector<double> ticks() const;
+  double share(double value) const;   ///< 0 at low, 1 at high
+  std::vector<double> ticks() const;  ///< none on a scale without extent, or with logarithms of what has none
 };
 
 /// One chart: a frame with axes, grid and labels, and marks given in the values' own units. How marks look is up to the
@@ -39,7 +39,7 @@ class Chart {
  private:
   double px(double x) const { return left + x_.share(x) * (width_ - left - right); }
   double py(double y) const { return height_ - bottom - y_.share(y) * (height_ - top - bottom); }
-  static constexpr double left = 58, right = 14, top = 12, bottom = 42;
+  static constexpr double left = 78, right = 14, top = 12, bottom = 42;
   double width_, height_;
   Scale x_, y_;
   std::string frame_, marks_;

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <set>
-#include <sstream>
 
 #include "autotune/evidence.hpp"
 #include "autotune/quantile.hpp"
@@ -34,10 +36,15 @@ bool read(std::string_view text, Number& number) {
   return error == std::errc() and end == text.data() + text.size();
 }
 
-std::optional<Drop> parse_drop(std::string_view word) {
-  for (int i = 0; to_string(static_cast<Drop>(i)) != "unknown"; ++i)
-    if (to_string(static_cast<Drop>(i)) == word) return static_cast<Drop>(i);
-  return std::nullopt;
+/// Fails with the words that there are.
+Result<Drop> parse_drop(std::string_view word) {
+  std::string words;
+  for (int i = 0; to_string(static_cast<Drop>(i)) != "unknown"; ++i) {
+    const auto drop = static_cast<Drop>(i);
+    if (to_string(drop) == word) return drop;
+    words += fmt::format("{}{}", i > 0 ? ", " : "", to_string(drop));
+  }
+  return fail(Status::invalid_argument, fmt::format("`{}` is no reason to drop: it is one of {}", word, words));
 }
 
 /// A family as a table knows it: enough to search, not to compile.
@@ -75,15 +82,21 @@ class RecordedFamily final : public Family {
   Config default_;
 };
 
-/// The family of this build that still has all of a table's variants of that name.
-const Family* family_of_this_build(const Table& table, std::size_t index, const Instance& instance) {
-  const auto* family = find_family(table.families[index].name);
+/// The family of this build that a table's column names, where it still has the same parameters.
+const Family* family_of_this_build(const Table::FamilyColumn& column, const Instance& instance) {
+  const auto* family = find_family(column.name, instance.target.kind);
   if (family == nullptr or not family->applicable(instance)) return nullptr;
-  const auto parameters = family->parameters(instance);
-  if (not std::ranges::equal(parameters, table.families[index].parameters, {}, &Parameter::name)) return nullptr;
-  for (const auto& row : table.rows)
-    if (row.family == index and family->constraint(instance, row.config)) return nullptr;
-  return family;
+  return std::ranges::equal(family->parameters(instance), column.parameters, {}, &Parameter::name) ? family : nullptr;
+}
+
+/// Why `family` has no variant of that configuration; nothing when it has.
+std::optional<std::string> why_not(const Family& family, const Instance& instance, const Config& config) {
+  const auto parameters = family.parameters(instance);
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    if (std::ranges::find(parameters[i].values, config[i]) == parameters[i].values.end())
+      return fmt::format("{} is one of {}, not {}", parameters[i].name, fmt::join(parameters[i].values, ", "),
+                         config[i]);
+  return family.constraint(instance, config);
 }
 
 }  // namespace
@@ -158,6 +171,7 @@ std::string to_text(const Table& table) {
   header("date", table.when);
   for (const auto& family : table.families)
     header("family", fmt::format("{} {}", family.name, fmt::join(family.parameters, " ")));
+  header("rows", table.rows.size());
   text += fmt::format("\n{}\n", columns);
   for (const auto& row : table.rows)
     text += fmt::format("{},{},{},{:.4g},{:.5g},{:.5g},{:.5g},{}\n", table.families[row.family].name,
@@ -170,13 +184,17 @@ Result<Table> parse_table(std::string_view text) {
   Table table;
   std::size_t number = 0;
   bool have_case = false, in_rows = false;
+  std::optional<std::size_t> rows;                    // that the table says it has
+  std::vector<const Family*> current;                 // of this build, by column; null where it has none
+  std::set<std::pair<std::size_t, Config>> variants;  // seen so far
   const auto bad = [&](std::string_view why) {
     return fail(Status::invalid_argument, fmt::format("line {}: {}", number, why));
   };
   for (auto line : split(text, '\n')) {
     ++number;
     if (number == 1) {
-      if (line != magic) return bad(fmt::format("not a table of times: it begins with `{}`", magic));
+      if (line != magic) return bad(fmt::format("not a table of times: those begin with `{}`", magic));
+      if (not text.ends_with('\n')) return fail(Status::invalid_argument, "incomplete: its last line does not end");
       continue;
     }
     if (line.starts_with("# ")) {
@@ -207,6 +225,8 @@ Result<Table> parse_table(std::string_view text) {
       } else if (key == "family") {
         const auto words = split(value, ' ');
         table.families.push_back({std::string(words.front()), {words.begin() + 1, words.end()}});
+      } else if (key == "rows") {
+        if (not read(value, rows.emplace())) return bad("rows is a number");
       } else if (key == "compiler") {
         table.compiler = value;
       } else if (key == "commit") {
@@ -220,13 +240,16 @@ Result<Table> parse_table(std::string_view text) {
     }
     if (not in_rows) {
       if (line != columns) return bad(fmt::format("the columns are `{}`", columns));
-      if (not have_case or table.families.empty()) return bad("`# case:` and `# family:` are missing above");
+      if (not have_case or table.families.empty() or not rows)
+        return bad("`# case:`, `# family:` or `# rows:` is missing above");
+      for (const auto& column : table.families)
+        current.push_back(family_of_this_build(column, {table.what.problem, table.device.target}));
       in_rows = true;
       continue;
     }
     if (line.empty()) continue;
     const auto cells = split(line, ',');
-    if (cells.size() != 8) return bad(fmt::format("{} cells instead of 8", cells.size()));
+    if (cells.size() != 8) return bad(fmt::format("cells: {} instead of 8", cells.size()));
     Table::Row row;
     const auto family = std::ranges::find(table.families, cells[0], &Table::FamilyColumn::name);
     if (family == table.families.end()) return bad(fmt::format("family `{}` is not declared above", cells[0]));
@@ -244,22 +267,35 @@ Result<Table> parse_table(std::string_view text) {
       *times[i] *= 1e-6;
     }
     const auto drop = parse_drop(cells[7]);
-    if (not drop) return bad(fmt::format("`{}` is no reason to drop", cells[7]));
+    if (not drop) return bad(drop.error().message);
     row.drop = *drop;
     if (row.drop == Drop::none and row.median <= 0) return bad("a variant that is not out has a time");
+    if (not variants.emplace(row.family, row.config).second)
+      return bad(fmt::format("{} {} was there before", family->name, cells[1]));
+    if (const auto* here = current[row.family])
+      if (const auto why = why_not(*here, {table.what.problem, table.device.target}, row.config))
+        return bad(fmt::format("{} of this build has no variant `{}`: {}", family->name, cells[1], *why));
     table.rows.push_back(std::move(row));
   }
+  if (table.rows.size() != rows.value_or(0))
+    return fail(Status::invalid_argument, fmt::format("incomplete: {} rows of the {} that `# rows:` tells of",
+                                                      table.rows.size(), rows.value_or(0)));
   if (std::ranges::none_of(table.rows, [](const auto& row) { return row.drop == Drop::none; }))
     return fail(Status::invalid_argument, "the table has no variant with a time");
   return table;
 }
 
 Result<Table> read_table(const std::filesystem::path& file) {
+  const auto refused = [&](std::string_view why) {
+    return fail(Status::io_error, fmt::format("table {}: {}", file.string(), why));
+  };
+  std::error_code error;
+  if (std::filesystem::is_directory(file, error)) return refused(std::strerror(EISDIR));
   std::ifstream in(file, std::ios::binary);
-  std::ostringstream text;
-  if (not in or not(text << in.rdbuf()))
-    return fail(Status::io_error, fmt::format("table {}: cannot be read", file.string()));
-  auto table = parse_table(text.str());
+  if (not in) return refused(std::strerror(errno));
+  const std::string text(std::istreambuf_iterator<char>(in), {});
+  if (text.empty()) return refused("it is empty");
+  auto table = parse_table(text);
   if (not table) return fail(table.error().status, fmt::format("table {}: {}", file.string(), table.error().message));
   return table;
 }
@@ -271,7 +307,7 @@ RecordedSpace make_recorded_space(const Table& table) {
   std::vector<const Family*> current;
   for (std::size_t f = 0; f < table.families.size(); ++f) {
     recorded.families.push_back(std::make_unique<RecordedFamily>(table, f));
-    current.push_back(family_of_this_build(table, f, space.instance));
+    current.push_back(family_of_this_build(table.families[f], space.instance));
   }
   recorded.fresh_prior = std::ranges::all_of(current, [](const auto* family) { return family != nullptr; });
 

@@ -39,9 +39,10 @@ struct Table {
 Result<Table> make_table(const Space& space, const Case& what, const DeviceInfo& device, Journal& journal,
                          const CaseKey& key);
 
-/// Lines `# key: value`, then rows of comma-separated values with times in microseconds.
+/// Lines `# key: value`, of which `rows` counts the rows that follow: comma-separated values, times in microseconds.
 std::string to_text(const Table& table);
-/// Fails with invalid_argument and the line that is wrong.
+/// Fails with invalid_argument and the line that is wrong; so it does for a table that was cut, for a variant that is
+/// there twice, and for one that a family of this build with the same parameters does not have.
 Result<Table> parse_table(std::string_view text);
 /// The same for a file; its name is in every error.
 Result<Table> read_table(const std::filesystem::path& file);

@@ -24,12 +24,17 @@ std::vector<std::size_t> fastest(const std::map<std::size_t, double>& ratio, std
   return order;
 }
 
-/// The reference's median is that of the rounds that both ran.
+/// The reference's times are those of the rounds that both ran.
 TimingRecord record_of(const Entrant& entrant, const Timing& timing, const Entrant& reference, Timing shared) {
   const bool slower = timing.dropped or ratio(timing, shared).standing() == Standing::slower;
   shared.samples.resize(std::min(shared.samples.size(), timing.samples.size()));
-  return {entrant.variant,   entrant.content, timing,
-          reference.variant, shared.median(), slower ? Drop::slower : Drop::none};
+  return {.variant = entrant.variant,
+          .content = entrant.content,
+          .timing = timing,
+          .reference = reference.variant,
+          .reference_median = shared.median(),
+          .drop = slower ? Drop::slower : Drop::none,
+          .reference_samples = std::move(shared.samples)};
 }
 
 /// Who ran beside a reference that took half as long again as it usually does.

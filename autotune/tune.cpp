@@ -63,6 +63,11 @@ struct Tuner::Search {
   std::vector<Attempt*> entered;
   bool lost_one = false;  ///< the last race ended with the loss of an entrant
 
+  AttemptRecord record_of(const Attempt& attempt) const {
+    return {&attempt - attempts.data() + 1, attempt.candidate.name, attempt.content, attempt.candidate.prior,
+            attempt.candidate.is_default,   attempt.drop,           attempt.message, attempt.compile_seconds,
+            attempt.verify_seconds};
+  }
   void add(std::size_t index) {
     if (seen.insert(index).second) attempts.push_back({.index = index, .candidate = space.candidates[index]});
   }
@@ -207,7 +212,7 @@ Result<void> Tuner::compile(std::span<Attempt* const> attempts, const Search& se
     attempt.built.code = std::move(record.code);
     attempt.drop = record.drop;
     attempt.message = std::move(record.message);
-    attempt.compile_seconds = record.seconds;
+    attempt.compile_seconds += record.seconds;
     return {};
   };
   const auto compile_or_tell = [&](Attempt& attempt, int lane) -> Result<void> {
@@ -255,7 +260,7 @@ Result<void> Tuner::verify(Attempt& attempt, Search& search, Scrutiny scrutiny) 
     const double begin = steady_seconds();
     auto verdict = evaluator_.verify(search.what, attempt.built, scrutiny);
     if (not verdict) return std::unexpected(verdict.error());
-    attempt.verify_seconds = steady_seconds() - begin;
+    attempt.verify_seconds += steady_seconds() - begin;
     attempt.verdict = std::move(*verdict);
     if (auto kept = journal_.put_verdict(key.device, key.problem, name, attempt.content, rules, attempt.verdict);
         not kept)
@@ -299,10 +304,7 @@ Result<void> Tuner::enter(Search& search, std::size_t first) {
   }
 
   std::vector<AttemptRecord> records;
-  for (const auto& attempt : std::span(search.attempts).subspan(first))
-    records.push_back({static_cast<std::int64_t>(&attempt - search.attempts.data()) + 1, attempt.candidate.name,
-                       attempt.content, attempt.candidate.prior, attempt.candidate.is_default, attempt.drop,
-                       attempt.message, attempt.compile_seconds, attempt.verify_seconds});
+  for (const auto& attempt : std::span(search.attempts).subspan(first)) records.push_back(search.record_of(attempt));
   return journal_.put_attempts(search.key, records);
 }
 
@@ -316,6 +318,8 @@ Result<void> Tuner::lose(Search& search, std::size_t entrant, const Failure& fai
   --search.correct;
   progress_.dropped(failure.drop);
   if (search.broken++ < explained) progress_.note(fmt::format("{}: {}", attempt.candidate.name, failure.message));
+  const auto record = search.record_of(attempt);
+  if (auto kept = journal_.put_attempts(search.key, std::span(&record, 1)); not kept) return kept;
   return journal_.put_verdict(search.key.device, search.key.problem, attempt.candidate.name, attempt.content,
                               timing_rules(search.what.shape), {failure.drop, 0, 0, failure.message});
 }
@@ -343,6 +347,7 @@ Result<void> Tuner::prove_best(Search& search, Tournament& tournament) {
     progress_.begin_phase("compile the best", fresh.size());
     if (auto done = compile(attempts, search, Optimise::full); not done) return done;
     progress_.begin_phase("verify the best", fresh.size());
+    std::vector<AttemptRecord> fallen;
     for (const std::size_t i : fresh) {
       auto& attempt = *search.entered[i];
       if (attempt.drop == Drop::none)
@@ -352,7 +357,9 @@ Result<void> Tuner::prove_best(Search& search, Tournament& tournament) {
       search.entrants[i].out = true;
       tournament.exclude(i);
       --search.correct;
+      fallen.push_back(search.record_of(attempt));
     }
+    if (auto kept = journal_.put_attempts(search.key, fallen); not kept) return kept;
   }
 }
 
@@ -495,8 +502,7 @@ Result<Table> Tuner::record(const Case& what, std::span<const std::string> rules
                                    .hopeless = 8};
   auto space = make_space(what, used_device(), options_.families);
   if (not space) return std::unexpected(space.error());
-  for (const auto& rule : rules)
-    if (auto kept = keep_only(*space, rule); not kept) return std::unexpected(kept.error());
+  if (auto kept = keep_only(*space, rules); not kept) return std::unexpected(kept.error());
   if (auto fits = evaluator_.check_memory(what); not fits) return std::unexpected(fits.error());
   Search search;
   search.what = what;

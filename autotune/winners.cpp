@@ -24,8 +24,16 @@ std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const 
   return std::nullopt;
 }
 
-Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file) {
+Result<Pack> open_pack(const std::filesystem::path& file) {
   auto pack = Pack::open(file);
+  if (not pack and pack.error().status == Status::bad_pack)
+    return fail(Status::bad_pack,
+                pack.error().message + "; if it was one, move it away: tuning again takes the code from the journal");
+  return pack;
+}
+
+Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file) {
+  auto pack = open_pack(file);
   if (pack) return std::move(*pack);
   if (pack.error().status == Status::not_found) return std::nullopt;
   return std::unexpected(pack.error());

@@ -15,7 +15,9 @@ WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, 
 std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const DeviceInfo& device, Effort effort,
                                       int threads);
 
-/// The pack at `file`; nothing when there is no such file.
+/// As Pack::open; of a file that is no pack, or a damaged one, the error says what to do about it.
+Result<Pack> open_pack(const std::filesystem::path& file);
+/// The same; nothing when there is no such file.
 Result<std::optional<Pack>> open_pack_if_any(const std::filesystem::path& file);
 
 }  // namespace glaive

@@ -48,6 +48,10 @@ const Family* find_family(std::string_view name, Target::Kind kind) {
   return found == all.end() ? nullptr : *found;
 }
 
+std::string named(const Family& family) {
+  return std::string(family.name()) + (family.kind() == Target::Kind::cpu ? " (cpu)" : " (gpu)");
+}
+
 std::string to_string(const Variant& variant, const Instance& instance) {
   const auto parameters = variant.family->parameters(instance);
   std::string text(variant.family->name());
@@ -85,7 +89,7 @@ Result<Variant> parse_variant(std::string_view text, const Instance& instance) {
   if (not variant.family) variant.family = find_family(name);
   if (not variant.family)
     return bad("variant `" + std::string(text) + "`: no family `" + name +
-               "`; families of this build: " + join(families(), [](const Family* family) { return family->name(); }));
+               "`; families of this build: " + join(families(), [](const Family* family) { return named(*family); }));
   if (auto covers = variant.family->applicable(instance); not covers)
     return fail(covers.error().status, "family `" + name + "` " + covers.error().message);
   variant.config = variant.family->default_config(instance);

@@ -63,6 +63,9 @@ std::span<const Family* const> families();
 const Family* find_family(std::string_view name);
 const Family* find_family(std::string_view name, Target::Kind kind);
 
+/// `step (cpu)`: name and kind of device, as a name may stand for two.
+std::string named(const Family& family);
+
 /// A family with a value for every parameter.
 struct Variant {
   const Family* family = nullptr;

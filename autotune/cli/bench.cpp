@@ -11,6 +11,7 @@
 #include "autotune/cli/command.hpp"
 #include "autotune/cli/place.hpp"
 #include "autotune/report.hpp"
+#include "autotune/winners.hpp"
 
 namespace glaive::cli {
 namespace {
@@ -37,6 +38,8 @@ int run(const Options& asked) {
         "bench needs a problem line, a --set, or --peak; e.g. glaive bench 'forward H4 K128 V128 @ B1 T2048'");
   const auto pack = read_pack(asked.pack);
   if (not pack) return report(pack.error());
+  if (not asked.pack.empty())
+    if (const auto named = open_pack(*pack); not named) return report(named.error());
   std::optional<Place> json;
   if (not asked.json.empty()) {
     auto place = find_place(asked.json);
@@ -67,9 +70,11 @@ int run(const Options& asked) {
       if (exit == usage) return exit;
       continue;
     }
+    for (const auto& record : *measured)
+      if (not record.skipped.empty()) fmt::print(stderr, "glaive: {}: {}\n", to_string(what), record.skipped);
     std::ranges::move(*measured, std::back_inserter(records));
   }
-  fmt::print("{}", bench_table(records));
+  if (not json or not is_standard_output(asked.json)) fmt::print("{}", bench_table(records));
   if (json)
     if (const auto written = write(*json, to_json(records, command_line())); not written)
       return report(written.error());
@@ -82,11 +87,10 @@ void add_bench(CLI::App& program, int& exit) {
   auto* command = program.add_subcommand("bench", "Measure winners against plain C++ loops, interleaved in one run");
   auto options = std::make_shared<Options>();
   command->add_option("LINE", options->lines, "problem lines");
-  command->add_option("--set", options->sets, "built-in problem set or file of problem lines");
-  command->add_option("--json", options->json, "file for one record per case");
-  command->add_option(
-      "--variant", options->variants,
-      "measure this variant, e.g. 'chunk(C=16)', instead of the pack's winner; several race each other");
+  add_repeatable(*command, "--set", options->sets, "built-in problem set or file of problem lines");
+  command->add_option("--json", options->json, "file for one record per case; - prints them instead of the table");
+  add_repeatable(*command, "--variant", options->variants,
+                 "measure this variant, e.g. 'chunk(C=16)', instead of the pack's winner; several race each other");
   command->add_option("--seconds", options->seconds, "time each contender for so long (default: 60 samples, 0.5 s)")
       ->type_name("NUMBER");
   command->add_option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");

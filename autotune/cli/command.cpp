@@ -1,14 +1,17 @@
 #include "autotune/cli/command.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 #include <limits>
 #include <optional>
 
 #include "autotune/cache.hpp"
 #include "autotune/sets.hpp"
+#include "autotune/shell.hpp"
 #include "runtime/target.hpp"
 
 namespace glaive::cli {
@@ -18,14 +21,6 @@ constexpr int most_threads = 1024;
 
 std::string typed;
 
-std::string quoted(std::string_view word) {
-  const auto plain = [](unsigned char c) { return std::isalnum(c) != 0 or std::string_view("-_./=:,@+").contains(c); };
-  if (not word.empty() and std::ranges::all_of(word, plain)) return std::string(word);
-  std::string text = "'";
-  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return text + "'";
-}
-
 template <class Number>
 std::optional<Number> read_number(std::string_view text) {
   Number number{};
@@ -34,13 +29,36 @@ std::optional<Number> read_number(std::string_view text) {
   return number;
 }
 
+extern "C" void interrupted(int signal) {
+  constexpr std::string_view sentence = "\nglaive: interrupted; run it again to go on\n";
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, sentence.data(), sentence.size());
+  std::signal(signal, SIG_DFL);
+  raise(signal);
+}
+
 }  // namespace
+
+void tell_when_interrupted() {
+  struct sigaction now{}, on_interrupt{};
+  if (sigaction(SIGINT, nullptr, &now) != 0 or now.sa_handler == SIG_IGN) return;  // as behind nohup
+  on_interrupt.sa_handler = interrupted;
+  sigaction(SIGINT, &on_interrupt, nullptr);
+}
+
+std::string counted(std::size_t count, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", count, count == 1 ? one : many);
+}
+
+CLI::Option* add_repeatable(CLI::App& command, const std::string& name, std::vector<std::string>& values,
+                            const std::string& meaning) {
+  return command.add_option(name, values, meaning + "; may be repeated")->allow_extra_args(false);
+}
 
 const std::string& command_line() { return typed; }
 
 void set_command_line(int argc, char** argv) {
   typed = "glaive";
-  for (int i = 1; i < argc; ++i) typed += " " + quoted(argv[i]);
+  for (int i = 1; i < argc; ++i) typed += " " + shell_quoted(argv[i]);
 }
 
 int report(const Error& error) {
@@ -131,8 +149,10 @@ Result<std::uint64_t> read_count(std::string_view option, const std::string& ask
 
 Result<std::filesystem::path> read_pack(const std::string& asked) {
   if (not asked.empty()) return std::filesystem::path(asked);
-  auto folder = open_cache();
+  auto folder = cache_location();
   if (not folder) return folder;
+  if (std::error_code ignored; std::filesystem::is_directory(*folder, ignored))
+    if (auto trusted = check_trusted(*folder); not trusted) return std::unexpected(trusted.error());
   return *folder / pack_name;
 }
 

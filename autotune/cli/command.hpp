@@ -32,6 +32,10 @@ void add_worker(CLI::App& program, int& exit);  ///< hidden
 /// What compiles and runs kernels, in worker processes or, for debugging, in this one.
 Result<std::unique_ptr<Evaluator>> make_evaluator(const std::string& device, int threads, bool in_process);
 
+/// Adds an option that takes one value each time it is given: what follows the value is no second one.
+CLI::Option* add_repeatable(CLI::App& command, const std::string& name, std::vector<std::string>& values,
+                            const std::string& meaning);
+
 /// Adds --device.
 void add_device(CLI::App& command, std::string& asked);
 /// The device asked for by name, or the usual one.
@@ -52,6 +56,12 @@ int report_usage(const std::string& sentence);
 /// The same for an error that lies in a problem which nothing covers; names the problem.
 int report_for(const Problem& problem, const Error& error);
 
+/// `1 winner`, `2 winners`.
+std::string counted(std::size_t count, std::string_view one, std::string_view many);
+
+/// From now on Ctrl-C says that the work can be gone on with, before it ends the process.
+void tell_when_interrupted();
+
 /// Cases of the lines and sets together, each once. A line may also come as separate words. Fails with invalid_argument
 /// and a message ready for report_usage.
 Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, const std::vector<std::string>& sets);
@@ -67,7 +77,8 @@ Result<std::uint64_t> read_count(std::string_view option, const std::string& ask
 /// Seconds to time for; nothing when nothing was asked.
 Result<std::optional<double>> read_seconds(const std::string& asked);
 
-/// The pack asked for, or the default one in the cache folder, which is created.
+/// The pack asked for, or the default one in the cache folder; neither need exist. Fails with untrusted when others can
+/// write to the folder.
 Result<std::filesystem::path> read_pack(const std::string& asked);
 
 /// Adds --lock, which says how long to wait for another process on the device.

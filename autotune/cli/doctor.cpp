@@ -6,6 +6,7 @@
 #include "autotune/evaluator.hpp"
 #include "autotune/evidence.hpp"
 #include "autotune/sets.hpp"
+#include "autotune/winners.hpp"
 #include "compiler/cuda.hpp"
 #include "runtime/cuda.hpp"
 #include "runtime/nvml.hpp"
@@ -20,9 +21,10 @@ std::string size_text(std::int64_t bytes) {
 }
 
 std::string pack_state(const std::filesystem::path& file) {
-  const auto pack = Pack::open(file);
+  const auto pack = open_pack(file);
   if (not pack and pack.error().status == Status::not_found) return "no winners yet";
-  return pack ? fmt::format("{} winners in {}", pack->size(), file.string()) : pack.error().message;
+  return pack ? fmt::format("{} in {}", counted(pack->size(), "winner", "winners"), file.string())
+              : pack.error().message;
 }
 
 /// Looks without creating anything.
@@ -88,7 +90,7 @@ int run() {
   print_gpus();
   print_nvrtc();
   fmt::print("families ");
-  for (const Family* family : families()) fmt::print(" {}", family->name());
+  for (const Family* family : families()) fmt::print(" {}", named(*family));
   fmt::print("{}\n", families().empty() ? " none" : "");
   fmt::print("cache     {}\n", cache_state());
   fmt::print("sets     ");

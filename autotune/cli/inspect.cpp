@@ -10,7 +10,7 @@ namespace glaive::cli {
 namespace {
 
 struct Options {
-  std::string variant, problem = "forward H4 K128 V128", dump;
+  std::string variant, problem, target, dump;
   bool parameters = false;
 };
 
@@ -28,9 +28,38 @@ Result<Problem> read_problem(const std::string& line) {
   return *problem;
 }
 
+/// What the family of that name is looked at for when nothing is said: a CPU if there is such a family for one, and the
+/// first of the usual problems that it covers. No device is needed.
+Result<Instance> find_instance(const Options& asked) {
+  constexpr std::string_view usual[] = {"forward H4 K128 V128", "step H16 K128 V128"};
+  const auto name = asked.variant.substr(0, asked.variant.find('('));
+  const auto* family = find_family(name, Target::Kind::cpu);
+  const bool for_gpu = family == nullptr and (family = find_family(name, Target::Kind::cuda)) != nullptr;
+  Instance instance{*parse_problem(usual[0]), for_gpu ? *parse_target("cuda:sm_90a") : host_cpu_target()};
+  if (not asked.target.empty()) {
+    auto target = parse_target(asked.target);
+    if (not target) return fail(Status::invalid_argument, "--target: " + target.error().message);
+    instance.target = std::move(*target);
+    family = find_family(name, instance.target.kind);
+  }
+  if (not asked.problem.empty()) {
+    auto problem = read_problem(asked.problem);
+    if (not problem) return std::unexpected(problem.error());
+    instance.problem = *problem;
+    return instance;
+  }
+  for (const auto line : usual) {
+    instance.problem = *parse_problem(line);
+    if (family != nullptr and family->applicable(instance)) return instance;
+  }
+  instance.problem = *parse_problem(usual[0]);
+  return instance;
+}
+
 void print_parameters(const Variant& variant, const Instance& instance) {
   const auto parameters = variant.family->parameters(instance);
-  fmt::print("{}: {}\n", variant.family->name(), variant.family->summary());
+  fmt::print("{}: {}\nfor `{}` on {}\n", named(*variant.family), variant.family->summary(), to_string(instance.problem),
+             to_string(instance.target));
   for (std::size_t i = 0; i < parameters.size(); ++i)
     fmt::print("  {} = {}: {}; one of {}\n", parameters[i].name, variant.config[i], parameters[i].meaning,
                fmt::join(parameters[i].values, " "));
@@ -39,15 +68,17 @@ void print_parameters(const Variant& variant, const Instance& instance) {
 int run(const Options& asked) {
   if (not asked.dump.empty() and std::ranges::find(stages, asked.dump) == std::end(stages))
     return report_usage(fmt::format("--dump {}: it is mlir, lowered, llvm or asm", asked.dump));
-  const auto problem = read_problem(asked.problem);
-  if (not problem) return report(problem.error());
-  const Instance instance{*problem, host_cpu_target()};
+  const auto found = find_instance(asked);
+  if (not found) return report(found.error());
+  const Instance& instance = *found;
   const auto variant = parse_variant(asked.variant, instance);
-  if (not variant) return report_for(*problem, variant.error());
+  if (not variant) return report_for(instance.problem, variant.error());
   if (asked.parameters) {
     print_parameters(*variant, instance);
     return success;
   }
+  if (instance.target.kind != Target::Kind::cpu)
+    return report({Status::unsupported, "inspect compiles for CPUs alone; of a variant for GPUs it shows --params"});
 #ifdef GLAIVE_HAVE_MLIR
   MlirCompiler compiler;
   const CompileOptions options{.target = instance.target, .tune_cpu = host_cpu_name(), .effort = Optimise::full};
@@ -68,7 +99,7 @@ int run(const Options& asked) {
   fmt::print(
       "variant {}\nproblem {}\ntarget {}\ncompiler {}\nkey {}\ncode {} bytes, of these {} of machine code; stack {} "
       "bytes\n",
-      to_string(*variant, instance), to_string(*problem), to_string(instance.target), compiler_build(),
+      to_string(*variant, instance), to_string(instance.problem), to_string(instance.target), compiler_build(),
       key ? *key : key.error().message, code->bytes.size(), code->text_bytes, code->stack_bytes);
   fmt::print("plan\n{}\n", to_string(variant->family->plan(instance, variant->config)));
   return success;
@@ -84,7 +115,11 @@ void add_inspect(CLI::App& program, int& exit) {
       program.add_subcommand("inspect", "Show a variant: parameters, facts of its code, text of each stage");
   auto options = std::make_shared<Options>();
   command->add_option("VARIANT", options->variant, "a family, or a variant such as 'chunk(C=16)'")->required();
-  command->add_option("--problem", options->problem, "what to instantiate it for (default: forward H4 K128 V128)");
+  command->add_option(
+      "--problem", options->problem,
+      "what to instantiate it for (default: forward H4 K128 V128, or step H16 K128 V128 where the family decodes)");
+  command->add_option("--target", options->target,
+                      "e.g. cuda:sm_90a (default: this CPU, or that for what runs on GPUs)");
   command->add_option("--dump", options->dump, "print one stage: mlir, lowered, llvm or asm");
   command->add_flag("--params", options->parameters, "parameters only; compiles nothing");
   command->callback([options, &exit] { exit = run(*options); });

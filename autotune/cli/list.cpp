@@ -26,7 +26,7 @@ int run(const Options& asked) {
     if (not space) return report(space.error());
     std::map<std::string_view, std::size_t> count;
     for (const auto& candidate : space->candidates) ++count[candidate.variant.family->name()];
-    fmt::print("{}: {} legal variants\n", to_string(what), space->candidates.size());
+    fmt::print("{}: {}\n", to_string(what), counted(space->candidates.size(), "legal variant", "legal variants"));
     for (const auto& [family, variants] : count) fmt::print("  {} {}\n", family, variants);
     if (not asked.all) continue;
     for (const auto& candidate : space->candidates)

@@ -24,6 +24,30 @@ int with_output_written(int exit) {
   return failure;
 }
 
+/// Names the word that nobody knows, though what it leaves missing may have failed first, and what there is instead.
+std::string explain(const CLI::App& program, const CLI::Error& error) {
+  const auto chosen = program.get_subcommands();
+  const CLI::App& command = chosen.empty() ? program : *chosen.back();
+  const auto name = chosen.empty() ? std::string("glaive") : "glaive " + command.get_name();
+  std::string why = error.what();
+  if (const auto unknown = command.remaining(); not unknown.empty()) {
+    const auto& word = unknown.front();
+    std::vector<std::string> known;
+    if (word.starts_with('-')) {
+      for (const auto* option : command.get_options())
+        if (not option->get_positional()) known.push_back(option->get_name());
+      why = fmt::format("`{}` has no option `{}`; it has {}", name, word, fmt::join(known, ", "));
+    } else if (chosen.empty()) {
+      for (const auto* each : program.get_subcommands([](const CLI::App*) { return true; }))
+        if (not each->get_group().empty()) known.push_back(each->get_name());
+      why = fmt::format("no command `{}`; there are {}", word, fmt::join(known, ", "));
+    } else {
+      why = fmt::format("`{}` does not know what to do with `{}`", name, word);
+    }
+  }
+  return fmt::format("glaive: {}\nUsage: {} --help\n", why, name);
+}
+
 int run(int argc, char** argv) {
   // A file size limit is an error of the write that meets it, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
@@ -34,10 +58,7 @@ int run(int argc, char** argv) {
   program.set_version_flag("--version",
                            fmt::format("glaive {}{}{}", glaive::glaive_version(), commit.empty() ? "" : " ", commit));
   program.require_subcommand(1);
-  program.failure_message([](const CLI::App* app, const CLI::Error& error) {
-    return fmt::format("glaive: {}\nRun with --help for usage: {} --help\n", error.what(),
-                       app->get_parent() == nullptr ? "glaive" : "glaive " + app->get_name());
-  });
+  program.failure_message([](const CLI::App* app, const CLI::Error& error) { return explain(*app, error); });
   int exit = success;
   add_tune(program, exit);
   add_bench(program, exit);

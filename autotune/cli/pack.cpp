@@ -5,14 +5,15 @@
 #include <memory>
 
 #include "autotune/cli/command.hpp"
+#include "autotune/winners.hpp"
 
 namespace glaive::cli {
 namespace {
 
 int run(const std::string& file) {
-  const auto pack = Pack::open(file);
+  const auto pack = open_pack(file);
   if (not pack) return report(pack.error());
-  fmt::print("{}: {} entries\n", file, pack->size());
+  fmt::print("{}: {}\n", file, counted(pack->size(), "entry", "entries"));
   int exit = success;
   for (std::size_t i = 0; i < pack->size(); ++i) {
     const auto& key = pack->key(i);

@@ -21,6 +21,7 @@ std::unexpected<Error> cannot_write(const std::string& asked, const std::string&
 }  // namespace
 
 Result<Place> find_place(const std::string& asked) {
+  if (is_standard_output(asked)) return Place{"/dev/stdout", false};
   struct stat facts{}, output{};
   if (stat(asked.c_str(), &facts) == 0) {
     const bool is_output =
@@ -34,6 +35,12 @@ Result<Place> find_place(const std::string& asked) {
   if (const auto replaceable = check_replaceable(*path); not replaceable)
     return cannot_write(asked, replaceable.error().message);
   return Place{*path, true};
+}
+
+bool same_place(const Place& a, const Place& b) {
+  std::error_code error;
+  if (std::filesystem::equivalent(a.path, b.path, error)) return true;
+  return std::filesystem::weakly_canonical(a.path, error) == std::filesystem::weakly_canonical(b.path, error);
 }
 
 Result<void> write(const Place& place, const std::string& text) {

@@ -13,8 +13,13 @@ struct Place {
   bool replaced;
 };
 
+/// Whether `asked` is `-`, which stands for the standard output.
+inline bool is_standard_output(const std::string& asked) { return asked == "-"; }
+
 /// Finds out whether `asked` can be written, and leaves it as it is.
 Result<Place> find_place(const std::string& asked);
+/// Whether what is written to one of them would be lost in, or mixed with, what is written to the other.
+bool same_place(const Place& a, const Place& b);
 Result<void> write(const Place& place, const std::string& text);
 
 /// Both, where nothing takes long between them; reports an error, and returns what to end with.

@@ -28,6 +28,9 @@ int run(const Options& asked) {
   if (not patience) return report(patience.error());
   const auto place = find_place(asked.out.empty() ? "/dev/stdout" : asked.out);
   if (not place) return report(place.error());
+  auto space = make_space(cases->front(), device->info);
+  if (not space) return report(space.error());
+  if (const auto kept = keep_only(*space, asked.only); not kept) return report(kept.error());
   const auto cache = open_cache();
   if (not cache) return report(cache.error());
   auto evaluator = make_evaluator(device->name, *threads, false);
@@ -41,9 +44,10 @@ int run(const Options& asked) {
                .pack = {},
                .patience_seconds = patience->seconds,
                .force = asked.force});
+  tell_when_interrupted();
   progress.begin_case(1, 1, to_string(cases->front()));
   auto table = tuner.record(cases->front(), asked.only);
-  progress.end_case(table ? fmt::format("{} variants", table->rows.size()) : "stopped");
+  progress.end_case(table ? counted(table->rows.size(), "variant", "variants") : "stopped");
   if (not table) return report(table.error());
   table->command = command_line();
   if (const auto written = write(*place, to_text(*table)); not written) return report(written.error());
@@ -57,7 +61,7 @@ void add_record(CLI::App& program, int& exit) {
   auto options = std::make_shared<Options>();
   command->add_option("LINE", options->lines, "problem line")->required();
   command->add_option("--out", options->out, "file for the table (default: print it)");
-  command->add_option("--only", options->only, "keep a part of the space, as family.parameter=value; may be repeated");
+  add_repeatable(*command, "--only", options->only, "keep a part of the space, as family.parameter=value");
   add_device(*command, options->device);
   command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)")
       ->type_name("INT");

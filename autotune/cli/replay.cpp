@@ -39,7 +39,7 @@ int run(const Options& asked) {
     if (not result) return report(result.error());
     results.push_back(std::move(*result));
   }
-  fmt::print("{}", replay_table(results, options));
+  if (not is_standard_output(asked.json)) fmt::print("{}", replay_table(results, options));
   return asked.json.empty() ? success : write_file(asked.json, to_json(results, options, command_line()));
 }
 
@@ -50,12 +50,12 @@ void add_replay(CLI::App& program, int& exit) {
       program.add_subcommand("replay", "Judge prior and search strategies on recorded tables, with no device");
   auto options = std::make_shared<Options>();
   command->add_option("TABLE", options->tables, "files that `glaive record` wrote")->required();
-  command->add_option("--strategy", options->strategies, "names, separated by commas (default: all there are)")
+  add_repeatable(*command, "--strategy", options->strategies, "names, separated by commas (default: all there are)")
       ->delimiter(',');
   command->add_option("--seeds", options->seeds, "searches of each strategy (default: 100)")->type_name("INT");
   command->add_option("--budget", options->budget, "evaluations that a search may spend (default: 64)")
       ->type_name("INT");
-  command->add_option("--json", options->json, "file for the results");
+  command->add_option("--json", options->json, "file for the results; - prints them instead of the table");
   command->callback([options, &exit] { exit = run(*options); });
 }
 

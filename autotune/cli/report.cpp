@@ -25,6 +25,13 @@ int run(const Options& asked) {
     if (not cases) return report(cases.error());
     for (const auto& what : *cases) lines.push_back(to_string(what));
   }
+  if (not asked.json.empty() and not asked.html.empty()) {
+    const auto json = find_place(asked.json), html = find_place(asked.html);
+    if (not json) return report(json.error());
+    if (not html) return report(html.error());
+    if (same_place(*json, *html))
+      return report_usage(fmt::format("--json {} and --html {} are one file", asked.json, asked.html));
+  }
   std::filesystem::path file = asked.journal;
   if (file.empty()) {
     const auto folder = cache_location();
@@ -43,7 +50,8 @@ int run(const Options& asked) {
     if (const int written = write_file(asked.json, to_json(*stories)); written != success) return written;
   if (not asked.html.empty())
     if (const int written = write_file(asked.html, html_report(*stories)); written != success) return written;
-  fmt::print("{}", story_table(*stories));
+  if (not is_standard_output(asked.json) and not is_standard_output(asked.html))
+    fmt::print("{}", story_table(*stories));
   return success;
 }
 
@@ -53,8 +61,9 @@ void add_report(CLI::App& program, int& exit) {
   auto* command = program.add_subcommand("report", "Show what tuning found, tried and dropped, from the journal");
   auto options = std::make_shared<Options>();
   command->add_option("LINE", options->lines, "problem lines (default: every case of the journal)");
-  command->add_option("--html", options->html, "file for a page with charts, complete in itself");
-  command->add_option("--json", options->json, "file for all of it as data");
+  command->add_option("--html", options->html,
+                      "file for a page with charts, complete in itself; - prints it instead of the table");
+  command->add_option("--json", options->json, "file for all of it as data; - prints it instead of the table");
   command->add_option("--journal", options->journal, "journal (default: journal.sqlite in the cache folder)");
   command->callback([options, &exit] { exit = run(*options); });
 }

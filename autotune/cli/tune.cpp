@@ -47,14 +47,15 @@ Result<std::optional<std::vector<TuneOutcome>>> all_known(std::span<const Case> 
 
 int finish(std::span<const TuneOutcome> outcomes, const TuneOptions& options) {
   fmt::print("{}", tune_table(outcomes));
-  const auto count = [&](TuneOutcome::State state) { return std::ranges::count(outcomes, state, &TuneOutcome::state); };
+  const auto count = [&](TuneOutcome::State state) {
+    return static_cast<std::size_t>(std::ranges::count(outcomes, state, &TuneOutcome::state));
+  };
   using enum TuneOutcome::State;
   if (count(already) > 0 and count(tuned) + count(failed) == 0)
-    fmt::print("everything is tuned: {} in {} (--force tunes again)\n",
-               count(already) == 1 ? "1 winner" : fmt::format("{} winners", count(already)), options.pack.string());
-  if (count(tuned) > 0)
-    fmt::print("{} in {}\n", count(tuned) == 1 ? "1 new winner" : fmt::format("{} new winners", count(tuned)),
+    fmt::print("everything is tuned: {} in {} (--force tunes again)\n", counted(count(already), "winner", "winners"),
                options.pack.string());
+  if (count(tuned) > 0)
+    fmt::print("{} in {}\n", counted(count(tuned), "new winner", "new winners"), options.pack.string());
   return count(failed) > 0 or count(tuned) + count(already) == 0 ? failure : success;
 }
 
@@ -101,6 +102,7 @@ int run(const Options& asked) {
   Progress progress(Progress::mode_for(stderr, asked.quiet), stderr);
   Tuner tuner(**evaluator, *journal, progress, options);
 
+  tell_when_interrupted();
   std::vector<TuneOutcome> outcomes;
   for (const auto& what : *cases) {
     progress.begin_case(outcomes.size() + 1, cases->size(), to_string(what));
@@ -123,16 +125,19 @@ void add_tune(CLI::App& program, int& exit) {
       program.add_subcommand("tune", "Find the fastest correct kernels for this machine and keep them in a pack");
   auto options = std::make_shared<Options>();
   command->add_option("LINE", options->lines, "problem lines, e.g. 'forward H4 K128 V128 @ B1 T2048'");
-  command->add_option("--set", options->sets, "built-in problem set or file of problem lines (default: smoke)");
-  command->add_option("--effort", options->effort, "quick (24 variants a case), normal (64) or full (all)");
+  add_repeatable(*command, "--set", options->sets, "built-in problem set or file of problem lines (default: smoke)");
+  command->add_option(
+      "--effort", options->effort,
+      "quick (24 variants a case), normal (64, the default) or full (all: hours where there are thousands)");
   command->add_option("--strategy", options->strategy, "what to try next: default or random");
   command->add_option("--seed", options->seed, "of a strategy that draws (default: 1)")->type_name("INT");
   add_device(*command, options->device);
   command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)")
       ->type_name("INT");
   command->add_option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
-  command->add_flag("--force", options->force,
-                    "tune again what is tuned; compiled code and verdicts are kept, times are not");
+  command->add_flag(
+      "--force", options->force,
+      "tune again what is tuned; code, verdicts and, until there is a new one, the winner are kept, times are not");
   command->add_flag("--in-process", options->in_process,
                     "compile and run kernels in this process, for debugging: a crash or a hang ends the run");
   command->add_flag("--quiet", options->quiet, "no progress");

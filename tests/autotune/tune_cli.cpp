@@ -17,8 +17,18 @@ TEST_CASE("glaive: --version and --help succeed, nothing or nonsense is bad usag
   CHECK(run(folder, {"--help"}).exit == 0);
   CHECK(run(folder, {"tune", "--help"}).exit == 0);
   CHECK(run(folder, {}).exit == 2);
-  CHECK(run(folder, {"tuen"}).exit == 2);
-  CHECK(run(folder, {"tune", "--frobnicate"}).exit == 2);
+  const auto command = run(folder, {"tuen", "--set", "smoke"});
+  CHECK(command.exit == 2);
+  CHECK_THAT(command.err, Catch::StartsWith("glaive: no command `tuen`; there are tune, bench, ") and
+                              Catch::EndsWith("\nUsage: glaive --help\n") and not Catch::Contains("worker"));
+  for (const auto& words : {std::vector<std::string>{"tune", "--frobnicate"}, {"verify", "--frobnicate"}}) {
+    const auto option = run(folder, words);
+    CHECK(option.exit == 2);
+    CHECK_THAT(option.err, Catch::StartsWith(fmt::format("glaive: `glaive {}` has no option `--frobnicate`; it has --",
+                                                         words.front())) and
+                               Catch::EndsWith(fmt::format("\nUsage: glaive {} --help\n", words.front())));
+  }
+  CHECK_THAT(run(folder, {"pack", "a", "b"}).err, Catch::Contains("`glaive pack` does not know what to do with `b`"));
   CHECK(run(folder, {"tune", "--threads", "many"}).exit == 2);
 }
 
@@ -31,6 +41,21 @@ TEST_CASE("glaive: an unknown word is pointed at", "[tune][cli]") {
   const auto set = run(folder, {"tune", "smoke"});
   CHECK(set.exit == 2);
   CHECK_THAT(set.err, Catch::Contains("--set smoke"));
+}
+
+TEST_CASE("glaive: an option takes one value, and what follows is what it would be anywhere", "[tune][cli]") {
+  const Folder folder;
+  CHECK_THAT(run(folder, {"tune", "--set", "smoke", "no line"}).err, Catch::Contains("this is not a problem line"));
+  CHECK_THAT(run(folder, {"bench", "--variant", "chunk", "no line"}).err,
+             Catch::Contains("this is not a problem line"));
+  CHECK_THAT(run(folder, {"tune", "--set", "smoke", "--set", "nosuch"}).err, Catch::Contains("`nosuch`"));
+  const auto table = std::string(GLAIVE_TABLES) + "/step-f32.csv";
+  const auto both = run(folder, {"replay", "--seeds", "2", "--strategy", "default,random", table});
+  CHECK(both.exit == 0);
+  CHECK_THAT(both.out, Catch::Contains("default") and Catch::Contains("random"));
+  const auto one = run(folder, {"replay", "--seeds", "2", "--strategy", "random", table, "--json", "-"});
+  REQUIRE(one.exit == 0);
+  CHECK(json::parse(one.out).is_object());  // and nothing else
 }
 
 TEST_CASE("glaive: a problem file's error names file, line and column", "[tune][cli]") {
@@ -142,6 +167,88 @@ TEST_CASE("glaive pack: a missing or foreign file is an error", "[tune][cli]") {
   const auto ended = run(folder, {"pack", (folder / "text").string()});
   CHECK(ended.exit == 1);
   CHECK(std::ranges::count(ended.err, '\n') == 1);
+}
+
+TEST_CASE("glaive pack: damaged entries are told, and the others are listed", "[tune][cli]") {
+  const Folder folder;
+  ToyRun toy(folder);
+  ToyEvaluator evaluator;
+  for (const char* tokens : {"16", "64", "256"})
+    REQUIRE(toy.tune(evaluator, fmt::format("forward H4 K64 V64 f32 @ B1 T{}", tokens)));
+  const auto file = toy.options.pack.string();
+  const auto whole = read_text(file);
+  auto bytes = whole;
+  const auto second = bytes.rfind("B1 T64\"");
+  REQUIRE(second != bytes.npos);
+  bytes[second] = 'X';
+  write_text(file, bytes);
+  const auto ended = run(folder, {"pack", file});
+  CHECK(ended.exit == 1);
+  CHECK_THAT(ended.out, Catch::Contains(": 3 entries\n"));
+  CHECK_THAT(ended.err, Catch::Contains("entry 1: its checksum does not match"));
+  std::size_t winners = 0;
+  for (auto at = ended.out.find("winner toy("); at != ended.out.npos; at = ended.out.find("winner toy(", at + 1))
+    ++winners;
+  CHECK(winners == 2);
+  for (const auto& cut : {whole.substr(0, whole.size() / 2), std::string()}) {
+    write_text(file, cut);
+    for (const auto& words : {std::vector<std::string>{"pack", file},
+                              {"tune", "--pack", file, "forward H1 K8 V8 f32 @ B1 T8"},
+                              {"bench", "--pack", file, "forward H1 K8 V8 f32 @ B1 T8"}}) {
+      const auto told = run(folder, words);
+      CHECK(told.exit == 1);
+      CHECK_THAT(told.err, Catch::Contains("move it away: tuning again takes the code from the journal\n"));
+    }
+  }
+}
+
+TEST_CASE("glaive bench: a pack that is named must be there", "[tune][cli]") {
+  const Folder folder;
+  const auto none = (folder / "none.pack").string();
+  const auto ended = run(folder, {"bench", "--pack", none, "forward H1 K8 V8 f32 @ B1 T8"});
+  CHECK(ended.exit == 1);
+  CHECK(ended.err == run(folder, {"pack", none}).err);
+  CHECK_FALSE(std::filesystem::exists(folder / "cache"));
+}
+
+TEST_CASE("glaive report: data and page do not go to one place, and - is the output", "[tune][cli]") {
+  const Folder folder;
+  ToyRun toy(folder);
+  ToyEvaluator evaluator;
+  REQUIRE(toy.tune(evaluator));
+  const auto report = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), {"report", "--journal", toy.file.string()});
+    return run(folder, words);
+  };
+  const auto file = (folder / "x").string();
+  for (const auto& other : {file, folder.path().string() + "/./x"}) {
+    const auto ended = report({"--json", file, "--html", other});
+    CHECK(ended.exit == 2);
+    CHECK_THAT(ended.err, Catch::Contains("are one file"));
+  }
+  CHECK(report({"--json", "-", "--html", "-"}).exit == 2);
+  CHECK_FALSE(std::filesystem::exists(file));
+  const auto data = report({"--json", "-", "--html", file});
+  REQUIRE(data.exit == 0);
+  CHECK(json::parse(data.out).at("cases").size() == 1);
+  CHECK(read_text(file).starts_with("<!doctype html>"));
+  CHECK(report({"--html", "-"}).out == read_text(file));
+}
+
+TEST_CASE("glaive inspect: parameters of any family, whatever device is here", "[tune][cli]") {
+  const Folder folder;
+  const auto stream = run(folder, {"inspect", "stream", "--params"});
+  CHECK(stream.exit == 0);
+  CHECK_THAT(stream.out, Catch::StartsWith("stream (gpu): ") and Catch::Contains("on cuda:sm_90a"));
+  const auto step = run(folder, {"inspect", "step", "--params"});
+  CHECK(step.exit == 0);
+  CHECK_THAT(step.out, Catch::Contains("for `step H16 K128 V128 f32`"));
+  const auto gpu = run(folder, {"inspect", "step", "--params", "--target", "cuda:sm_80"});
+  CHECK(gpu.exit == 0);
+  CHECK_THAT(gpu.out, Catch::StartsWith("step (gpu): ") and Catch::Contains("on cuda:sm_80"));
+  CHECK(run(folder, {"inspect", "stream", "--params", "--target", "moon"}).exit == 2);
+  CHECK_THAT(run(folder, {"inspect", "nosuch"}).err, Catch::Contains("step (gpu)"));
+  CHECK(run(folder, {"inspect", "stream"}).exit == 1);
 }
 
 #ifndef GLAIVE_HAVE_MLIR
@@ -390,6 +497,17 @@ TEST_CASE("glaive tune: killed at any phase, it resumes and repeats no finished 
   // A step that ran twice would carry the number of the later run.
   CHECK(std::ranges::includes(all, finished));
   CHECK(Pack::open(folder / "cache/winners.pack").value().size() == 1);
+}
+
+TEST_CASE("glaive tune: Ctrl-C says that the run can be gone on with, and ends it by that signal", "[tune][cli]") {
+  const Folder folder;
+  Program program(folder, folder / "cache", {"tune", line, "--threads", "1", "--quiet"});
+  while (program.running() and query(folder / "cache/journal.sqlite", "SELECT 1 FROM verdict").empty()) usleep(2000);
+  REQUIRE(program.running());
+  program.kill(SIGINT);
+  const auto ended = program.wait();
+  CHECK(ended.signal == SIGINT);
+  CHECK(ended.err == "\nglaive: interrupted; run it again to go on\n");
 }
 
 TEST_CASE("glaive tune: a file size limit is one sentence and exit 1; without it the run goes on", "[tune][cli]") {

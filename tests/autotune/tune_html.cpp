@@ -106,6 +106,37 @@ TEST_CASE("html report: cases without times, winner or readable evidence", "[tun
   CHECK(html_report(std::span(&story, 1)).ends_with("</html>\n"));
 }
 
+TEST_CASE("html report: a case without tokens is off the roofline, and the page ends", "[tune]") {
+  const Folder folder;
+  auto stories = tuned_stories(folder);
+  stories.push_back(stories.front());
+  stories.back().line = "forward H4 K64 V64 f32 @ lens=0,0";
+  for (const double bytes : {0.0, 32768.0}) {
+    stories.back().useful_operations = 0;
+    stories.back().minimal_bytes = bytes;
+    const auto page = html_report(stories);
+    CHECK(page.contains("On the roofline"));
+    CHECK(count(page, "lens=0,0\n") == 0);  // as the roofline's tips begin
+    CHECK_FALSE(page.contains("='nan"));
+    CHECK_FALSE(page.contains("='-nan"));
+    CHECK_FALSE(page.contains("='inf"));
+  }
+  CHECK_FALSE(html_report(std::span(stories).last(1)).contains("On the roofline"));
+}
+
+TEST_CASE("svg: a scale without extent has no ticks, and no end of them is no scale", "[tune]") {
+  constexpr double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  using svg::Scale;
+  for (const bool logarithmic : {false, true})
+    for (const auto& [low, high] : {std::pair(1.0, 1.0), {2.0, 1.0}, {1.0, infinity}, {nan, 1.0}, {1.0, nan}})
+      CHECK(Scale{low, high, logarithmic}.ticks().empty());
+  CHECK(Scale{0, 10, true}.ticks().empty());
+  CHECK(Scale{-1, 10, true}.ticks().empty());
+  CHECK(Scale{-1, 10, false}.ticks() == std::vector<double>{0, 2, 4, 6, 8, 10});
+  CHECK(Scale{0.5, 500, true}.ticks().size() > 5);
+  for (const double only : {0.0, 1.0, 1e9}) CHECK_FALSE(Scale::around({only}, false).ticks().empty());
+}
+
 TEST_CASE("report: a journal that is not there is told, and a page is written", "[tune]") {
   const Folder folder;
   const auto none = run(folder, {"report"});

@@ -180,7 +180,7 @@ TEST_CASE("cache: who cannot have the lock is told who holds it, and gives up as
       CHECK(lock.error().status == Status::io_error);
       CHECK_THAT(lock.error().message,
                  Catch::StartsWith(fmt::format("the device is in use by process {} (`", holder.pid())) and
-                     Catch::Contains("test_tune") and Catch::Contains("`) since "));
+                     Catch::Contains("test_tune") and Catch::Contains("`), which has held the device since "));
       CHECK_THAT(lock.error().message, Catch::EndsWith(seconds > 0 ? "gave up after 0.05 s" : "gave up at once"));
       CHECK(told.starts_with("process ") == (seconds > 0));
     }
@@ -321,13 +321,16 @@ TEST_CASE("journal: everything put in comes out", "[tune]") {
 TEST_CASE("journal: times keep every sample and their order", "[tune]") {
   const Folder folder;
   auto journal = Journal::open(folder / "j", "test").value();
-  const TimingRecord records[] = {timing("z", 1e-3), timing("a", 3e-3)};
+  TimingRecord records[] = {timing("z", 1e-3), timing("a", 3e-3)};
+  records[0].reference_samples = {2e-3, 1e-3, 4e-3};
   REQUIRE(journal.put_timings(key(), Round::screen, records));
   const auto found = journal.find_timings(key(), Round::screen).value();
   REQUIRE(found.size() == 2);
   CHECK(found[0].variant == "z");
   CHECK(found[0].timing.samples == records[0].timing.samples);
   CHECK(found[0].ratio() == Approx(0.5));
+  CHECK(found[0].reference_samples == records[0].reference_samples);
+  CHECK(found[1].reference_samples.empty());
   CHECK(found[1].drop == Drop::slower);
   CHECK(found[1].reference == "reference");
   CHECK(journal.find_timings(key(), Round::semifinal).value().empty());
@@ -354,7 +357,7 @@ TEST_CASE("journal: times of another key are not found", "[tune]") {
   CHECK(journal.find_winner(key()).value());
 }
 
-TEST_CASE("journal: forgetting a case keeps code and verdicts", "[tune]") {
+TEST_CASE("journal: forgetting a case keeps code, verdicts, and the winner until there is another", "[tune]") {
   const Folder folder;
   auto journal = Journal::open(folder / "j", "test").value();
   REQUIRE(journal.put_code("c0", compiled()));
@@ -363,7 +366,7 @@ TEST_CASE("journal: forgetting a case keeps code and verdicts", "[tune]") {
   REQUIRE(journal.put_winner(key(), {"v", "c0", "{}"}));
   REQUIRE(journal.forget(key()));
   CHECK(journal.find_timings(key(), Round::final).value().empty());
-  CHECK_FALSE(journal.find_winner(key()).value());
+  CHECK(journal.find_winner(key()).value());
   CHECK(journal.find_code("c0").value());
   CHECK(journal.find_verdict("d", "p", "v", "c0", "r").value());
 }
@@ -566,6 +569,7 @@ TEST_CASE("journal: one of the first schema is brought up to date, and nothing i
   CHECK(timings[0].timing.samples == std::vector<double>{1.5});
   CHECK(timings[0].ratio() == 0.5);
   CHECK(timings[0].seconds == 0);
+  CHECK(timings[0].reference_samples.empty());
   CHECK(journal.find_winner(key()).value()->variant == "v");
 
   // What is new works on it as on a new one.
@@ -591,6 +595,37 @@ TEST_CASE("journal: what only reads brings nothing up to date", "[tune]") {
   }
   CHECK(Journal::open_to_read(folder / "j"));
   CHECK(query(folder / "j", "SELECT count(*) FROM run") == std::vector<std::string>{"2"});  // reading is no run
+}
+
+TEST_CASE("journal: it is read where nothing can be written, and what the system forbids is told", "[tune]") {
+  const Folder folder;
+  const auto place = folder / "a folder?#%", file = place / "j";
+  std::filesystem::create_directory(place);
+  {
+    auto journal = Journal::open(file, "test").value();
+    REQUIRE(journal.put_attempts(key(), std::vector{attempt(1, "a")}));
+  }
+  std::filesystem::permissions(folder.path(), std::filesystem::perms(0755));
+  std::filesystem::permissions(place, std::filesystem::perms(0555));
+  std::filesystem::permissions(file, std::filesystem::perms(0444));
+  const bool root = geteuid() == 0;
+  REQUIRE((not root or seteuid(65534) == 0));  // as whom permissions count
+  {
+    auto journal = Journal::open_to_read(file);
+    CHECK((journal and journal->find_cases().value() == std::vector<CaseKey>{key()}));
+  }
+  const auto refused = [&](const std::filesystem::path& locked) {
+    REQUIRE((not root or seteuid(0) == 0));
+    std::filesystem::permissions(locked, std::filesystem::perms::none);
+    REQUIRE((not root or seteuid(65534) == 0));
+    const auto journal = Journal::open_to_read(file);
+    return journal ? "" : journal.error().message;
+  };
+  const auto of_file = refused(file), of_folder = refused(place);
+  REQUIRE((not root or seteuid(0) == 0));
+  std::filesystem::permissions(place, std::filesystem::perms(0700));
+  CHECK(of_file == fmt::format("journal {}: Permission denied", file.string()));
+  CHECK(of_folder == of_file);
 }
 
 TEST_CASE("journal: attempts in the order taken up, with the cases that have them", "[tune]") {

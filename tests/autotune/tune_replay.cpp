@@ -209,12 +209,47 @@ TEST_CASE("table: what is wrong is told with its line", "[tune]") {
   CHECK_THAT(replaced("hill,0 0,", "hill,0,").error().message, Catch::Contains("1 values for the 2 parameters"));
   CHECK_THAT(replaced("hill,0 0,", "hill,0 zero,").error().message, Catch::Contains("`zero` is not a number"));
   CHECK_THAT(replaced(",none\n", ",bored\n").error().message, Catch::Contains("`bored` is no reason"));
-  CHECK_THAT(replaced(",none\n", "\n").error().message, Catch::Contains("7 cells instead of 8"));
+  CHECK_THAT(replaced(",none\n", "\n").error().message, Catch::Contains("cells: 7 instead of 8"));
   CHECK_THAT(replaced("# case: forward", "# case: backward").error().message, Catch::Contains("not a problem line"));
-  CHECK_THAT(replaced("# case", "# cose").error().message, Catch::Contains("are missing above"));
+  CHECK_THAT(replaced("# case", "# cose").error().message, Catch::Contains("is missing above"));
+  CHECK_THAT(replaced("# rows", "# rouse").error().message, Catch::Contains("is missing above"));
+  CHECK_THAT(replaced(",none\n", ",no\n").error().message, Catch::Contains("none, constraint, compile_error"));
+  CHECK_THAT(replaced("hill,0 1,", "hill,0 0,").error().message, Catch::Contains("hill 0 0 was there before"));
+  CHECK_THAT(replaced("# rows: 256", "# rows: 255").error().message, Catch::Contains("256 rows of the 255"));
+  // Cut anywhere, it is no table.
+  for (std::size_t length = 1; length < text.size(); length += 37) CHECK_FALSE(parse_table(text.substr(0, length)));
+  const auto whole_rows = text.substr(0, text.rfind("\nhill") + 1);
+  CHECK_THAT(parse_table(whole_rows).error().message, Catch::Contains("incomplete: 255 rows of the 256"));
+  CHECK_THAT(parse_table(text.substr(0, text.size() - 1)).error().message, Catch::Contains("incomplete"));
   const auto absent = read_table("/nowhere/table.csv");
   REQUIRE_FALSE(absent);
-  CHECK_THAT(absent.error().message, Catch::Contains("/nowhere/table.csv"));
+  CHECK_THAT(absent.error().message,
+             Catch::Contains("/nowhere/table.csv") and Catch::Contains("No such file or directory"));
+  const Folder folder;
+  CHECK_THAT(read_table(folder.path()).error().message, Catch::Contains("Is a directory"));
+  write_text(folder / "empty", "");
+  CHECK_THAT(read_table(folder / "empty").error().message, Catch::Contains("it is empty"));
+}
+
+TEST_CASE("table: a variant that the family of this build does not have is refused", "[tune]") {
+  Table table;
+  table.what = parse_case("forward H2 K64 V32 f32 @ B1 T64").value();
+  table.device.target = parse_target("cuda:sm_90a").value();
+  const Instance instance{table.what.problem, table.device.target};
+  const auto* const family = find_family("stream", Target::Kind::cuda);
+  REQUIRE(family != nullptr);
+  table.families = {{std::string(family->name()), {}}};
+  for (const auto& parameter : family->parameters(instance)) table.families[0].parameters.emplace_back(parameter.name);
+  Table::Row row;
+  row.config = family->default_config(instance);
+  row.low = row.median = row.high = 1e-3;
+  table.rows = {row};
+  REQUIRE(parse_table(to_text(table)));
+  table.rows[0].config[0] = 12345;
+  CHECK_THAT(parse_table(to_text(table)).error().message,
+             Catch::Contains("of this build has no variant `12345") and Catch::Contains("not 12345"));
+  table.families[0].parameters[0] = "an_older_one";  // times of another space are what they are
+  CHECK(parse_table(to_text(table)));
 }
 
 TEST_CASE("record: every variant timed once and resumed, nothing published", "[tune]") {
@@ -255,6 +290,12 @@ TEST_CASE("record: every variant timed once and resumed, nothing published", "[t
     CHECK(wrong.error().status == Status::invalid_argument);
     CHECK_THAT(wrong.error().message, Catch::Contains(rule));
   }
+  const auto why = [&](std::vector<std::string> rules) { return record(std::move(rules)).error().message; };
+  CHECK_THAT(why({"tay.mode=1"}), Catch::Contains("which has toy;"));
+  CHECK_THAT(why({"toy.mood=1"}), Catch::Contains("which has size, mode;"));
+  CHECK_THAT(why({"toy.mode=9"}), Catch::Contains("but 0, 1, 2;"));
+  CHECK(why({"toy.mode=1", "toy.mode=2"}) == "`toy.mode=2`: excluded by `toy.mode=1`");
+  CHECK(why({"toy.mode=2", "toy.size=8"}) == "`toy.size=8`: excluded by `toy.mode=2`");
 }
 
 TEST_CASE("tune: with any strategy the default runs, and the budget holds", "[tune]") {

@@ -1,5 +1,8 @@
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
+#include "autotune/evidence.hpp"
 #include "autotune/report.hpp"
 #include "autotune/sets.hpp"
 #include "tests/autotune/tune_support.hpp"
@@ -88,6 +91,16 @@ TEST_CASE("report: a table with speed-ups, then what was not tuned", "[tune]") {
   evaluator.seconds = [](const std::string& name) { return name == "toy(size=4,mode=2)" ? 0.5e-3 : 1e-3; };
   const TuneOutcome outcomes[] = {run.tune(evaluator).value(), run.tune(evaluator, "step H1 K8 V8 @ B1 T1").value()};
   const auto table = tune_table(outcomes);
+  // 1e11 FLOP/s and 1e10 B/s: this case is bound by memory, as its 8 bytes a channel say.
+  const auto evidence = nlohmann::ordered_json::parse(outcomes[0].evidence);
+  const double bytes = minimal_bytes(outcomes[0].what.problem, outcomes[0].what.shape);
+  const double operations = useful_operations(outcomes[0].what.problem, outcomes[0].what.shape);
+  const double share = std::max(bytes / 1e10, operations / 1e11) / (evidence.at("median_ms").get<double>() * 1e-3);
+  CHECK(roof_share(evidence).value() == Approx(share));
+  CHECK(evidence.at("roof_share").get<double>() == Approx(share));
+  CHECK_THAT(table, Catch::Contains("of roof") and Catch::Contains(fmt::format(" {:.0f} % ", share * 100)));
+  CHECK_FALSE(roof_share(nlohmann::ordered_json()));
+  CHECK_FALSE(roof_share({{"case", 7}, {"median_ms", "x"}}));
   CHECK_THAT(table, Catch::Contains("2.00x") and Catch::Contains("10.00x") and Catch::Contains("18.0"));
   CHECK_THAT(table, Catch::Contains("toy(size=4,mode=2)") and Catch::Contains("step H1 K8 V8 f32 @ B1 T1: no kernel"));
   CHECK(lines(table) == 3);
@@ -111,6 +124,16 @@ TEST_CASE("report: evidence that cannot be read costs a row, not the table", "[t
     const TuneOutcome outcome{TuneOutcome::State::already, what, "a sentence", evidence};
     CHECK_THAT(tune_table({&outcome, 1}), Catch::Contains("a sentence"));
   }
+}
+
+TEST_CASE("report: a case without times has none, rather than zeros", "[tune]") {
+  Story story;
+  story.line = "LINE";
+  story.entries.push_back({.variant = "toy", .family = "toy", .parameters = {}, .drop = Drop::crash, .message = "no"});
+  const auto table = story_table(std::span(&story, 1));
+  CHECK_FALSE(table.contains("0.00"));
+  CHECK_FALSE(table.contains("inf"));
+  CHECK(nlohmann::json::parse(to_json(std::span(&story, 1))).at("cases").at(0).at("prior").is_null());
 }
 
 TEST_CASE("sets: every built-in set parses, its lines are valid and unique", "[tune]") {

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autotune/bench.hpp"
+#include "autotune/story.hpp"
 #include "autotune/strategy/default.hpp"
 #include "autotune/tournament.hpp"
 #include "tests/autotune/tune_support.hpp"
@@ -326,6 +327,13 @@ TEST_CASE("tune: a variant that only full scrutiny finds wrong does not win, and
   CHECK(evidence.at("counts").at("drops") == json{{"nondeterministic", 1}, {"slower", 9}});
   CHECK(evaluator.verified == 11);
   CHECK(evaluator.scrutinised == 9);  // eight that can win, and the one that fell
+
+  auto journal = Journal::open_to_read(run.file).value();
+  const auto story = read_stories(journal).value().front();
+  CHECK(story.drops() == std::vector<std::pair<Drop, std::size_t>>{{Drop::nondeterministic, 1}});
+  CHECK(story.fastest()->variant == second);
+  const auto fell = std::ranges::find(story.entries, fastest, &Story::Entry::variant);
+  CHECK(fell->message == "told to fail");
 }
 
 TEST_CASE("tune: a default that full scrutiny finds wrong is not what others are compared with", "[tune]") {
@@ -571,9 +579,11 @@ TEST_CASE("tune: a forced run that was stopped times anew, and keeps code and ve
   const int compiled = evaluator.compiled, verified = evaluator.verified;
   evaluator.races_left = 1;
   CHECK_FALSE(ToyRun(folder, Effort::full, true).tune(evaluator));
+  CHECK(query(folder / "journal.sqlite", "SELECT run FROM winner") == std::vector<std::string>{"1"});
   evaluator.races_left = 100;
   REQUIRE(ToyRun(folder, Effort::full, true).tune(evaluator));
   CHECK(query(folder / "journal.sqlite", "SELECT DISTINCT run FROM trial") == std::vector<std::string>{"3"});
+  CHECK(query(folder / "journal.sqlite", "SELECT run FROM winner") == std::vector<std::string>{"3"});
   CHECK(evaluator.compiled == compiled);
   CHECK(evaluator.verified == verified);
 }
@@ -635,9 +645,11 @@ TEST_CASE("bench: a damaged entry is passed over as the runtime does, and named"
   const auto what = parse_case("forward H4 K64 V64 f32 @ B1 T512").value();
   const BenchOptions options{.threads = 2, .pack = run.options.pack, .variants = {}};
   CHECK(bench(evaluator, what, options).value().at(0).source == "pack, exact");
+  CHECK(bench(evaluator, what, options).value().at(0).skipped.empty());
   auto bytes = read_text(run.options.pack);
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
   write_text(run.options.pack, bytes);
-  CHECK_THAT(bench(evaluator, what, options).value().at(0).source,
-             Catch::StartsWith("pack, nearest; skipped ") and Catch::Contains("entry 1: its checksum does not match"));
+  const auto record = bench(evaluator, what, options).value().at(0);
+  CHECK(record.source == "pack, nearest");
+  CHECK_THAT(record.skipped, Catch::StartsWith("skipped ") and Catch::Contains("entry 1: its checksum does not match"));
 }

@@ -52,6 +52,7 @@ inline void write_text(const std::filesystem::path& file, std::string_view text)
 
 struct Ended {
   int exit = -1;  ///< -1 when ended by a signal
+  int signal = 0;
   std::string out, err;
 };
 
@@ -89,7 +90,7 @@ class Program {
     if (child_ > 0) kill(), wait();
   }
 
-  void kill() { ::kill(child_, SIGKILL); }
+  void kill(int signal = SIGKILL) { ::kill(child_, signal); }
   bool running() {
     int status = 0;
     if (child_ <= 0 or waitpid(child_, &status, WNOHANG) == 0) return child_ > 0;
@@ -108,6 +109,7 @@ class Program {
   void note(int status) {
     child_ = -1;
     ended_.exit = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    ended_.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   }
   std::filesystem::path folder_;
   pid_t child_ = -1;

@@ -118,4 +118,15 @@ TEST_CASE("tournament: pairs of the final are in the result and in the journal",
   CHECK(result.challenges[1].ratio.standing() == Standing::slower);
   CHECK(query(folder / "1.sqlite", "SELECT variant, reference, reason FROM trial WHERE round=3 LIMIT 2") ==
         std::vector<std::string>{"v5|v0|none", "v7|v5|slower"});
+
+  // Whoever reads the journal can form each ratio again.
+  auto journal = Journal::open_to_read(folder / "1.sqlite").value();
+  for (const auto round : {Round::screen, Round::semifinal, Round::final}) {
+    const auto records = journal.find_timings(key, round).value();
+    CHECK_FALSE(records.empty());
+    for (const auto& record : records) {
+      CHECK(record.reference_samples.size() <= record.timing.samples.size());
+      CHECK(Timing{record.reference_samples}.median() == record.reference_median);
+    }
+  }
 }
