@@ -1,5 +1,5 @@
 // The GPU families' kernels at the limits of their arguments, run by the emulator: numbers in memory that are out of
-// range, offsets and lengths that need more bits than usual.
+// range, offsets and lengths that need more bits than usual, and logits of channels that hardly decay.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -243,6 +243,33 @@ TEST_CASE("stream: the longest sequence ends at its last token") {
   });
   const Runner run = [&](const Words& words, const Extents& extents) { kernel.run(words, extents); };
   CHECK(verify(run, variant, std::span(&trial, 1), 1, Target::Kind::cuda).message == "");
+}
+
+// S = exp(sum of g) where k is 0. At logits about 10 a gate is some 1e-5, where 1 + exp(-x) has lost half its digits.
+TEST_CASE("raw logits of channels that hardly decay are as good as fp32 over thousands of tokens") {
+  const char* line = GENERATE("forward H1 K64 V8 f32 logit @ B1 T2000", "step H1 K64 V8 f32 logit @ B1 T8");
+  const Case what = parse_case(line).value();
+  const bool is_step = what.problem.op == Op::step;
+  Emulated kernel = emulate(what.problem, is_step ? "step" : "stream");
+  Call call(what, Gates::weak, 1, Passing::in_place);
+  const auto logit = [](std::int64_t channel) { return -2 + 0.25F * static_cast<float>(channel); };
+  for (std::int64_t i = 0; i < std::ssize(call.g.data()); ++i)
+    call.g.data()[static_cast<std::size_t>(i)] = logit(i % 64);
+  std::ranges::fill(call.k.data(), 0.0F);
+  std::ranges::fill(call.state_out.data(), 1.0F);
+  for (Guarded* tensor : {&call.g, &call.k, &call.state_out}) tensor->pack();
+  Words words = call.words();
+  words.set_scalar(Arg::gate_tau, 1);
+  const int calls = is_step ? 250 : 1;
+  for (int i = 0; i < calls; ++i) kernel.run(words, extents_of(what.problem, what.shape, 1));
+  call.read_outputs();
+  for (std::int64_t d = 0; d < 64; ++d) {
+    const double x = logit(d), g = std::min(x, 0.0) - std::log1p(std::exp(-std::abs(x)));
+    const double want = std::exp(2000 * g), got = call.final_state(0, 0)[8 * d];
+    INFO(line << ", logit " << x);
+    // A step rounds its decay and its state for every token.
+    if (want > 1e-3) CHECK(std::abs(got - want) <= (is_step ? 2000 * 0x1p-23 : 1e-5) * want);
+  }
 }
 
 }  // namespace glaive
