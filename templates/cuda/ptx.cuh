@@ -64,15 +64,10 @@ __device__ inline u32 narrow_pair<f16>(float first, float second) {
   return pair;
 }
 
-// ---- 2^x and log2(x), both good to about 2^-22; 2^x is 0 below 2^-126
+// ---- 2^x, good to about 2^-22; 0 below 2^-126
 __device__ inline float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ inline float log2_fast(float x) {
-  float y;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 

@@ -2,6 +2,18 @@
 // range counts as none and raises a bit of the device status.
 constexpr float log2_e = 1.4426950408889634f;
 
+/// log2(1 + x) for x in [0, 1], good to 1.4e-6 of itself: lg2.approx is not, and 1 + x loses the digits of a small x,
+/// of which thousands of tokens make a large error.
+__device__ inline float log2_of_one_plus(float x) {
+  float y = 0.020401182f;
+  y = fmaf(y, x, -0.09579754f);
+  y = fmaf(y, x, 0.21528453f);
+  y = fmaf(y, x, -0.33908904f);
+  y = fmaf(y, x, 0.47766837f);
+  y = fmaf(y, x, -0.72115946f);
+  return fmaf(y, x, 1.4426932f) * x;
+}
+
 __device__ inline float as_scalar(u64 word) { return __uint_as_float(u32(word)); }
 
 /// Rows of one tensor: token t of query head n of the group is at base + t * token + n * head, in elements.
@@ -40,7 +52,7 @@ struct Task {
     if constexpr (not logit) return gate * log2_e;
     // logsigmoid(x) = min(x, 0) - log(1 + exp(-|x|))
     const float below = gate < 0 ? gate * log2_e : 0;
-    const float log_sigmoid = below - log2_fast(1 + exp2_fast(-fabsf(gate) * log2_e));
+    const float log_sigmoid = below - log2_of_one_plus(exp2_fast(-fabsf(gate) * log2_e));
     const float decay = log_sigmoid * inverse_tau;
     return decay < clamp ? clamp : decay;
   }

@@ -1,19 +1,16 @@
 // Forward: S_t = Diag(exp(g_t)) S_{t-1} + k_t v_t^T, o_t = scale * S_t^T q_t, chunk by chunk of C tokens.
 //
 // DATA     A CTA owns `columns` columns of V of one kv head, for all of K and all tokens of its sequence. The state
-// lies
-//          transposed in the registers of its warps, fp32: warp (i, j) has rows 16 i .. 16 i + 15 of V and channels
-//          j depth .. (j + 1) depth - 1 of K, as accumulators of mma.sync that serve as left operands too.
+//          lies transposed in the registers of its warps, fp32: warp (i, j) has rows 16 i .. 16 i + 15 of V and
+//          channels j depth .. (j + 1) depth - 1 of K, as accumulators of mma.sync that serve as left operands too.
 // CHUNK    G is log2 of the decays. R(t) = sum of G after t, P(t) = sum up to t, within the chunk. k~ = k 2^R is the
-// key
-//          into the outgoing state. Where every channel decays by less than 2^100 over the chunk (`weak`), q~ = q 2^-R
-//          asks the state as it will have decayed by the chunk's end, and A = tril(q~ k~^T). Else q~ = q 2^P asks the
-//          incoming state, and A comes block by block from raw q, k and g (exact_diagonal, exact_below): there no
-//          exponent is positive, none is a difference of sums, and -inf is legal.
+//          key into the outgoing state. Where every channel decays by less than 2^100 over the chunk (`weak`),
+//          q~ = q 2^-R asks the state as it will have decayed by the chunk's end, and A = tril(q~ k~^T). Else
+//          q~ = q 2^P asks the incoming state, and A comes block by block from raw q, k and g (exact_diagonal,
+//          exact_below): there no exponent is positive, none is a difference of sums, and -inf is legal.
 //              O^T = S^T q~^T + V^T A^T,   S^T = S^T Diag(decay) + V^T k~    (weak: S decays before O, else after)
 // NUMBERS  Operands are bf16; where `parts` is 2 (io in fp32 or fp16) a sum of two of them, hi + lo, and three
-// products.
-//          The operands of A always have two parts: with one, o would err by more than its own rounding.
+//          products. The operands of A always have two parts: with one, o would err by more than its own rounding.
 // SHARED   below. Raw tiles are filled in the background while the chunk before is computed.
 constexpr int blocks = C / 16;
 constexpr int depth = channels / ksplit;    // channels of a warp
@@ -78,8 +75,9 @@ __device__ inline float2 load_pair(const T* shared) {
 struct Chunk {
   const Task& task;
   Shared& shared;
-  int first, left;  ///< its first token, and how many of the sequence are left from there
-  int head;         ///< of the group
+  u32 first;  ///< its first token
+  int left;   ///< tokens of the sequence from there on
+  int head;   ///< of the group
 
   template <class T>
   __device__ float2 pair(const Rows<const T>& rows, const T* staged_row, int n, int t, int d) const {
@@ -132,11 +130,11 @@ struct Fetch {
   const Task& task;
   Shared& shared;
 
-  __device__ void query(int t, int head) const {
+  __device__ void query(u32 t, int head) const {
     if constexpr (staged)
       fetch<channels, io_pitch>(shared.q[0], task.q.at(t, head), task.q.token, task.q.aligned(), task.length - t, K);
   }
-  __device__ void chunk(int t) const {
+  __device__ void chunk(u32 t) const {
     const int left = task.length - t;
     if constexpr (staged) {
       fetch<channels, io_pitch>(shared.k[0], task.k.at(t), task.k.token, task.k.aligned(), left, K);
@@ -613,14 +611,14 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETER
   }
   bool weak = true;
 #pragma unroll 1
-  for (int first = 0; first < task.length; first += C) {
+  for (u32 first = 0; first < u32(task.length); first += C) {  // u32: ends beyond a length that fills an int
 #pragma unroll 1
     for (int head = 0; head < group; ++head) {
-      const Chunk chunk = {task, shared, first, task.length - first, head};
+      const Chunk chunk = {task, shared, first, int(task.length - first), head};
       const bool last = head == group - 1;
       const auto fetch_next = [&] {
         if (not last) return next.query(first, head + 1);
-        if (first + C >= task.length) return;
+        if (first + C >= u32(task.length)) return;
         next.chunk(first + C);
         next.query(first + C, 0);
       };

@@ -55,7 +55,7 @@ TEST_CASE("step: every dtype, gate form, group and layout") {
                  "step H6 Hkv1 K40 V24 bf16 gate=f32 state=bf16 @ B2 T3",
                  "step H2 K64 V64 bf16 state=bf16 vk @ lens=1,8,0", "step H2 K512 V24 f32 vk @ B1 T2",
                  "step H2 K20 V36 f32 gate=bf16 vk @ B2 T2", "step H16 Hkv1 K512 V16 bf16 @ B1 T2",
-                 "step H1 K1 V7 bf16 vk @ B2 T1"));
+                 "step H1 K1 V7 bf16 vk @ B2 T1", "step H2 K24 V40 f32 logit @ lens=8,0,3"));
 }
 
 TEST_CASE("step: every value of its parameters") {
@@ -76,7 +76,7 @@ TEST_CASE("stream: every dtype, gate form, group and layout") {
                  "forward H2 K48 V40 f16 gate=f32 logit vk @ lens=70,3",
                  "forward H6 Hkv2 K40 V24 bf16 gate=f32 state=bf16 @ B1 T50",
                  "forward H2 K64 V64 bf16 logit vk @ B1 T90", "forward H1 K256 V32 f32 @ B1 T40",
-                 "forward H2 Hkv1 K64 V16 f32 gate=bf16 vk @ B1 T70"));
+                 "forward H2 Hkv1 K64 V16 f32 gate=bf16 vk @ B1 T70", "forward H1 K24 V40 f32 logit @ lens=90,0,5"));
 }
 
 TEST_CASE("stream: every value of its parameters") {

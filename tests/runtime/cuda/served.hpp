@@ -70,63 +70,46 @@ struct StepOnGpu {
 class Driving {
  public:
   Driving() : api_(driver().api()) {
-    const std::string& path = driver().path();
-    const auto library = Library::open("the driver", std::span(&path, 1));
-    REQUIRE(library.has_value());
-    const auto find = [&](auto& function, const char* name) {
-      library->find(function, name);
-      REQUIRE(function != nullptr);
-    };
-    find(create_, "cuStreamCreate"), find(destroy_, "cuStreamDestroy_v2"), find(synchronize_, "cuStreamSynchronize");
-    find(begin_, "cuStreamBeginCapture_v2"), find(end_, "cuStreamEndCapture");
-    find(instantiate_, "cuGraphInstantiateWithFlags"), find(launch_, "cuGraphLaunch");
-    find(destroy_graph_, "cuGraphDestroy"), find(destroy_executable_, "cuGraphExecDestroy");
     REQUIRE(api_.DevicePrimaryCtxRetain(&context_, 0) == cuda::success);
     REQUIRE(api_.CtxPushCurrent(context_) == cuda::success);
   }
   Driving(const Driving&) = delete;
   ~Driving() {
-    for (void* executable : executables_) destroy_executable_(executable);
-    for (const cuda::Stream stream : streams_) destroy_(stream);
+    for (const cuda::GraphExec executable : executables_) api_.GraphExecDestroy(executable);
+    for (const cuda::Stream stream : streams_) api_.StreamDestroy(stream);
     api_.CtxPopCurrent(&context_);
     api_.DevicePrimaryCtxRelease(0);
   }
   cuda::Stream stream() {
     constexpr unsigned non_blocking = 1;
     cuda::Stream made = nullptr;
-    REQUIRE(create_(&made, non_blocking) == cuda::success);
+    REQUIRE(api_.StreamCreate(&made, non_blocking) == cuda::success);
     streams_.push_back(made);
     return made;
   }
-  void wait(cuda::Stream stream) const { REQUIRE(synchronize_(stream) == cuda::success); }
+  void wait(cuda::Stream stream) const { REQUIRE(api_.StreamSynchronize(stream) == cuda::success); }
   void begin_capture(cuda::Stream stream) const {
     constexpr int relaxed = 2;
-    REQUIRE(begin_(stream, relaxed) == cuda::success);
+    REQUIRE(api_.StreamBeginCapture(stream, relaxed) == cuda::success);
   }
-  void* end_capture(cuda::Stream stream) {
-    void *graph = nullptr, *executable = nullptr;
-    REQUIRE(end_(stream, &graph) == cuda::success);
-    REQUIRE(instantiate_(&executable, graph, 0) == cuda::success);
-    destroy_graph_(graph);
+  cuda::GraphExec end_capture(cuda::Stream stream) {
+    cuda::Graph graph = nullptr;
+    cuda::GraphExec executable = nullptr;
+    REQUIRE(api_.StreamEndCapture(stream, &graph) == cuda::success);
+    REQUIRE(api_.GraphInstantiate(&executable, graph, 0) == cuda::success);
+    api_.GraphDestroy(graph);
     executables_.push_back(executable);
     return executable;
   }
-  void launch(void* graph, cuda::Stream stream) const { REQUIRE(launch_(graph, stream) == cuda::success); }
+  void launch(cuda::GraphExec graph, cuda::Stream stream) const {
+    REQUIRE(api_.GraphLaunch(graph, stream) == cuda::success);
+  }
 
  private:
   const cuda::Api& api_;
   cuda::Context context_ = nullptr;
   std::vector<cuda::Stream> streams_;
-  std::vector<void*> executables_;
-  cuda::Outcome (*create_)(cuda::Stream*, unsigned);
-  cuda::Outcome (*destroy_)(cuda::Stream);
-  cuda::Outcome (*synchronize_)(cuda::Stream);
-  cuda::Outcome (*begin_)(cuda::Stream, int mode);
-  cuda::Outcome (*end_)(cuda::Stream, void** graph);
-  cuda::Outcome (*instantiate_)(void** executable, void* graph, unsigned long long flags);
-  cuda::Outcome (*launch_)(void* executable, cuda::Stream);
-  cuda::Outcome (*destroy_graph_)(void*);
-  cuda::Outcome (*destroy_executable_)(void*);
+  std::vector<cuda::GraphExec> executables_;
 };
 
 struct GpuServer {

@@ -71,7 +71,7 @@ TEST_CASE("served: one captured graph serves batches of changing sequences and l
   server.driving.begin_capture(capture_stream);
   for (std::int64_t layer = 0; layer < model_layers; ++layer)
     batch.launch(*server.plan, layer, tensors[static_cast<std::size_t>(layer)]->args(capture_stream), api::Workspace());
-  void* const graph = server.driving.end_capture(capture_stream);
+  const cuda::GraphExec graph = server.driving.end_capture(capture_stream);
   batch.abort();
   server.driving.wait(server.stream);
   CHECK(std::isnan(tensors[0]->o.read(1)[0]));  // nothing ran

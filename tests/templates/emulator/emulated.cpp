@@ -16,8 +16,9 @@ namespace {
 
 const std::string compiler = GLAIVE_HOST_COMPILER;
 
-std::string host_text(const CudaSource& source, const Plan& plan) {
+std::string host_text(const CudaSource& source, const Plan& plan, const Emulated::Edit& edit) {
   std::string text = source.text;
+  if (edit) edit(text);
   const std::string_view ptx = cuda::text_of("ptx.cuh");
   text.erase(text.find(ptx), ptx.size());
   const Stage& stage = plan.stages[0];
@@ -33,13 +34,13 @@ std::string host_text(const CudaSource& source, const Plan& plan) {
 
 bool Emulated::available() { return std::system((compiler + " --version >/dev/null 2>&1").c_str()) == 0; }
 
-Emulated::Emulated(const Instance& instance, const Variant& variant)
+Emulated::Emulated(const Instance& instance, const Variant& variant, const Edit& edit)
     : plan_(variant.family->plan(instance, variant.config)) {
   const auto source = std::get<CudaSource>(variant.family->instantiate(instance, variant.config));
   std::string folder = (std::filesystem::temp_directory_path() / "glaive-emulator-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) throw std::runtime_error("no temporary folder");
   const auto remove = [&] { std::filesystem::remove_all(folder); };
-  std::ofstream(folder + "/kernel.cpp") << host_text(source, plan_);
+  std::ofstream(folder + "/kernel.cpp") << host_text(source, plan_, edit);
   const std::string command = compiler + " -std=c++20 -O1 -g1 -w -fPIC -shared -fno-gnu-unique -o " + folder +
                               "/kernel.so " + folder + "/kernel.cpp >" + folder + "/log 2>&1";
   if (std::system(command.c_str()) != 0) {

@@ -1,5 +1,6 @@
 #pragma once
 // CUDA kernels compiled for the host with emulator.hpp in the place of PTX.
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -12,7 +13,9 @@ class Emulated {
  public:
   /// Whether there is a C++ compiler to build one with.
   static bool available();
-  Emulated(const Instance& instance, const Variant& variant);  ///< throws what the compiler says
+  using Edit = std::function<void(std::string& text)>;
+  /// Throws what the compiler says. `edit` changes the kernel's text first.
+  Emulated(const Instance& instance, const Variant& variant, const Edit& edit = {});
   ~Emulated();
   Emulated(const Emulated&) = delete;
 

@@ -265,7 +265,6 @@ inline float exp2_fast(float x) {
   const float y = std::exp2f(x);
   return y < 0x1p-126f ? 0 : y;
 }
-inline float log2_fast(float x) { return std::log2f(x); }
 
 inline uint4 load_streaming(const void* global) {
   emulator::check_aligned(global, 16);
