@@ -178,7 +178,7 @@ TEST_CASE("served: a launch that is captured has not run, and is not counted") {
   refuses(glaive_batch_commit(batch.get()), GLAIVE_OUT_OF_ORDER, "only 0 of the pool's 2 layers");
   server.driving.begin_capture(server.stream);
   for (std::size_t layer = 0; layer < tensors.size(); ++layer) CHECK(launch(layer, server.stream) == GLAIVE_OK);
-  void* const graph = server.driving.end_capture(server.stream);
+  const cuda::GraphExec graph = server.driving.end_capture(server.stream);
   batch.abort();  // loses nothing
   CHECK(a.position().count() == 3);
 
@@ -218,7 +218,7 @@ TEST_CASE("served: a graph is captured in a batch, which then replays it") {
   server.driving.begin_capture(server.stream);
   for (std::int64_t layer = 0; layer < model_layers; ++layer)
     batch.launch(*server.plan, layer, tensors.args(server.stream), api::Workspace());
-  void* const graph = server.driving.end_capture(server.stream);
+  const cuda::GraphExec graph = server.driving.end_capture(server.stream);
   batch.replay();
   server.driving.launch(graph, server.stream);
   batch.commit();
