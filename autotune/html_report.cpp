@@ -381,7 +381,7 @@ std::string fastest_table(const Story& story) {
               true);
 }
 
-std::string figures(const Story& story, const Json& evidence) {
+std::string figures(const Json& evidence) {
   std::string text;
   const auto figure = [&](const std::string& value, std::string_view meaning) {
     text += fmt::format("<div><b>{}</b><span>{}</span></div>", value, meaning);
@@ -412,7 +412,7 @@ std::string section(const Story& story, std::size_t index) {
   } else {
     text += fmt::format("<p>Winner <code>{}</code></p>\n", breakable(story.winner));
   }
-  text += figures(story, evidence);
+  text += figures(evidence);
   text += "<div class='cards'>\n";
   if (story.fastest() != nullptr) text += progress_chart(story) + prior_chart(story);
   text += evidence_chart(evidence) + drops_chart(story);
