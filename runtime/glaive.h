@@ -227,7 +227,7 @@ GLAIVE_API uint64_t glaive_operator_untuned(const glaive_operator* op);
 
 /* Bits that kernels OR into the device status word. Nothing outside the tensors is read or written for them. */
 typedef enum glaive_fault {
-  GLAIVE_FAULT_SLOT = 1,   /* a slot number below -1, or not below `slots`: treated as -1 */
+  GLAIVE_FAULT_SLOT = 1, /* a slot number below -1, or not below `slots`: treated as -1 */
   /* cu_seqlens that decrease, or pass `tokens`: clamped to the tokens of the call, a sequence of less than none being
    * empty, and one of a step's cut to 8. After a decrease two sequences may write the same rows of o. */
   GLAIVE_FAULT_LENGTHS = 2
