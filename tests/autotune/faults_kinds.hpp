@@ -12,6 +12,7 @@ struct FaultKind {
   std::string_view name;
   Drop drop;
   std::string_view says = {};  ///< is part of the message
+  Drop or_else = Drop::none;   ///< will do too, as machines differ
 };
 
 // A variant without a mistake does its work two to five times, one with a mistake once: whoever slips through wins.

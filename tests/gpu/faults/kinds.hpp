@@ -16,7 +16,7 @@ inline constexpr FaultKind gpu_fault_kinds[] = {
     {"host_address", Drop::device_error, "CUDA_ERROR_"},
     {"misaligned_address", Drop::device_error, "CUDA_ERROR_MISALIGNED_ADDRESS"},
     {"traps", Drop::device_error, "CUDA_ERROR_"},
-    {"jumps_nowhere", Drop::device_error, "CUDA_ERROR_"},
+    {"jumps_nowhere", Drop::device_error, "CUDA_ERROR_", Drop::hang},  // an H100 runs on
     {"asserts", Drop::device_error, "CUDA_ERROR_ASSERT"},
     {"stack_overflow", Drop::device_error, "CUDA_ERROR_"},
     {"outside_shared", Drop::device_error, "CUDA_ERROR_"},
@@ -56,7 +56,7 @@ inline constexpr FaultKind gpu_fault_kinds[] = {
     {"too_many_blocks", Drop::resources, "a grid holds"},
     // Want more memory than there is.
     {"much_workspace", Drop::memory, "workspace"},
-    {"much_static", Drop::memory, "OUT_OF_MEMORY"},
+    {"much_static", Drop::memory, "OUT_OF_MEMORY", Drop::hang},  // loading it may take longer than it gets
 };
 
 }  // namespace glaive::test
