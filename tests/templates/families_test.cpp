@@ -232,7 +232,8 @@ TEST_CASE("a bad variant is refused by name, with what is allowed") {
     const auto parsed = parse_variant(text, instance);
     return parsed ? std::string("accepted") : parsed.error().message;
   };
-  CHECK_THAT(message("chonk"), Catch::Contains("chonk") and Catch::Contains("chunk, recurrent, step"));
+  CHECK_THAT(message("chonk"),
+             Catch::Contains("chonk") and Catch::Contains("chunk (cpu), recurrent (cpu), step (cpu)"));
   CHECK_THAT(message("chunk(D=3)"), Catch::Contains("`D`") and Catch::Contains("C, leaf"));
   CHECK_THAT(message("chunk(C=12)"), Catch::Contains("C=12") and Catch::Contains("8, 16, 32, 64"));
   CHECK_THAT(message("chunk(C=16"), Catch::Contains("`)`"));
