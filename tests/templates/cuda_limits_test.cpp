@@ -103,7 +103,7 @@ TEST_CASE("slots out of range count as none and are reported") {
   const std::int32_t below = GENERATE(-2, std::numeric_limits<std::int32_t>::min());
 
   const auto slots = static_cast<std::int32_t>(good.slots);
-  const std::int32_t above = GENERATE_COPY(slots, std::numeric_limits<std::int32_t>::max());
+  const std::int32_t above = GENERATE_COPY(as<std::int32_t>{}, slots, std::numeric_limits<std::int32_t>::max());
   ThreeSequences::Numbers bad(kernel);
   bad.write_slots[1] = above;
   bad.read_slots[1] = below;
