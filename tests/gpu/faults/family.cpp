@@ -75,7 +75,7 @@ Source GpuFaultFamily::instantiate(const Instance&, const Config& config) const 
     parameters += fmt::format("{}u64 a{}", comma, i);
     words += fmt::format("{}a{}", comma, i);
   }
-  for (const auto& [name, drop, says] : gpu_fault_kinds) kinds += fmt::format("kind_{}, ", name);
+  for (const FaultKind& kind : gpu_fault_kinds) kinds += fmt::format("kind_{}, ", kind.name);
   return CudaSource{
       {std::string(kind)},
       fmt::format("typedef unsigned long long u64;\ntypedef long long i64;\nenum class Arg {{ {} }};\nenum {{ {}}};\n"
