@@ -6,6 +6,7 @@
 
 #include "templates/step/step.hpp"
 #include "templates/stream/stream.hpp"
+#include "templates/stream_wgmma/stream_wgmma.hpp"
 #if GLAIVE_HAVE_MLIR
 #include "templates/chunk/chunk.hpp"
 #include "templates/recurrent/recurrent.hpp"
@@ -31,7 +32,7 @@ std::span<const Family* const> families() {
 #if GLAIVE_HAVE_MLIR
       &chunk_family(), &recurrent_family(), &step_family(),
 #endif
-      &stream_family(), &cuda_step_family()};
+      &stream_wgmma_family(), &stream_family(), &cuda_step_family()};
   return table;
 }
 

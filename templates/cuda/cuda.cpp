@@ -74,8 +74,9 @@ Source source_of(const Kernel& kernel, const Instance& instance, std::string_vie
   constant("unsigned", "lengths_fault", std::to_string(static_cast<unsigned>(DeviceFault::lengths)));
   text += "\nstruct Words {  // a call's arguments, in the order of the plan\n  unsigned long long " + joined("") +
           ";\n};\n#define PARAMETERS " + joined("unsigned long long ") + "\n#define WORDS {" + joined("") + "}\n\n";
-  for (const std::string_view part : {text_of("ptx.cuh"), text_of("task.cuh"), kernel.text})
-    text += std::string(part) + "\n";
+  for (const std::string_view part :
+       {text_of("ptx.cuh"), std::string_view(kernel.helpers), text_of("task.cuh"), kernel.text})
+    if (not part.empty()) text += std::string(part) + "\n";
   return CudaSource{{kernel.entry}, std::move(text)};
 }
 

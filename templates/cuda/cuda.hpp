@@ -1,5 +1,6 @@
 #pragma once
 // What CUDA families share: the text around a kernel, its arguments, and what an SM offers.
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,7 @@ std::int64_t resident(const Sm& sm, std::int64_t threads, std::int64_t registers
 struct Kernel {
   std::string entry;
   std::string_view text;  ///< of the family
+  std::string helpers;    ///< beside ptx.cuh and task.cuh
   struct Constant {
     std::string_view name;
     std::int64_t value;
@@ -44,6 +46,9 @@ struct Kernel {
 };
 Source source_of(const Kernel& kernel, const Instance& instance, std::string_view variant);
 Plan plan_of(const Kernel& kernel, const Instance& instance, std::string variant);
+
+/// wgmma instructions for hopper.cuh, with results of these widths: multiples of 8 up to 256.
+std::string products_text(const std::set<std::int64_t>& widths);
 
 /// The text of a *.cuh file of this folder or a family's, by its name; empty where there is none.
 std::string_view text_of(std::string_view name);

@@ -85,7 +85,7 @@ __device__ inline void store_streaming(void* global, uint4 x) {
                : "memory");
 }
 __device__ inline char* shared_memory() {
-  extern __shared__ uint4 bytes[];
+  extern __shared__ __align__(1024) uint4 bytes[];
   return reinterpret_cast<char*>(bytes);
 }
 __device__ inline u32 shared_address(const void* shared) { return u32(__cvta_generic_to_shared(shared)); }

@@ -25,11 +25,13 @@ TEST_CASE("defaults compile for every target, spill nothing and fit where the pl
           "forward H16 K128 V128 bf16", "forward H8 Hkv4 K64 V64 bf16", "forward H4 K256 V512 bf16",
           "forward H16 K64 V64 f16 gate=f32 logit vk", "forward H2 K100 V60 f32"}) {
       const Instance instance{parse_problem(problem).value(), parse_target(arch).value()};
-      const Family& family = *find_family(instance.problem.op == Op::step ? "step" : "stream", Target::Kind::cuda);
-      const Config config = family.default_config(instance);
-      jobs.push_back({std::get<CudaSource>(family.instantiate(instance, config)), {instance.target, {}}});
-      stages.push_back(family.plan(instance, config).stages[0]);
-      names.push_back(to_string(Variant{&family, config}, instance) + " of " + problem + " for " + arch);
+      for (const Family* const family : families()) {
+        if (family->kind() != Target::Kind::cuda or not family->applicable(instance)) continue;
+        const Config config = family->default_config(instance);
+        jobs.push_back({std::get<CudaSource>(family->instantiate(instance, config)), {instance.target, {}}});
+        stages.push_back(family->plan(instance, config).stages[0]);
+        names.push_back(to_string(Variant{family, config}, instance) + " of " + problem + " for " + arch);
+      }
     }
   REQUIRE(jobs.size() >= 40);
   std::vector<Result<CodeObject>> codes(jobs.size());  // looked at when all is over: Catch2 asserts on one thread only

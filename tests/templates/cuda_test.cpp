@@ -10,13 +10,14 @@ namespace {
 
 const Target hopper = parse_target("cuda:sm_90a").value();
 
-void check(const char* line, const char* variant_text = nullptr, std::span<const Gates> gates = all_gates) {
+void check(const char* line, const char* variant_text = nullptr, std::span<const Gates> gates = all_gates,
+           const Emulated::Edit& edit = {}) {
   const auto what = parse_case(line).value();
   const Instance instance{what.problem, hopper};
   const char* family = what.problem.op == Op::step ? "step" : "stream";
   const auto variant = parse_variant(variant_text == nullptr ? family : variant_text, instance);
   if (not variant) FAIL(line << ": " << variant.error().message);
-  Emulated kernel(instance, *variant);
+  Emulated kernel(instance, *variant, edit);
   std::vector<Trial> trials;
   std::uint64_t seed = 1;
   for (const Gates kind : gates) trials.emplace_back(what, kind, seed++);
@@ -81,6 +82,34 @@ TEST_CASE("stream: every dtype, gate form, group and layout") {
 
 TEST_CASE("stream: every value of its parameters") {
   every_value("stream", GENERATE("forward H2 Hkv1 K64 V64 bf16 @ lens=150,30", "forward H1 K72 V40 f32 vk @ B1 T90"),
+              {Gates::weak, Gates::mixed});
+}
+
+TEST_CASE("stream_wgmma: awkward K and V, ragged tokens and empty sequences") {
+  check(GENERATE("forward H2 K1 V1 bf16 @ B2 T5", "forward H2 K64 V64 bf16 @ B1 T150",
+                 "forward H1 K100 V60 bf16 @ B2 T77", "forward H1 K33 V130 bf16 @ lens=17,0,64,1",
+                 "forward H1 K256 V24 bf16 @ B1 T70"),
+        "stream_wgmma");
+}
+
+TEST_CASE("stream_wgmma: every dtype, gate form and layout") {
+  check(GENERATE("forward H1 K128 V128 bf16 @ B1 T200", "forward H2 K64 V40 bf16 gate=f32 logit vk @ lens=70,3",
+                 "forward H2 K64 V64 bf16 logit @ B1 T90", "forward H2 K40 V24 bf16 gate=f32 state=bf16 @ B1 T50",
+                 "forward H2 K64 V64 bf16 gate=f16 vk @ B1 T70"),
+        "stream_wgmma");
+}
+
+TEST_CASE("stream_wgmma: what it does where q and k pass the range of fp16") {
+  const auto never = [](std::string& text) {
+    const std::string_view suits = "return larger == 0 or";
+    text.replace(text.find(suits), suits.size(), "return larger > 0xffff and");
+  };
+  check("forward H2 K16 V16 bf16 @ B1 T150", "stream_wgmma", all_gates, never);
+}
+
+TEST_CASE("stream_wgmma: every value of its parameters") {
+  every_value("stream_wgmma",
+              GENERATE("forward H2 K64 V128 bf16 @ lens=210,30", "forward H1 K200 V70 bf16 vk @ B1 T90"),
               {Gates::weak, Gates::mixed});
 }
 

@@ -19,13 +19,13 @@ const std::string compiler = GLAIVE_HOST_COMPILER;
 std::string host_text(const CudaSource& source, const Plan& plan, const Emulated::Edit& edit) {
   std::string text = source.text;
   if (edit) edit(text);
-  const std::string_view ptx = cuda::text_of("ptx.cuh");
-  text.erase(text.find(ptx), ptx.size());
+  for (const std::string_view helpers : {cuda::text_of("ptx.cuh"), cuda::text_of("hopper.cuh")})
+    if (const auto at = text.find(helpers); at != text.npos) text.erase(at, helpers.size());
   const Stage& stage = plan.stages[0];
   std::string arguments;
   for (std::size_t i = 0; i < stage.args.size(); ++i)
     arguments += (i == 0 ? "words[" : ", words[") + std::to_string(i) + "]";
-  return "#include \"" GLAIVE_EMULATOR "\"\n" + text +
+  return "#include \"" GLAIVE_EMULATOR "/emulator.hpp\"\n#include \"" GLAIVE_EMULATOR "/hopper.hpp\"\n" + text +
          "extern \"C\" void emulate(const unsigned long* words, unsigned grid, int order) {\n" +
          "  emulator::run(grid, threads, shared_bytes, order, [&] { " + stage.entry + "(" + arguments + "); });\n}\n";
 }

@@ -94,6 +94,7 @@ inline int barrier_arrived;
 inline unsigned barrier_generation;
 inline bool barrier_and[2];
 inline int order;
+inline unsigned phases_ended;  // of other barriers
 
 [[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "emulator: %s (block %u, thread %u)\n", what, block_index.x, thread_index.x);
@@ -170,7 +171,7 @@ inline void run_block(std::size_t threads) {
   for (std::size_t left = threads; left > 0;) {
     const std::size_t before = left;
     const unsigned barrier_before = barrier_generation;
-    unsigned generations = 0;
+    unsigned generations = phases_ended;
     for (const Warp& warp : warps) generations += warp.generation;
     for (std::size_t w = 0; w < threads / 32; ++w) {
       // order 1 takes the warps, and their lanes, from the last to the first; order 2 lets a warp run as far as it can.
@@ -184,7 +185,7 @@ inline void run_block(std::size_t threads) {
           if (fibers[i].done) --left;
         }
     }
-    unsigned now = 0;
+    unsigned now = phases_ended;
     for (const Warp& warp : warps) now += warp.generation;
     idle = left == before and barrier_generation == barrier_before and now == generations ? idle + 1 : 0;
     if (idle > 4) fail("threads wait for each other forever");
@@ -199,9 +200,9 @@ inline void run(u32 grid, std::size_t threads, std::size_t shared_bytes, int ord
   order = order_of_threads;
   body = &kernel;
   shared_size = shared_bytes;
-  shared_storage.resize(shared_bytes + 64);
+  shared_storage.resize(shared_bytes + 1024);
   shared_begin = shared_storage.data();
-  while (reinterpret_cast<std::uintptr_t>(shared_begin) % 16 != 0) ++shared_begin;
+  while (reinterpret_cast<std::uintptr_t>(shared_begin) % 1024 != 0) ++shared_begin;
   for (block_index.x = 0; block_index.x < grid; ++block_index.x) {
     std::memset(shared_begin, 0xff, shared_bytes);  // NaN
     run_block(threads);

@@ -1,0 +1,118 @@
+// What kernels for sm_90a need beyond ptx.cuh: barriers in shared memory, barriers of some warps, and products of
+// warpgroups (wgmma), whose instructions are generated for the widths in use. Nothing here compiles for other GPUs.
+
+// ---- barriers in shared memory: `count` arrivals end a phase; phases have parity 0, 1, 0 ...
+using Barrier = u64;
+__device__ inline void init_barrier(Barrier& barrier, int count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&barrier)), "r"(count) : "memory");
+}
+__device__ inline void arrive(Barrier& barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
+}
+/// Arrives once all copy_async of this thread so far have.
+__device__ inline void arrive_when_copied(Barrier& barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(&barrier)) : "memory");
+}
+/// Until the phase of this parity has ended.
+__device__ inline void wait(Barrier& barrier, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred p;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra done;\nbra "
+      "again;\ndone:\n}" ::"r"(shared_address(&barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// ---- barriers of `count` threads, numbered from 1
+template <int id, int count>
+__device__ inline void sync() {
+  asm volatile("barrier.cta.sync %0, %1;" ::"n"(id), "n"(count) : "memory");
+}
+template <int count>
+__device__ inline void sync(int id) {
+  asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "n"(count) : "memory");
+}
+template <int id, int count>
+__device__ inline bool sync_and(bool mine) {
+  u32 all;
+  asm volatile("{.reg .pred a, b; setp.ne.u32 a, %1, 0; barrier.cta.red.and.pred b, %2, %3, a; selp.u32 %0, 1, 0, b;}"
+               : "=r"(all)
+               : "r"(u32(mine)), "n"(id), "n"(count)
+               : "memory");
+  return __shfl_sync(~0u, all, 0) != 0;  // uniform, for the compiler to see
+}
+
+/// threadIdx.x, read again: what follows from it is computed where it is used, and not kept, and spilled, over a loop.
+__device__ inline u32 thread_again() {
+  u32 x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x;
+}
+
+template <class T>
+constexpr bool is_bf16 = false;
+template <>
+constexpr bool is_bf16<bf16> = true;
+
+/// Products of two pairs of 16-bit elements.
+template <class T>
+__device__ inline u32 multiply_pairs(u32 a, u32 b) {
+  u32 x;
+  if constexpr (is_bf16<T>)
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(x) : "r"(a), "r"(b));
+  else
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(x) : "r"(a), "r"(b));
+  return x;
+}
+/// The larger of two pairs' magnitudes, for each half.
+template <class T>
+__device__ inline u32 larger_pair(u32 a, u32 b) {
+  u32 x;
+  if constexpr (is_bf16<T>)
+    asm("{.reg .b32 t; abs.bf16x2 t, %2; max.bf16x2 %0, %1, t;}" : "=r"(x) : "r"(a), "r"(b));
+  else
+    asm("{.reg .b32 t; abs.f16x2 t, %2; max.f16x2 %0, %1, t;}" : "=r"(x) : "r"(a), "r"(b));
+  return x;
+}
+
+/// Registers of each thread of a warpgroup, from what the kernel was launched with.
+template <int count>
+__device__ inline void give_registers_back() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count));
+}
+template <int count>
+__device__ inline void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
+}
+
+/// Four 8x8 matrices of 16-bit elements, transposed: lane l gives the address of row l % 8 of matrix l / 8.
+__device__ inline void store_transposed(void* row, u32 m0, u32 m1, u32 m2, u32 m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
+               "r"(m0), "r"(m1), "r"(m2), "r"(m3)
+               : "memory");
+}
+
+// ---- products of a warpgroup. Operands in shared memory are tiles of rows of 128 bytes, in panels of 64 elements, the
+// pieces of 16 bytes of row r in the order piece ^ (r % 8) (SWIZZLE_128B); a tile begins at a multiple of 1024.
+/// Ordinary stores to shared memory so far are seen by products that are begun after the next barrier.
+__device__ inline void publish_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int pending>
+__device__ inline void wait_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+}
+/// The results of products, once they have been waited for: nothing reads them before this line.
+template <int n>
+__device__ inline void hold(float (&d)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+/// An operand whose rows run along the sum (K-major): 16 elements on are 2 on, within a panel.
+__device__ inline u64 rows_operand(const void* tile) {
+  return u64(shared_address(tile) >> 4) | u64(1) << 16 | u64(1024 >> 4) << 32 | u64(1) << 62;
+}
+/// An operand whose columns run along the sum (MN-major): 16 rows on are 128 on.
+__device__ inline u64 columns_operand(const void* tile, int panel_bytes) {
+  return u64(shared_address(tile) >> 4) | u64(panel_bytes >> 4) << 16 | u64(1024 >> 4) << 32 | u64(1) << 62;
+}

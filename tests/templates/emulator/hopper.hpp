@@ -1,0 +1,200 @@
+#pragma once
+// Stands in for templates/cuda/hopper.cuh. Copies that a barrier waits for arrive when somebody waits there; products
+// happen when they are begun or when they are waited for, by the order of the run.
+#include <map>
+
+#include "emulator.hpp"
+
+using Barrier = u64;
+
+namespace emulator {
+
+struct Phases {
+  int count = 0, pending = 0;
+  u32 parity = 0;
+  void arrive() {
+    if (--pending > 0) return;
+    pending = count;
+    parity ^= 1;
+    ++phases_ended;
+  }
+};
+struct Arrival {
+  Barrier* barrier;
+  std::vector<Copy> copies;
+};
+struct Gathering {
+  int arrived = 0;
+  unsigned generation = 0;
+  bool all[2] = {true, true};
+};
+inline std::map<Barrier*, Phases> phases;
+inline std::vector<Arrival> arrivals;
+inline std::map<int, Gathering> gatherings;
+using Product = std::function<void()>;
+inline std::map<u32, std::vector<std::vector<Product>>> products;  // by thread and group; the last one is open
+
+inline void copy_all(std::vector<Copy>& copies) {
+  for (const auto& [to, from, present] : copies)
+    present ? (void)std::memcpy(to, from, 16) : (void)std::memset(to, 0, 16);
+  copies.clear();
+}
+
+inline bool gather(int id, int count, bool value) {
+  Gathering& here = gatherings[id];
+  const unsigned generation = here.generation;
+  bool& all = here.all[generation % 2];
+  if (here.arrived == 0) all = true;
+  all = all and value;
+  if (++here.arrived == count) {
+    here.arrived = 0;
+    ++here.generation;
+    ++phases_ended;
+  }
+  while (here.generation == generation) yield();
+  return all;
+}
+
+/// Element (i, k) of an operand: i along rows or columns of the result, k along the sum.
+inline u16 element(u64 operand, bool columns, int i, int k) {
+  const auto field = [&](int shift) { return static_cast<int>((operand >> shift & 0x3fff) << 4); };
+  int at = field(0);
+  if (columns)
+    at += i / 64 * field(16) + k / 8 * field(32) + k % 8 * 128 + i % 64 * 2;
+  else
+    at += i / 8 * field(32) + i % 8 * 128 + k * 2;
+  at ^= (at >> 7 & 7) << 4;
+  u16 x;
+  check_shared(shared_begin + at, 2, 2);
+  std::memcpy(&x, shared_begin + at, 2);
+  return x;
+}
+
+inline void later(Product product) {
+  if (order == 0) return product();
+  auto& groups = products[thread_index.x];
+  if (groups.empty()) groups.emplace_back();
+  groups.back().push_back(std::move(product));
+}
+
+template <class T, int n>
+void add_product(float (&d)[n], const std::function<float(int, int)>& a, u64 b, bool b_columns, bool add) {
+  const int lane = static_cast<int>(thread_index.x % 32);
+  for (int i = 0; i < n; ++i) {
+    const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+    float sum = add ? d[i] : 0;
+    for (int k = 0; k < 16; ++k) sum += a(i / 2 % 2, k) * widen(T{element(b, b_columns, column, k)});
+    d[i] = sum;
+  }
+}
+
+}  // namespace emulator
+
+inline u32 __shfl_sync(u32, u32 x, int lane) { return static_cast<u32>(emulator::meet({{x}})[lane].words[0]); }
+
+inline u32 thread_again() { return emulator::thread_index.x; }
+template <class T>
+u32 multiply_pairs(u32 a, u32 b) {
+  const float2 x = widen_pair<T>(a), y = widen_pair<T>(b);
+  return narrow_pair<T>(x.x * y.x, x.y * y.y);
+}
+template <class T>
+u32 larger_pair(u32 a, u32 b) {
+  const float2 x = widen_pair<T>(a), y = widen_pair<T>(b);
+  return narrow_pair<T>(std::fmax(x.x, std::fabs(y.x)), std::fmax(x.y, std::fabs(y.y)));
+}
+
+inline void init_barrier(Barrier& barrier, int count) { emulator::phases[&barrier] = {count, count, 0}; }
+inline void arrive(Barrier& barrier) { emulator::phases[&barrier].arrive(); }
+inline void arrive_when_copied(Barrier& barrier) {
+  emulator::arrivals.push_back({&barrier, std::exchange(emulator::current().copies, {})});
+}
+inline void wait(Barrier& barrier, u32 parity) {
+  emulator::Phases& phase = emulator::phases[&barrier];
+  while (phase.parity == parity) {
+    for (auto& arrival : emulator::arrivals)
+      if (arrival.barrier == &barrier) {
+        emulator::copy_all(arrival.copies);
+        phase.arrive();
+      }
+    std::erase_if(emulator::arrivals, [&](const auto& arrival) { return arrival.barrier == &barrier; });
+    if (phase.parity == parity) emulator::yield();
+  }
+}
+
+template <int id, int count>
+void sync() {
+  emulator::gather(id, count, true);
+}
+template <int count>
+void sync(int id) {
+  emulator::gather(id, count, true);
+}
+template <int id, int count>
+bool sync_and(bool mine) {
+  return emulator::gather(id, count, mine);
+}
+template <int>
+void give_registers_back() {}
+template <int>
+void take_registers() {}
+
+inline void store_transposed(void* row, u32 m0, u32 m1, u32 m2, u32 m3) {
+  emulator::check_shared(row, 16, 16);
+  const auto* lanes = emulator::meet({{reinterpret_cast<u64>(row)}});
+  const u32 lane = emulator::thread_index.x % 32, matrices[4] = {m0, m1, m2, m3};
+  for (u32 m = 0; m < 4; ++m)
+    for (u32 j = 0; j < 2; ++j) {
+      const u16 x = static_cast<u16>(matrices[m] >> (16 * j));
+      std::memcpy(reinterpret_cast<char*>(lanes[8 * m + lane % 4 * 2 + j].words[0]) + lane / 4 * 2, &x, 2);
+    }
+}
+
+inline void publish_to_products() {}
+inline void begin_products() {}
+inline void commit_products() {
+  auto& groups = emulator::products[emulator::thread_index.x];
+  if (groups.empty()) groups.emplace_back();
+  groups.emplace_back();
+}
+template <std::size_t pending>
+void wait_products() {
+  auto& groups = emulator::products[emulator::thread_index.x];
+  for (; groups.size() > pending + 1; groups.erase(groups.begin()))
+    for (const auto& product : groups.front()) product();
+}
+template <int n>
+void hold(float (&)[n]) {}
+
+inline u64 rows_operand(const void* tile) {
+  emulator::check_shared(tile, 16, 1024);
+  const u64 at = static_cast<const char*>(tile) - emulator::shared_begin;
+  return at >> 4 | u64(1) << 16 | u64(1024 >> 4) << 32;
+}
+inline u64 columns_operand(const void* tile, int panel_bytes) {
+  return (rows_operand(tile) & ~(u64(0x3fff) << 16)) | u64(panel_bytes >> 4) << 16;
+}
+
+template <class T, int a_columns, int b_columns, int n>
+void multiply_shared(float (&d)[n], u64 a, u64 b, int add) {
+  emulator::later([&d, a, b, add] {
+    const int first = static_cast<int>(emulator::thread_index.x % 128 / 32 * 16 + emulator::thread_index.x % 32 / 4);
+    emulator::add_product<T>(
+        d, [&](int half, int k) { return widen(T{emulator::element(a, a_columns, first + 8 * half, k)}); }, b,
+        b_columns, add != 0);
+  });
+}
+template <class T, int b_columns, int n>
+void multiply_registers(float (&d)[n], const u32 (&a)[4], u64 b, int add) {
+  const auto* lanes = emulator::meet({{a[0], a[1], a[2], a[3]}});
+  const u32 quad = emulator::thread_index.x % 32 / 4 * 4;
+  std::vector<float> row(32);
+  for (int half = 0; half < 2; ++half)
+    for (int k = 0; k < 16; ++k) {
+      const auto word = static_cast<u32>(lanes[quad + k % 8 / 2].words[half + k / 8 * 2]);
+      row[16 * half + k] = widen(T{static_cast<u16>(word >> (k % 2 * 16))});
+    }
+  emulator::later([&d, row, b, add] {
+    emulator::add_product<T>(d, [&](int half, int k) { return row[16 * half + k]; }, b, b_columns, add != 0);
+  });
+}
