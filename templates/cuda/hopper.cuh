@@ -63,14 +63,10 @@ __device__ inline u32 multiply_pairs(u32 a, u32 b) {
     asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(x) : "r"(a), "r"(b));
   return x;
 }
-/// The larger of two pairs' magnitudes, for each half.
-template <class T>
+/// The larger of two pairs' magnitudes in fp16, for each half.
 __device__ inline u32 larger_pair(u32 a, u32 b) {
   u32 x;
-  if constexpr (is_bf16<T>)
-    asm("{.reg .b32 t; abs.bf16x2 t, %2; max.bf16x2 %0, %1, t;}" : "=r"(x) : "r"(a), "r"(b));
-  else
-    asm("{.reg .b32 t; abs.f16x2 t, %2; max.f16x2 %0, %1, t;}" : "=r"(x) : "r"(a), "r"(b));
+  asm("{.reg .b32 t; abs.f16x2 t, %2; max.f16x2 %0, %1, t;}" : "=r"(x) : "r"(a), "r"(b));
   return x;
 }
 

@@ -318,15 +318,14 @@ __device__ inline float2 total_of(const Shared& shared, int block, const Item& i
   return *reinterpret_cast<const float2*>(&shared.total[block][2 * item.pair]);
 }
 
-/// How a chunk's scores are made, weak decays first: from fp16, or from two parts in bf16; then by halving, from fp16
-/// or from bf16, where q and k pass the range of fp16.
+/// How a chunk's scores are made. Weak decays: from fp16, or from two parts in bf16 where R or q or k pass the range of
+/// fp16. Others by halving: from fp16 or, where q or k pass its range, from bf16.
 enum Tier : int { halves, split, exact, wide };
 
-/// Whether magnitudes are zero, or from 2^-12 on and below 2^16: elsewhere fp16 loses more than bf16.
-template <class T>
+/// Whether magnitudes in fp16 are zero, or from 2^-12 on and finite: elsewhere it loses more than bf16.
 __device__ inline bool suits_fp16(u32 pair) {
   const u32 larger = max(pair & 0xffffu, pair >> 16);
-  return larger == 0 or (is_bf16<T> ? larger >= 0x3980 and larger < 0x4780 : larger >= 0x0c00 and larger < 0x7c00);
+  return larger == 0 or (larger >= 0x0c00 and larger < 0x7c00);
 }
 
 /// Sums of G over the blocks of this thread's items, and over all of them.
@@ -346,23 +345,14 @@ __device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left)
 }
 
 /// The tier of the chunk, from this thread's sums.
-__device__ inline Tier choose_tier(const Shared& shared, const Stage& stage, float2 sum) {
+__device__ inline Tier choose_tier(const Shared& shared, float2 sum) {
   constexpr float share = weak_limit * items / blocks;
   if (sync_and<1, gate_threads>(sum.x > share and sum.y > share)) return halves;
   const Item item(0);
   sum = {0, 0};
 #pragma unroll
   for (int b = 0; b < blocks; ++b) sum = sum + total_of(shared, b, item);
-  if (sync_and<1, gate_threads>(sum.x > split_limit and sum.y > split_limit)) return split;
-  u32 query = 0, key = 0;
-#pragma unroll 1
-  for (int i = 0; i < items; ++i) {
-    const Item item(i);
-    const Words8 q(item, stage.q), k(item, stage.k);
-#pragma unroll
-    for (int t = 0; t < 8; ++t) query = larger_pair<Io>(query, q.at[t]), key = larger_pair<Io>(key, k.at[t]);
-  }
-  return sync_and<1, gate_threads>(suits_fp16<Io>(query) and suits_fp16<Io>(key)) ? exact : wide;
+  return sync_and<1, gate_threads>(sum.x > split_limit and sum.y > split_limit) ? split : exact;
 }
 
 __device__ inline char* level_tile(Shared& shared, Stage& stage, int level) {
@@ -402,8 +392,8 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, const Item& i
       const u32 a = narrow_pair<f16>(x.x, x.y), b = narrow_pair<f16>(y.x, y.y);
       item.in(query, t) = a;
       item.in(key, t) = b;
-      most_query = larger_pair<f16>(most_query, a);
-      most_key = larger_pair<f16>(most_key, b);
+      most_query = larger_pair(most_query, a);
+      most_key = larger_pair(most_key, b);
     } else {
       const float2 a = widen_pair<Io>(ask), b = widen_pair<Io>(tell);
       item.in(query, t) = narrow_pair<Io>(x.x - a.x, x.y - a.y);
@@ -411,7 +401,7 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, const Item& i
     }
     after.x -= g.at[t].x, after.y -= g.at[t].y;
   }
-  return suits_fp16<f16>(most_query) and suits_fp16<f16>(most_key);
+  return suits_fp16(most_query) and suits_fp16(most_key);
 }
 
 /// Rows of level b < 8: all of its 2 b tokens are the item's.
@@ -431,25 +421,32 @@ __device__ inline void put_level(const Item& item, char* tile, const Words8& q, 
   }
 }
 
-/// q~ and k~ of an item in place, and its rows of all levels in T.
+/// q~ and k~ of an item in place, and its rows of all levels in T. Whether q and k suit T.
 template <class T>
-__device__ inline void exact_operands(Shared& shared, Stage& stage, const Item& item, int left) {
-  Pairs8 e = log2_decays(shared.task, stage, item, left);
-  const Words8 q(item, stage.q), k(item, stage.k);
-  Words8 asking, telling;
-  {
-    Words8 e16;
+__device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& item, int left) {
+  Words8 asking(item, stage.q), telling(item, stage.k);
+  bool suits = true;
+  if constexpr (not is_bf16<T>) {
+    u32 most_query = 0, most_key = 0;
 #pragma unroll
     for (int t = 0; t < 8; ++t) {
-      e.at[t] = exp2_fast(e.at[t]);
-      const float2 x = widen_pair<Io>(q.at[t]), y = widen_pair<Io>(k.at[t]);
-      asking.at[t] = narrow_pair<T>(x.x, x.y);
-      telling.at[t] = narrow_pair<T>(y.x, y.y);
-      e16.at[t] = narrow_pair<T>(e.at[t].x, e.at[t].y);
+      const float2 x = widen_pair<Io>(asking.at[t]), y = widen_pair<Io>(telling.at[t]);
+      most_query = larger_pair(most_query, asking.at[t] = narrow_pair<T>(x.x, x.y));
+      most_key = larger_pair(most_key, telling.at[t] = narrow_pair<T>(y.x, y.y));
     }
-    put_level<T, 1>(item, level_tile(shared, stage, 0), asking, telling, e16);
-    put_level<T, 2>(item, level_tile(shared, stage, 1), asking, telling, e16);
-    put_level<T, 4>(item, level_tile(shared, stage, 2), asking, telling, e16);
+    suits = suits_fp16(most_query) and suits_fp16(most_key);
+  }
+  {
+    const Pairs8 g = log2_decays(shared.task, stage, item, left);
+    Words8 e;
+#pragma unroll
+    for (int t = 0; t < 8; ++t) {
+      const float2 x = exp2_fast(g.at[t]);
+      e.at[t] = narrow_pair<T>(x.x, x.y);
+    }
+    put_level<T, 1>(item, level_tile(shared, stage, 0), asking, telling, e);
+    put_level<T, 2>(item, level_tile(shared, stage, 1), asking, telling, e);
+    put_level<T, 4>(item, level_tile(shared, stage, 2), asking, telling, e);
   }
   float2 before = {0, 0}, behind = {0, 0};  // sums over the blocks of a level's half that precede, that follow
   u32 factor[levels];                       // from a row within its block to the level's middle
@@ -467,11 +464,14 @@ __device__ inline void exact_operands(Shared& shared, Stage& stage, const Item& 
   }
   const float2 ask = exp2_fast(before + float2{-log2_balance, -log2_balance});
   const float2 tell = exp2_fast(behind + float2{log2_balance, log2_balance});
+  Pairs8 e = log2_decays(shared.task, stage, item, left);  // once more: registers are scarce
+#pragma unroll
+  for (int t = 0; t < 8; ++t) e.at[t] = exp2_fast(e.at[t]);
   float2 after = {1, 1}, since = {1, 1};
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     since = since * e.at[i];
-    float2 x = widen_pair<Io>(q.at[i]) * since, y = widen_pair<Io>(k.at[7 - i]) * after;
+    float2 x = widen_pair<T>(asking.at[i]) * since, y = widen_pair<T>(telling.at[7 - i]) * after;
     after = after * e.at[7 - i];
     asking.at[i] = narrow_pair<T>(x.x, x.y);
     telling.at[7 - i] = narrow_pair<T>(y.x, y.y);
@@ -488,6 +488,24 @@ __device__ inline void exact_operands(Shared& shared, Stage& stage, const Item& 
       const u32 row = either(second, asking.at[t], telling.at[t]);
       item.in(tile, t) = level == 3 ? row : multiply_pairs<T>(row, factor[level]);
     }
+  }
+  return suits;
+}
+
+/// The raw words of this thread's items once more, where operands have taken their place.
+__device__ inline void fetch_again(Stage& stage, const Task& task, u32 first) {
+#pragma unroll 1
+  for (int i = 0; i < 8 * items; ++i) {
+    const Item item(i / 8);
+    const u32 t = first + 8 * item.block + i % 8;
+    const auto pair = [&](const void* row) {
+      const u16* const at = static_cast<const u16*>(row) + 2 * item.pair;
+      const bool present = t < u32(task.length);
+      return u32(present and 2 * item.pair < K ? at[0] : 0) | u32(present and 2 * item.pair + 1 < K ? at[1] : 0) << 16;
+    };
+    item.in(stage.q, i % 8) = pair(task.q.at(t));
+    item.in(stage.k, i % 8) = pair(task.k.at(t));
+    if constexpr (gates_in_tile) item.in(stage.g, i % 8) = pair(task.g.at(t));
   }
 }
 
@@ -509,30 +527,24 @@ __device__ inline void put_scores(char* tile, const Lane& lane, int half, int bl
 
 /// A of weak decays: this warpgroup's columns.
 template <Tier tier>
-__device__ inline void weak_scores(Shared& shared, Stage& stage, bool suits) {
+__device__ inline void weak_scores(Shared& shared, Stage& stage) {
   const int group = gate_group();
   constexpr int width = C / gate_groups;
   float d[width / 2];
   const u64 query = rows_operand(level_tile(shared, stage, levels - 1));
   const u64 key = rows_operand(level_tile(shared, stage, 0) + group * width * 128);
-  const u64 asking = rows_operand(stage.q), telling = rows_operand(stage.k + group * width * 128);
-  if (tier == halves and suits) {
-    begin_products();
+  begin_products();
+  if constexpr (tier == halves) {
     begin_score<f16>(d, query, key);
-    commit_products();
-    wait_products<0>();
-    hold(d);
   } else {
-    begin_products();
+    const u64 asking = rows_operand(stage.q), telling = rows_operand(stage.k + group * width * 128);
     begin_score<Io>(d, asking, telling);
-    if constexpr (tier == split) {
-      begin_score<Io>(d, query, telling, true);
-      begin_score<Io>(d, asking, key, true);
-    }
-    commit_products();
-    wait_products<0>();
-    hold(d);
+    begin_score<Io>(d, query, telling, true);
+    begin_score<Io>(d, asking, key, true);
   }
+  commit_products();
+  wait_products<0>();
+  hold(d);
   sync<1, gate_threads>();  // A takes the place of q~
   const Lane lane(thread_again());
 #pragma unroll
@@ -586,6 +598,15 @@ __device__ inline void begin_level(float (&d)[C / 2], Shared& shared, Stage& sta
   commit_products();
 }
 
+template <class T, int level>
+__device__ inline void near_level(Near& near, Shared& shared, Stage& stage) {
+  float d[C / 2];
+  begin_level<T>(d, shared, stage, level);
+  wait_products<0>();
+  hold(d);
+  pick<1 << level>(near, d);
+}
+
 /// Blocks of 8 x 8 below the diagonal: [columns][upper, lower 8 rows], as pairs.
 using Far = u32[C / 8][2];
 
@@ -607,19 +628,9 @@ __device__ inline void exact_scores(Near& near, Shared& shared, Stage& stage) {
   const int group = gate_group();
   Far far;
   if (group == 0) {
-    float d[2][C / 2];
-    begin_level<T>(d[0], shared, stage, 0);
-    begin_level<T>(d[1], shared, stage, 1);
-    wait_products<1>();
-    hold(d[0]);
-    pick<1>(near, d[0]);
-    begin_level<T>(d[0], shared, stage, 2);
-    wait_products<1>();
-    hold(d[1]);
-    pick<2>(near, d[1]);
-    wait_products<0>();
-    hold(d[0]);
-    pick<4>(near, d[0]);
+    near_level<T, 0>(near, shared, stage);
+    near_level<T, 1>(near, shared, stage);
+    near_level<T, 2>(near, shared, stage);
   }
   if (group == gate_groups - 1) {
 #pragma unroll
@@ -664,31 +675,35 @@ __device__ inline void make_operands(Shared& shared) {
       diagonal(near, stage, [&] { sum = sum_gates(shared, stage, left); });
     else
       sum = sum_gates(shared, stage, left);
-    tier = choose_tier(shared, stage, sum);
+    tier = choose_tier(shared, sum);
     if (tier >= exact and not guessed) {
       if (gate_group() == 0) diagonal(near, stage, [] {});
       sync<1, gate_threads>();
     }
-    bool suits = true;
+    while (true) {
+      bool suits = true;
 #pragma unroll 1
-    for (int i = 0; i < items; ++i) {
-      const Item item(i);
-      if (tier == halves)
-        suits &= weak_operands<halves>(shared, stage, item, left);
-      else if (tier == split)
-        weak_operands<split>(shared, stage, item, left);
-      else if (tier == exact)
-        exact_operands<f16>(shared, stage, item, left);
-      else
-        exact_operands<bf16>(shared, stage, item, left);
-      if (item.block == 0) put_decay(shared, ring.stage, item);
+      for (int i = 0; i < items; ++i) {
+        const Item item(i);
+        if (tier == halves)
+          suits &= weak_operands<halves>(shared, stage, item, left);
+        else if (tier == split)
+          weak_operands<split>(shared, stage, item, left);
+        else if (tier == exact)
+          suits &= exact_operands<f16>(shared, stage, item, left);
+        else
+          exact_operands<bf16>(shared, stage, item, left);
+        if (item.block == 0) put_decay(shared, ring.stage, item);
+      }
+      publish_to_products();
+      if (sync_and<1, gate_threads>(suits)) break;
+      fetch_again(stage, shared.task, first);
+      tier = tier == halves ? split : wide;
     }
-    publish_to_products();
-    suits = sync_and<1, gate_threads>(suits);
     if (tier == halves)
-      weak_scores<halves>(shared, stage, suits);
+      weak_scores<halves>(shared, stage);
     else if (tier == split)
-      weak_scores<split>(shared, stage, true);
+      weak_scores<split>(shared, stage);
     else if (tier == exact)
       exact_scores<f16>(near, shared, stage);
     else

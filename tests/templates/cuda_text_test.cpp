@@ -72,16 +72,21 @@ TEST_CASE("every K and V has a legal default on every target, within what an SM 
     for (const char* target : targets)
       for (const int k : {1, 7, 16, 33, 64, 100, 128, 129, 200, 256, 300, 384, 385, 511, 512})
         for (const int v : {1, 8, 17, 64, 128, 130, 511, 512}) {
-          const std::string problem =
-              std::string(op) + " H64 Hkv1 K" + std::to_string(k) + " V" + std::to_string(v) + " " + dtypes;
+          const std::string problem = std::string(op) + " H64 Hkv" + (v % 2 == 0 ? "64 K" : "1 K") + std::to_string(k) +
+                                      " V" + std::to_string(v) + " " + dtypes;
           const Instance instance = instance_of(problem.c_str(), target);
-          const Family& family = *find_family(op[0] == 's' ? "step" : "stream", Target::Kind::cuda);
-          const Config config = family.default_config(instance);
-          INFO(problem << " on " << target);
-          REQUIRE(family.constraint(instance, config).value_or("") == "");
-          const Stage stage = family.plan(instance, config).stages[0];
-          CHECK(stage.shared_bytes <= cuda::sm_of(instance.target).block_shared_bytes);
-          CHECK(stage.tasks.multiplier >= 1);
+          int covered = 0;
+          for (const Family* const family : families()) {
+            if (family->kind() != Target::Kind::cuda or not family->applicable(instance)) continue;
+            ++covered;
+            const Config config = family->default_config(instance);
+            INFO(family->name() << ", " << problem << " on " << target);
+            REQUIRE(family->constraint(instance, config).value_or("") == "");
+            const Stage stage = family->plan(instance, config).stages[0];
+            CHECK(stage.shared_bytes <= cuda::sm_of(instance.target).block_shared_bytes);
+            CHECK(stage.tasks.multiplier >= 1);
+          }
+          CHECK(covered >= 1);
         }
 }
 
@@ -108,6 +113,17 @@ TEST_CASE("what the GPU families do not cover is refused in words") {
         "covers op `forward` only");
   CHECK(family.applicable(instance_of("forward H1 K8 V8 bf16", "cpu:x86-64-v3")).error().message ==
         "runs on CUDA targets only");
+  const Family& hopper = *find_family("stream_wgmma");
+  const auto refused = [&](const char* problem, const char* target) {
+    const auto covered = hopper.applicable(instance_of(problem, target));
+    return covered ? "" : covered.error().message;
+  };
+  CHECK(refused("forward H2 K64 V64 bf16", "cuda:sm_90a") == "");
+  CHECK(refused("forward H2 K64 V64 bf16", "cuda:sm_90") == "runs on sm_90a only");
+  CHECK(refused("forward H2 K64 V64 bf16", "cuda:sm_100") == "runs on sm_90a only");
+  CHECK(refused("forward H2 K64 V64 f16", "cuda:sm_90a") == "takes io in bf16 only");
+  CHECK(refused("forward H2 Hkv1 K64 V64 bf16", "cuda:sm_90a") == "has as many kv heads as heads");
+  CHECK(refused("forward H2 K257 V64 bf16", "cuda:sm_90a") == "covers K up to 256");
   const Instance instance = instance_of("forward H1 K512 V64 f32", "cuda:sm_86");
   CHECK(parse_variant("stream(C=64)", instance).error().message.find("allowed") != std::string::npos);
   CHECK(parse_variant("step", instance_of("step H1 K8 V8 f32", "cuda:sm_80")).value().family->kind() ==

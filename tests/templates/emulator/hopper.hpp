@@ -92,16 +92,20 @@ void add_product(float (&d)[n], const std::function<float(int, int)>& a, u64 b, 
 
 inline u32 __shfl_sync(u32, u32 x, int lane) { return static_cast<u32>(emulator::meet({{x}})[lane].words[0]); }
 
+template <class T>
+constexpr bool is_bf16 = false;
+template <>
+constexpr bool is_bf16<bf16> = true;
+
 inline u32 thread_again() { return emulator::thread_index.x; }
 template <class T>
 u32 multiply_pairs(u32 a, u32 b) {
   const float2 x = widen_pair<T>(a), y = widen_pair<T>(b);
   return narrow_pair<T>(x.x * y.x, x.y * y.y);
 }
-template <class T>
-u32 larger_pair(u32 a, u32 b) {
-  const float2 x = widen_pair<T>(a), y = widen_pair<T>(b);
-  return narrow_pair<T>(std::fmax(x.x, std::fabs(y.x)), std::fmax(x.y, std::fabs(y.y)));
+inline u32 larger_pair(u32 a, u32 b) {
+  const float2 x = widen_pair<f16>(a), y = widen_pair<f16>(b);
+  return narrow_pair<f16>(std::fmax(x.x, std::fabs(y.x)), std::fmax(x.y, std::fabs(y.y)));
 }
 
 inline void init_barrier(Barrier& barrier, int count) { emulator::phases[&barrier] = {count, count, 0}; }
