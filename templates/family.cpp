@@ -30,9 +30,9 @@ const std::vector<Arg>& entry_args() {
 std::span<const Family* const> families() {
   static const std::array table = {
 #if GLAIVE_HAVE_MLIR
-      &chunk_family(), &recurrent_family(), &step_family(),
+      &chunk_family(),        &recurrent_family(), &step_family(),
 #endif
-      &stream_wgmma_family(), &stream_family(), &cuda_step_family()};
+      &stream_wgmma_family(), &stream_family(),    &cuda_step_family()};
   return table;
 }
 
