@@ -7,8 +7,7 @@
 // ROLES    State warpgroups copy chunks into a ring of stages, hold the state and make o. Gate warpgroups turn q and k
 //          into operands, in place, and make the scores A. Three barriers a stage join them:
 //              copies --full--> gates --ready--> state --empty--> copies
-// CHUNK    G is log2 of the decays. R(t) = sum of G after t, P(t) = sum up to t, within the chunk. k~ = k 2^R is the
-// key
+// CHUNK    G is log2 of the decays. R(t) = sum of G after t, P(t) = sum up to t, in the chunk. k~ = k 2^R is the key
 //          into the outgoing state. Where decays are weak, q~ = q 2^-R asks the state as it will have decayed by the
 //          chunk's end, and A = tril(q~ k~^T) from copies in fp16. Else q~ = q 2^P asks the incoming state, and A comes
 //          by halving: for b = 1, 2, 4 .. C / 2 the second half of every 2 b tokens against the first, from one matrix
@@ -21,8 +20,8 @@ constexpr int state_groups = columns / 64, state_threads = 128 * state_groups, g
 constexpr int blocks = C / 8, levels = C == 64 ? 6 : C == 32 ? 5 : 4;
 constexpr bool gates_in_tile = sizeof(Gate) == 2;  // then the last level takes the place of the raw gates
 constexpr int gate_bytes = gates_in_tile ? tile_bytes : 4 * C * channels;
-constexpr int pairs = channels / 2,
-              items = pairs * blocks / gate_threads;  // of a gate thread: 2 channels, 8 tokens each
+constexpr int pairs = channels / 2;
+constexpr int items = pairs * blocks / gate_threads;  // of a gate thread: 2 channels, 8 tokens each
 constexpr float balance = 64, log2_balance = 6;
 constexpr float weak_limit = -8 * log2_e, split_limit = -72 * log2_e;  // of a channel's sum of G over a chunk
 static_assert(threads == state_threads + gate_threads, "a thread for every lane");
