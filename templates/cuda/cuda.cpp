@@ -46,10 +46,11 @@ std::int64_t resident(const Sm& sm, std::int64_t threads, std::int64_t registers
                    sm.shared_bytes / (shared_bytes + 1024)});
 }
 
-Source source_of(const Kernel& kernel, const Instance& instance, std::string_view variant) {
+Source KernelFamily::instantiate(const Instance& instance, const Config& config) const {
+  const Kernel kernel = this->kernel(instance, config);
   const Problem& problem = instance.problem;
-  std::string text =
-      "// " + std::string(variant) + " of `" + to_string(problem) + "` for " + to_string(instance.target) + "\n";
+  std::string text = "// " + to_string(Variant{this, config}, instance) + " of `" + to_string(problem) + "` for " +
+                     to_string(instance.target) + "\n";
   const auto constant = [&](std::string_view type, std::string_view name, const std::string& value) {
     text += "constexpr " + std::string(type) + " " + std::string(name) + " = " + value + ";\n";
   };
@@ -80,7 +81,8 @@ Source source_of(const Kernel& kernel, const Instance& instance, std::string_vie
   return CudaSource{{kernel.entry}, std::move(text)};
 }
 
-Plan plan_of(const Kernel& kernel, const Instance& instance, std::string variant) {
+Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
+  const Kernel kernel = this->kernel(instance, config);
   Stage stage;
   stage.entry = kernel.entry;
   stage.tasks = {kernel.tiles, {{Axis::sequences, 1}, {Axis::kv_heads, 1}}};
@@ -88,7 +90,7 @@ Plan plan_of(const Kernel& kernel, const Instance& instance, std::string variant
   stage.block[0] = static_cast<std::uint32_t>(kernel.threads);
   stage.shared_bytes = static_cast<std::uint32_t>(kernel.shared_bytes);
   Plan plan;
-  plan.variant = std::move(variant);
+  plan.variant = to_string(Variant{this, config}, instance);
   plan.target = instance.target;
   plan.stages = {std::move(stage)};
   return plan;

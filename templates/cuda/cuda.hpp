@@ -44,8 +44,17 @@ struct Kernel {
   std::int64_t shared_bytes = 0;
   std::int64_t ctas = 1;  ///< that an SM shall hold at once: bounds the registers
 };
-Source source_of(const Kernel& kernel, const Instance& instance, std::string_view variant);
-Plan plan_of(const Kernel& kernel, const Instance& instance, std::string variant);
+
+/// What families of one launch have in common: all but the kernel.
+class KernelFamily : public Family {
+ public:
+  Target::Kind kind() const override { return Target::Kind::cuda; }
+  Source instantiate(const Instance& instance, const Config& config) const override;
+  Plan plan(const Instance& instance, const Config& config) const override;
+
+ private:
+  virtual Kernel kernel(const Instance& instance, const Config& config) const = 0;
+};
 
 /// wgmma instructions for hopper.cuh, with results of these widths: multiples of 8 up to 256.
 std::string products_text(const std::set<std::int64_t>& widths);

@@ -47,13 +47,12 @@ struct Shapes {
   static constexpr std::int64_t most_query_floats = 4096;  // q of more heads is loaded in turns
 };
 
-class StepFamily final : public Family {
+class StepFamily final : public KernelFamily {
  public:
   std::string_view name() const override { return "step"; }
   std::string_view summary() const override {
     return "decode on GPUs, T = 1 to 8: the state streamed once through registers, in place by slot";
   }
-  Target::Kind kind() const override { return Target::Kind::cuda; }
   Result<void> applicable(const Instance& instance) const override { return cuda::applicable(instance, Op::step); }
   std::vector<Parameter> parameters(const Instance&) const override {
     return {
@@ -111,15 +110,9 @@ class StepFamily final : public Family {
     const double passes = std::ceil(static_cast<double>(shape.longest().count()) / config[pass]);
     return 2.5e-6 + bytes / (rate * share) * short_rows * tail * (1 + 0.05 * (passes - 1)) + 1e-6 * passes;
   }
-  Source instantiate(const Instance& instance, const Config& config) const override {
-    return source_of(kernel(instance, config), instance, to_string(Variant{this, config}, instance));
-  }
-  Plan plan(const Instance& instance, const Config& config) const override {
-    return plan_of(kernel(instance, config), instance, to_string(Variant{this, config}, instance));
-  }
 
  private:
-  static Kernel kernel(const Instance& instance, const Config& config) {
+  Kernel kernel(const Instance& instance, const Config& config) const override {
     const Shapes at(instance.problem, config);
     Kernel kernel;
     kernel.entry = "gla_step";

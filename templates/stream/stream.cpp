@@ -52,13 +52,12 @@ struct Shapes {
   }
 };
 
-class StreamFamily final : public Family {
+class StreamFamily final : public KernelFamily {
  public:
   std::string_view name() const override { return "stream"; }
   std::string_view summary() const override {
     return "forward on GPUs: a CTA per head and tile of V, the state in registers, mma.sync";
   }
-  Target::Kind kind() const override { return Target::Kind::cuda; }
   Result<void> applicable(const Instance& instance) const override { return cuda::applicable(instance, Op::forward); }
   std::vector<Parameter> parameters(const Instance&) const override {
     return {
@@ -116,15 +115,9 @@ class StreamFamily final : public Family {
     const double chunks = std::ceil(static_cast<double>(shape.longest().count()) / chunk);
     return 5e-6 + rounds * chunks * std::max(work * together, work + waiting) / 1.6e9;
   }
-  Source instantiate(const Instance& instance, const Config& config) const override {
-    return source_of(kernel(instance, config), instance, to_string(Variant{this, config}, instance));
-  }
-  Plan plan(const Instance& instance, const Config& config) const override {
-    return plan_of(kernel(instance, config), instance, to_string(Variant{this, config}, instance));
-  }
 
  private:
-  static Kernel kernel(const Instance& instance, const Config& config) {
+  Kernel kernel(const Instance& instance, const Config& config) const override {
     const Shapes at(instance.problem, config);
     Kernel kernel;
     kernel.entry = "gla_stream";

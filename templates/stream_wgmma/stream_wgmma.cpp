@@ -52,13 +52,12 @@ struct Shapes {
   }
 };
 
-class StreamWgmmaFamily final : public Family {
+class StreamWgmmaFamily final : public KernelFamily {
  public:
   std::string_view name() const override { return "stream_wgmma"; }
   std::string_view summary() const override {
     return "forward on Hopper: warpgroups for the state and for gates and scores, wgmma";
   }
-  Target::Kind kind() const override { return Target::Kind::cuda; }
   Result<void> applicable(const Instance& instance) const override {
     if (const auto covered = cuda::applicable(instance, Op::forward); not covered) return covered;
     const CudaArch arch = cuda_arch(instance.target);
@@ -110,15 +109,9 @@ class StreamWgmmaFamily final : public Family {
     return 5e-6 + std::max(rounds * chunks * clocks / 1.6e9,
                            static_cast<double>(minimal_bytes(instance.problem, shape)) / rate);
   }
-  Source instantiate(const Instance& instance, const Config& config) const override {
-    return source_of(kernel(instance, config), instance, to_string(Variant{this, config}, instance));
-  }
-  Plan plan(const Instance& instance, const Config& config) const override {
-    return plan_of(kernel(instance, config), instance, to_string(Variant{this, config}, instance));
-  }
 
  private:
-  static Kernel kernel(const Instance& instance, const Config& config) {
+  Kernel kernel(const Instance& instance, const Config& config) const override {
     const Shapes at(instance.problem, config);
     Kernel kernel;
     kernel.entry = "gla_stream_wgmma";

@@ -17,7 +17,7 @@
 // NUMBERS  S and k~ are kept at `balance` times their values and q~ at 1 / balance, the range of fp16 in mind.
 constexpr int panels = channels / 64, panel_bytes = 128 * C, tile_bytes = panels * panel_bytes;
 constexpr int state_groups = columns / 64, state_threads = 128 * state_groups, gate_threads = 128 * gate_groups;
-constexpr int blocks = C / 8, levels = C == 64 ? 6 : C == 32 ? 5 : 4;
+constexpr int blocks = C / 8, levels = C == 64 ? 6 : 5;
 constexpr bool gates_in_tile = sizeof(Gate) == 2;  // then the last level takes the place of the raw gates
 constexpr int gate_bytes = gates_in_tile ? tile_bytes : 4 * C * channels;
 constexpr int pairs = channels / 2;
