@@ -274,6 +274,7 @@ class GpuKernel final : public Kernel {
       if (const std::int64_t tasks = stage.tasks.at(launch.extents); tasks > most_tasks_ or tasks % stage.cluster != 0)
           [[unlikely]]
         return refuse_tasks(stage, tasks);
+    bool begun = false;  // a stage of this call
     for (std::size_t i = 0; i < functions_.size(); ++i) {
       const Stage& stage = plan_.stages[i];
       const std::int64_t tasks = stage.tasks.at(launch.extents);
@@ -287,9 +288,11 @@ class GpuKernel final : public Kernel {
       LaunchConfig config = config_of(stage);
       config.grid[0] = static_cast<unsigned>(tasks);
       config.stream = static_cast<Stream>(launch.stream);
-      LaunchAttribute cluster = cluster_of(stage);
-      config.attributes = &cluster;
-      config.attribute_count = stage.cluster > 1 ? 1 : 0;
+      LaunchAttribute attributes[2];
+      config.attributes = attributes;
+      if (stage.cluster > 1) attributes[config.attribute_count++] = cluster_of(stage);
+      if (stage.early and begun) attributes[config.attribute_count++] = early_start();
+      begun = true;
       if (const Outcome outcome = gpu_->api().LaunchKernelEx(&config, functions_[i], parameters, nullptr);
           outcome != success) [[unlikely]]
         return gpu_->driver().failure(outcome, "the GPU refuses the launch of " + in_quotes(stage.entry) + " of " +
@@ -312,6 +315,12 @@ class GpuKernel final : public Kernel {
     LaunchAttribute attribute = {};
     attribute.id = LaunchAttribute::cluster_dimension;
     attribute.cluster = {stage.cluster, 1, 1};
+    return attribute;
+  }
+  static LaunchAttribute early_start() {
+    LaunchAttribute attribute = {};
+    attribute.id = LaunchAttribute::programmatic_stream_serialization;
+    attribute.programmatic_stream_serialization_allowed = 1;
     return attribute;
   }
 

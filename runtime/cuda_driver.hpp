@@ -82,7 +82,7 @@ enum FunctionAttribute : int {
 
 /// CUlaunchAttribute and CUlaunchConfig.
 struct LaunchAttribute {
-  enum Id : int { cluster_dimension = 4 };
+  enum Id : int { cluster_dimension = 4, programmatic_stream_serialization = 6 };
   Id id;
   char padding[8 - sizeof(Id)];
   union {
@@ -90,6 +90,7 @@ struct LaunchAttribute {
     struct {
       unsigned x, y, z;
     } cluster;
+    int programmatic_stream_serialization_allowed;
   };
 };
 static_assert(sizeof(LaunchAttribute) == 72);

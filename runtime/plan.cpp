@@ -7,7 +7,7 @@
 namespace glaive {
 namespace {
 
-constexpr std::uint32_t plan_version = 2;
+constexpr std::uint32_t plan_version = 3;
 constexpr std::int64_t most_bytes = std::int64_t{1} << 48;
 constexpr std::uint32_t most_stages = 64, most_factors = 16, most_counts = 64;
 
@@ -28,6 +28,7 @@ void write(ByteWriter& out, const Count& count) {
   for (const Count::Factor& factor : count.factors) {
     out.number(static_cast<std::uint8_t>(factor.axis));
     out.number(factor.divisor);
+    out.number(factor.least);
   }
 }
 
@@ -38,7 +39,8 @@ Count read_count(ByteReader& in) {
   for (std::uint32_t i = 0; i < factors and in.good(); ++i) {
     const auto axis = in.number_in<std::uint8_t>(0, axis_count - 1);
     const auto divisor = in.number_in<std::int64_t>(1, most_bytes);
-    count.factors.push_back({static_cast<Axis>(axis), divisor});
+    const auto least = in.number_in<std::int64_t>(0, most_bytes);
+    count.factors.push_back({static_cast<Axis>(axis), divisor, least});
   }
   return count;
 }
@@ -53,6 +55,7 @@ void write(ByteWriter& out, const Stage& stage) {
   for (const std::uint32_t threads : stage.block) out.number(threads);
   out.number(stage.cluster);
   out.number(stage.shared_bytes);
+  out.number(std::uint8_t{stage.early});
 }
 
 Stage read_stage(ByteReader& in, std::size_t code_objects) {
@@ -69,6 +72,7 @@ Stage read_stage(ByteReader& in, std::size_t code_objects) {
   for (std::uint32_t& threads : stage.block) threads = in.number_in<std::uint32_t>(1, 1024);
   stage.cluster = in.number_in<std::uint32_t>(1, 64);
   stage.shared_bytes = in.number_in<std::uint32_t>(0, 1u << 24);
+  stage.early = in.number_in<std::uint8_t>(0, 1) != 0;
   return stage;
 }
 
@@ -77,9 +81,9 @@ std::string to_string(const Count& count) {
   if (count.multiplier != 1 or count.factors.empty()) out = std::to_string(count.multiplier);
   for (const Count::Factor& factor : count.factors) {
     if (not out.empty()) out += "*";
-    out += factor.divisor == 1
-               ? std::string(to_string(factor.axis))
-               : "ceil(" + std::string(to_string(factor.axis)) + "/" + std::to_string(factor.divisor) + ")";
+    const std::string axis(to_string(factor.axis));
+    const std::string pieces = factor.divisor == 1 ? axis : "ceil(" + axis + "/" + std::to_string(factor.divisor) + ")";
+    out += factor.least == 0 ? pieces : "max(" + pieces + "," + std::to_string(factor.least) + ")";
   }
   return out;
 }
@@ -105,7 +109,7 @@ std::int64_t Count::at(const Extents& extents) const {
     std::int64_t extent = extents[factor.axis];
     // Most divisors are 1, and a division is slow.
     if (factor.divisor != 1) extent = extent / factor.divisor + (extent % factor.divisor > 0);
-    value = times(value, extent);
+    value = times(value, std::max(extent, factor.least));
   }
   return value;
 }
@@ -133,7 +137,7 @@ std::string to_string(const Plan& plan) {
     if (plan.target.kind == Target::Kind::cuda) {
       out += " block=" + std::to_string(stage.block[0]) + "x" + std::to_string(stage.block[1]) + "x" +
              std::to_string(stage.block[2]) + " cluster=" + std::to_string(stage.cluster) +
-             " shared=" + std::to_string(stage.shared_bytes);
+             " shared=" + std::to_string(stage.shared_bytes) + (stage.early ? " early" : "");
     }
     out += " scratch=" + std::to_string(stage.scratch_bytes) + " (";
     for (std::size_t i = 0; i < stage.args.size(); ++i) out.append(i > 0 ? "," : "").append(to_string(stage.args[i]));

@@ -11,11 +11,12 @@
 
 namespace glaive {
 
-/// A count that depends on a call's extents: multiplier * product of ceil(extent / divisor).
+/// A count that depends on a call's extents: multiplier * product of max(ceil(extent / divisor), least).
 struct Count {
   struct Factor {
     Axis axis = Axis::sequences;
     std::int64_t divisor = 1;
+    std::int64_t least = 0;
     friend bool operator==(const Factor&, const Factor&) = default;
   };
   std::int64_t multiplier = 1;
@@ -69,6 +70,7 @@ struct Stage {
   std::uint32_t block[3] = {1, 1, 1};
   std::uint32_t cluster = 1;
   std::uint32_t shared_bytes = 0;
+  bool early = false;  ///< GPU: may begin while the stage before it ends; its kernel waits for that itself
   friend bool operator==(const Stage&, const Stage&) = default;
 };
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 
+#include "templates/segments/segments.hpp"
 #include "templates/step/step.hpp"
 #include "templates/stream/stream.hpp"
 #include "templates/stream_wgmma/stream_wgmma.hpp"
@@ -28,11 +29,11 @@ const std::vector<Arg>& entry_args() {
 // clang-format on
 
 std::span<const Family* const> families() {
-  static const std::array table = {
+  static const Family* const table[] = {
 #if GLAIVE_HAVE_MLIR
-      &chunk_family(),        &recurrent_family(), &step_family(),
+      &chunk_family(),        &recurrent_family(),      &step_family(),
 #endif
-      &stream_wgmma_family(), &stream_family(),    &cuda_step_family()};
+      &stream_wgmma_family(), &segments_wgmma_family(), &stream_family(), &segments_family(), &cuda_step_family()};
   return table;
 }
 

@@ -23,7 +23,7 @@ struct Parameter {
 /// One value per parameter of a family, in the family's order.
 using Config = std::vector<int>;
 
-/// The arguments of every entry of ours, on CPUs and GPUs, in order.
+/// The arguments of every entry of ours, in order; kernels on GPUs take more behind them.
 const std::vector<Arg>& entry_args();
 
 /// What code is instantiated for.

@@ -5,9 +5,19 @@
 namespace glaive::cuda {
 namespace {
 
+/// Of every kernel, in order.
+const std::vector<Arg>& arguments() {
+  static const std::vector<Arg> args = [] {
+    std::vector<Arg> list = entry_args();
+    list.insert(list.end(), {Arg::sequences, Arg::workspace});
+    return list;
+  }();
+  return args;
+}
+
 std::string joined(std::string_view before) {
   std::string text;
-  for (const Arg arg : entry_args())
+  for (const Arg arg : arguments())
     text += (text.empty() ? "" : ", ") + std::string(before) + std::string(to_string(arg));
   return text;
 }
@@ -47,7 +57,7 @@ std::int64_t resident(const Sm& sm, std::int64_t threads, std::int64_t registers
 }
 
 Source KernelFamily::instantiate(const Instance& instance, const Config& config) const {
-  const Kernel kernel = this->kernel(instance, config);
+  const std::vector<Kernel> kernels = this->kernels(instance, config);
   const Problem& problem = instance.problem;
   std::string text = "// " + to_string(Variant{this, config}, instance) + " of `" + to_string(problem) + "` for " +
                      to_string(instance.target) + "\n";
@@ -67,32 +77,51 @@ Source KernelFamily::instantiate(const Instance& instance, const Config& config)
   type("State", problem.state);
   constant("bool", "logit", boolean(problem.gate_form == GateForm::logit));
   constant("bool", "k_first", boolean(problem.layout == StateLayout::kv));
-  for (const auto& [name, value] : kernel.constants) constant("int", name, std::to_string(value));
-  constant("int", "threads", std::to_string(kernel.threads));
-  constant("int", "ctas", std::to_string(kernel.ctas));
-  constant("int", "shared_bytes", std::to_string(kernel.shared_bytes));
   constant("unsigned", "slot_fault", std::to_string(static_cast<unsigned>(DeviceFault::slot)));
   constant("unsigned", "lengths_fault", std::to_string(static_cast<unsigned>(DeviceFault::lengths)));
+  CudaSource source;
+  std::string helpers, texts;
+  for (const Kernel& kernel : kernels) {
+    const std::string begin = "\nnamespace " + kernel.entry + "_text {\n", end = "}\n";
+    text += begin;
+    for (const auto& [name, value] : kernel.constants) constant("int", name, std::to_string(value));
+    constant("int", "segment", std::to_string(kernel.segment));
+    constant("int", "threads", std::to_string(kernel.threads));
+    constant("int", "ctas", std::to_string(kernel.ctas));
+    constant("int", "shared_bytes", std::to_string(kernel.shared_bytes));
+    text += end;
+    if (not kernel.helpers.empty()) helpers += kernel.helpers + "\n";
+    texts += begin + kernel.text + end;
+    source.entries.push_back(kernel.entry);
+  }
   text += "\nstruct Words {  // a call's arguments, in the order of the plan\n  unsigned long long " + joined("") +
           ";\n};\n#define PARAMETERS " + joined("unsigned long long ") + "\n#define WORDS {" + joined("") + "}\n\n";
-  for (const std::string_view part :
-       {text_of("ptx.cuh"), std::string_view(kernel.helpers), text_of("task.cuh"), kernel.text})
-    if (not part.empty()) text += std::string(part) + "\n";
-  return CudaSource{{kernel.entry}, std::move(text)};
+  text += std::string(text_of("ptx.cuh")) + "\n" + helpers + std::string(text_of("task.cuh")) + texts;
+  source.text = std::move(text);
+  return source;
 }
 
 Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
-  const Kernel kernel = this->kernel(instance, config);
-  Stage stage;
-  stage.entry = kernel.entry;
-  stage.tasks = {kernel.tiles, {{Axis::sequences, 1}, {Axis::kv_heads, 1}}};
-  stage.args = entry_args();
-  stage.block[0] = static_cast<std::uint32_t>(kernel.threads);
-  stage.shared_bytes = static_cast<std::uint32_t>(kernel.shared_bytes);
   Plan plan;
   plan.variant = to_string(Variant{this, config}, instance);
   plan.target = instance.target;
-  plan.stages = {std::move(stage)};
+  std::int64_t segment = 0;
+  for (const Kernel& kernel : kernels(instance, config)) {
+    Stage stage;
+    stage.entry = kernel.entry;
+    stage.tasks = {kernel.tiles, {{Axis::sequences, 1}, {Axis::kv_heads, 1}}};
+    if (kernel.segment > 0) stage.tasks.factors.push_back({Axis::longest, kernel.segment, 1});
+    stage.args = arguments();
+    stage.block[0] = static_cast<std::uint32_t>(kernel.threads);
+    stage.shared_bytes = static_cast<std::uint32_t>(kernel.shared_bytes);
+    stage.early = kernel.early;
+    plan.stages.push_back(std::move(stage));
+    segment = kernel.segment;
+  }
+  if (segment > 0) {
+    const std::int64_t k = instance.problem.k.count(), v = instance.problem.v.count();
+    plan.workspace = {{4 * (k * v + k + 1), {{Axis::sequences, 1}, {Axis::kv_heads, 1}, {Axis::longest, segment, 1}}}};
+  }
   return plan;
 }
 

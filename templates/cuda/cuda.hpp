@@ -28,12 +28,12 @@ Sm sm_of(const Target& target);
 /// Blocks that an SM holds at once; 0 where one does not fit.
 std::int64_t resident(const Sm& sm, std::int64_t threads, std::int64_t registers, std::int64_t shared_bytes);
 
-/// A kernel of one launch, with every constant named. The constants come first, then the helpers, then the family's
-/// text, in which they are used.
+/// A kernel of one launch, with every constant named. The constants come first, in a namespace of the kernel's own,
+/// then the helpers, then its text, in that namespace again.
 struct Kernel {
-  std::string entry;
-  std::string_view text;  ///< of the family
-  std::string helpers;    ///< beside ptx.cuh and task.cuh
+  std::string entry;  ///< the namespace's name too, with `_text` behind it
+  std::string text;
+  std::string helpers;  ///< beside ptx.cuh and task.cuh
   struct Constant {
     std::string_view name;
     std::int64_t value;
@@ -42,18 +42,20 @@ struct Kernel {
   std::int64_t tiles = 1;           ///< CTAs that share V of a head
   std::int64_t threads = 32;
   std::int64_t shared_bytes = 0;
-  std::int64_t ctas = 1;  ///< that an SM shall hold at once: bounds the registers
+  std::int64_t ctas = 1;     ///< that an SM shall hold at once: bounds the registers
+  std::int64_t segment = 0;  ///< tokens of a sequence for which there is a CTA; 0 = all of them
+  bool early = false;        ///< may begin while the kernel before it ends; waits for it itself
 };
 
-/// What families of one launch have in common: all but the kernel.
+/// What families of kernels launched one after the other have in common: all but the kernels. Where they work by
+/// segments the workspace holds the seeds of task.cuh.
 class KernelFamily : public Family {
  public:
   Target::Kind kind() const override { return Target::Kind::cuda; }
   Source instantiate(const Instance& instance, const Config& config) const override;
   Plan plan(const Instance& instance, const Config& config) const override;
 
- private:
-  virtual Kernel kernel(const Instance& instance, const Config& config) const = 0;
+  virtual std::vector<Kernel> kernels(const Instance& instance, const Config& config) const = 0;
 };
 
 /// wgmma instructions for hopper.cuh, with results of these widths: multiples of 8 up to 256.

@@ -64,6 +64,20 @@ __device__ inline u32 narrow_pair<f16>(float first, float second) {
   return pair;
 }
 
+// ---- stages of a plan that overlap (griddepcontrol; before sm_90 stages follow each other)
+/// The next stage's CTAs may begin once all of this one's have come here.
+__device__ inline void let_next_stage_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+/// Until the stage before is over and what it wrote is seen.
+__device__ inline void wait_for_stage_before() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // ---- 2^x, good to about 2^-22; 0 below 2^-126
 __device__ inline float exp2_fast(float x) {
   float y;

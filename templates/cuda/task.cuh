@@ -44,6 +44,7 @@ struct Task {
   Rows<Io> o;
   const State* state_in;  ///< of the head, from the tile's first column; null = zero
   State* state_out;       ///< null = discarded
+  int after;              ///< tokens of the sequence behind these
   float scale;
   float inverse_tau, clamp;  ///< of raw logits; the clamp times log2 e
 
@@ -62,15 +63,27 @@ __device__ inline void raise_fault(const Words& words, u32 bit) {
   if (words.device_status != 0 and threadIdx.x == 0) atomicOr(reinterpret_cast<u32*>(words.device_status), bit);
 }
 
-/// CTAs are numbered by sequence, kv head and tile of `columns` of V. Of a sequence longer than `most_tokens` only so
-/// many are seen (0: all).
-template <int columns, int most_tokens>
-__device__ Task find_task(const Words& words) {
+/// CTAs are numbered by sequence and kv head, segment of `segment` tokens (0: all), and tile of `columns` of V.
+struct Place {
+  u32 head, segment, tile;  ///< head: sequence * kv heads + kv head
+  u32 segments;             ///< of the longest sequence, at least 1
+};
+template <int columns, int segment>
+__device__ inline Place find_place(const Words& words) {
   constexpr int tiles = (V + columns - 1) / columns;
-  const u32 sequence_head = blockIdx.x / tiles, kv_heads = u32(words.kv_heads);
-  const i64 sequence = sequence_head / kv_heads, head = sequence_head % kv_heads;
+  const u32 tile = blockIdx.x % tiles, rest = blockIdx.x / tiles;
+  if constexpr (segment == 0) return {rest, 0, tile, 1};
+  const u32 segments = words.longest == 0 ? 1 : u32((words.longest - 1) / max(segment, 1)) + 1;
+  return {rest / segments, rest % segments, tile, segments};
+}
+
+/// Of a sequence longer than `most_tokens` only so many are seen (0: all).
+template <int columns, int most_tokens, int segment>
+__device__ Task find_task(const Words& words, const Place& place) {
+  const u32 kv_heads = u32(words.kv_heads);
+  const i64 sequence = place.head / kv_heads, head = place.head % kv_heads;
   Task task;
-  task.column = int(blockIdx.x % tiles) * columns;
+  task.column = int(place.tile) * columns;
 
   i64 first = sequence * i64(words.longest);
   i64 length = i64(words.longest);
@@ -82,6 +95,16 @@ __device__ Task find_task(const Words& words) {
     if (most_tokens > 0) last = min(last, first + most_tokens);
     length = last - first;
     if (first != from or last != to) raise_fault(words, lengths_fault);
+  }
+  task.after = 0;
+  bool ends = true;  // whether the sequence does with these tokens
+  if constexpr (segment > 0) {
+    if (length > i64(words.longest)) raise_fault(words, lengths_fault);  // there is no CTA for the rest
+    const i64 from = i64(place.segment) * segment, left = min(length, i64(words.longest)) - from;
+    ends = place.segment == 0 ? left <= segment : left > 0 and left <= segment;
+    first += from;
+    length = min(max(left, 0ll), i64(segment));
+    task.after = int(max(left - segment, 0ll));
   }
   task.length = int(length);
 
@@ -99,7 +122,8 @@ __device__ Task find_task(const Words& words) {
            i64(task.column) * (k_first ? 1 : K);
   };
   task.state_in = state(words.state_in, words.read_slots, words.state_in_slot, words.state_in_head);
-  task.state_out = state(words.state_out, words.write_slots, words.state_out_slot, words.state_out_head);
+  task.state_out =
+      ends ? state(words.state_out, words.write_slots, words.state_out_slot, words.state_out_head) : nullptr;
 
   task.q = rows_of<const Io>(words.q, words.q_token, words.q_head, first, head * group, 0);
   task.k = rows_of<const Io>(words.k, words.k_token, words.k_head, first, head, 0);
@@ -113,4 +137,49 @@ __device__ Task find_task(const Words& words) {
     task.clamp = as_scalar(words.gate_clamp) * log2_e;
   }
   return task;
+}
+template <int columns, int most_tokens, int segment = 0>
+__device__ Task find_task(const Words& words) {
+  return find_task<columns, most_tokens, segment>(words, find_place<columns, segment>(words));
+}
+
+/// What the segments of a head hand on, in the workspace: seed j is fp32 and laid out as a state. Seed 0 is the state
+/// that the call starts from, seed j + 1 what segment j alone leaves. Segment i starts from
+///     (.. (seed_0 decay_1 + seed_1) decay_2 + ..) decay_i + seed_i,
+/// decay_j of each channel over segment j - 1. Where nothing outlives that segment, seed_j is `alone`, and decay_j is
+/// 0.
+struct Seeds {
+  float *state, *decay;
+  u32* alone;
+
+  __device__ Seeds(const Words& words, const Place& place) {
+    const i64 all = i64(words.sequences) * i64(words.kv_heads) * place.segments,
+              first = i64(place.head) * place.segments;
+    float* const base = reinterpret_cast<float*>(words.workspace);
+    state = base + first * (K * V);
+    decay = base + all * (K * V) + first * K;
+    alone = reinterpret_cast<u32*>(base + all * (K * V + K)) + first;
+  }
+};
+
+/// The state that a CTA starts from, times `factor`. each(body) calls body(element, offset, channel) for all elements
+/// that a thread has, which are 0.
+template <int columns, int segment, class Each>
+__device__ inline void load_state(const Words& words, const Task& task, float factor, Each each) {
+  if constexpr (segment == 0) {
+    if (task.state_in != nullptr) each([&](float& x, i64 offset, int) { x = factor * widen(task.state_in[offset]); });
+  } else {
+    wait_for_stage_before();
+    if (task.length == 0 and task.state_out == nullptr) return;
+    const Place place = find_place<columns, segment>(words);
+    const Seeds seeds(words, place);
+    u32 j = place.segment;
+    while (j > 0 and seeds.alone[j] == 0) --j;
+#pragma unroll 1
+    for (; j <= place.segment; ++j) {
+      const float* const state = seeds.state + i64(j) * (K * V) + i64(task.column) * (k_first ? 1 : K);
+      const float* const decay = seeds.decay + i64(j) * K;
+      each([&](float& x, i64 offset, int d) { x = x * decay[d] + factor * state[offset]; });
+    }
+  }
 }

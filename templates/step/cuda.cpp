@@ -111,8 +111,7 @@ class StepFamily final : public KernelFamily {
     return 2.5e-6 + bytes / (rate * share) * short_rows * tail * (1 + 0.05 * (passes - 1)) + 1e-6 * passes;
   }
 
- private:
-  Kernel kernel(const Instance& instance, const Config& config) const override {
+  std::vector<Kernel> kernels(const Instance& instance, const Config& config) const override {
     const Shapes at(instance.problem, config);
     Kernel kernel;
     kernel.entry = "gla_step";
@@ -123,7 +122,7 @@ class StepFamily final : public KernelFamily {
     kernel.shared_bytes = at.shared_bytes();
     kernel.ctas =
         std::max<std::int64_t>(1, resident(sm_of(instance.target), at.threads, at.registers(), kernel.shared_bytes));
-    return kernel;
+    return {kernel};
   }
 };
 

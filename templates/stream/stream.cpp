@@ -116,12 +116,11 @@ class StreamFamily final : public KernelFamily {
     return 5e-6 + rounds * chunks * std::max(work * together, work + waiting) / 1.6e9;
   }
 
- private:
-  Kernel kernel(const Instance& instance, const Config& config) const override {
+  std::vector<Kernel> kernels(const Instance& instance, const Config& config) const override {
     const Shapes at(instance.problem, config);
     Kernel kernel;
     kernel.entry = "gla_stream";
-    kernel.text = text_of("stream.cuh");
+    kernel.text = std::string(text_of("warp.cuh")) + std::string(text_of("stream.cuh"));
     kernel.constants = {{"C", at.chunk},       {"columns", at.columns},   {"ksplit", at.ksplit},
                         {"staged", at.staged}, {"channels", at.channels}, {"parts", at.parts}};
     kernel.tiles = at.tiles;
@@ -129,13 +128,13 @@ class StreamFamily final : public KernelFamily {
     kernel.shared_bytes = at.shared_bytes(instance.problem);
     kernel.ctas = std::max<std::int64_t>(
         1, resident(sm_of(instance.target), at.threads, at.registers(instance.target), kernel.shared_bytes));
-    return kernel;
+    return {kernel};
   }
 };
 
 }  // namespace
 
-const Family& stream_family() {
+const cuda::KernelFamily& stream_family() {
   static const StreamFamily family;
   return family;
 }

@@ -12,19 +12,9 @@
 // NUMBERS  Operands are bf16; where `parts` is 2 (io in fp32 or fp16) a sum of two of them, hi + lo, and three
 //          products. The operands of A always have two parts: with one, o would err by more than its own rounding.
 // SHARED   below. Raw tiles are filled in the background while the chunk before is computed.
-constexpr int blocks = C / 16;
-constexpr int depth = channels / ksplit;    // channels of a warp
-constexpr int value_groups = columns / 16;  // warps side by side along V
-constexpr int warps = value_groups * ksplit;
 constexpr int halves = channels >= 32 ? 2 : 1;  // of K, summed separately for A
-constexpr bool raw_values = parts == 1;         // v serves as an operand as it is
-constexpr float weak_limit = -100;              // of a channel's sum of G over a chunk
-static_assert(threads == 32 * warps, "a thread for every lane");
-
-// Pitches of rows: an odd number of pieces of 16 bytes, so that neighbours fall into different banks.
-constexpr int operand_pitch = channels + 8, score_pitch = C + 8, value_pitch = columns + 8;
-constexpr int io_pitch = channels + 16 / sizeof(Io), gate_pitch = channels + 16 / sizeof(Gate);
-constexpr int raw_value_pitch = columns + 16 / sizeof(Io);
+constexpr int score_pitch = C + 8;
+constexpr float weak_limit = -100;  // of a channel's sum of G over a chunk
 
 struct __align__(16) Shared {
   Task task;                                                    // here, for registers are scarce
@@ -42,34 +32,6 @@ struct __align__(16) Shared {
   float decay[channels];          // 2^ of the sum of G over the chunk
 };
 static_assert(sizeof(Shared) == shared_bytes, "the plan's shared memory");
-
-// ---- lanes of a warp. An accumulator tile [16 x 8] has rows `row` and `row + 8`, columns `column` and `column + 1`.
-__device__ inline int warp_index() { return threadIdx.x / 32; }
-__device__ inline int lane_index() { return threadIdx.x % 32; }
-__device__ inline int row() { return lane_index() / 4; }
-__device__ inline int column() { return 2 * (lane_index() % 4); }
-// Which row of 16 x 16 elements a lane addresses for load_matrices: of A operands and transposed B operands in the
-// order of A, of B operands and transposed A operands in the order of B.
-__device__ inline int row_of_a() { return lane_index() % 16; }
-__device__ inline int column_of_a() { return lane_index() / 16 * 8; }
-__device__ inline int row_of_b() { return lane_index() % 8 + lane_index() / 16 * 8; }
-__device__ inline int column_of_b() { return lane_index() / 8 % 2 * 8; }
-
-/// A pair of numbers as bf16: hi + lo, good to 2^-17.
-struct Split {
-  u32 hi, lo;
-};
-__device__ inline Split split(float first, float second) {
-  const u32 hi = narrow_pair<bf16>(first, second);
-  const float2 rounded = widen_pair<bf16>(hi);
-  return {hi, narrow_pair<bf16>(first - rounded.x, second - rounded.y)};
-}
-
-__device__ inline float2 load_pair(const float* shared) { return *reinterpret_cast<const float2*>(shared); }
-template <class T>
-__device__ inline float2 load_pair(const T* shared) {
-  return widen_pair<T>(*reinterpret_cast<const u32*>(shared));
-}
 
 // ---- the raw tokens of one chunk, as one query head sees them
 struct Chunk {
@@ -99,31 +61,6 @@ struct Chunk {
     return {t < left and d < K ? decay.x : 0, t < left and d + 1 < K ? decay.y : 0};
   }
 };
-
-/// Rows first .. first + C - 1 of a tensor into a tile [C, pitch] of `padded` columns, zeros past the ends.
-template <int padded, int pitch, class T>
-__device__ void fetch(T* tile, const T* rows, i64 stride, bool aligned, int left, int width) {
-  constexpr int piece = 16 / sizeof(T), pieces = padded / piece;
-  if (aligned and width % piece == 0) {
-    constexpr int together = threads / pieces > 0 ? threads / pieces : 1;  // rows
-#pragma unroll 1
-    for (int d = threadIdx.x % pieces * piece; d < padded; d += threads * piece) {
-      int t = threadIdx.x / pieces;
-      const T* from = rows + t * stride + d;
-      if (t < together)
-        for (; t < C; t += together, from += together * stride) {
-          const bool present = t < left and d < width;
-          copy_async(tile + t * pitch + d, present ? from : rows, present);
-        }
-    }
-  } else {
-#pragma unroll 1
-    for (int i = threadIdx.x; i < C * padded; i += threads) {
-      const int t = i / padded, d = i % padded;
-      tile[t * pitch + d] = t < left and d < width ? rows[t * stride + d] : T();
-    }
-  }
-}
 
 /// Fills the raw tiles, in the background where rows are aligned.
 struct Fetch {
@@ -205,17 +142,6 @@ __device__ void make_operands(const Chunk& chunk, bool weak, bool keys) {
       put_operand(shared.query, t, d, {q.x * exp2_fast(upto.x), q.y * exp2_fast(upto.y)});
     }
   });
-}
-
-__device__ void make_values(Shared& shared) {
-  if constexpr (not raw_values)
-    for (int i = threadIdx.x; i < C * columns / 2; i += threads) {
-      const int t = i / (columns / 2), c = 2 * (i % (columns / 2));
-      const float2 v = load_pair(&shared.v[0][t][c]);
-      const Split pair = split(v.x, v.y);
-      *reinterpret_cast<u32*>(&shared.value[0][t][c]) = pair.hi;
-      *reinterpret_cast<u32*>(&shared.value[1][t][c]) = pair.lo;
-    }
 }
 
 // ---- A, in blocks of 16 x 16 [t, s] over channels from .. to - 1
@@ -405,72 +331,6 @@ __device__ void finish_scores(Shared& shared) {
   }
 }
 
-// ---- what a warp keeps and computes
-struct Operand {
-  Matrices part[parts];
-};
-/// d += a b of all parts but lo lo; b0 and b1 are rows 0 - 7 and 8 - 15 of column tile n.
-__device__ inline void multiply_parts(float (&d)[4], const Operand& a, const Operand& b, int n) {
-  multiply(d, a.part[0], b.part[0].m[2 * n], b.part[0].m[2 * n + 1]);
-  if constexpr (parts == 2) {
-    multiply(d, a.part[1], b.part[0].m[2 * n], b.part[0].m[2 * n + 1]);
-    multiply(d, a.part[0], b.part[1].m[2 * n], b.part[1].m[2 * n + 1]);
-  }
-}
-
-struct State16 {  // 16 rows of V
-  float s[depth / 8][4];
-
-  __device__ static int channel() { return warp_index() / value_groups * depth; }
-  __device__ static int value() { return warp_index() % value_groups * 16; }
-
-  /// body(element, offset in the state) for all that lie in it.
-  template <class Body>
-  __device__ void each(const Task& task, Body body) {
-#pragma unroll
-    for (int n = 0; n < depth / 8; ++n)
-#pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        const int d = channel() + 8 * n + column() + c % 2, v = value() + row() + 8 * (c / 2);
-        if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column))
-          body(s[n][c], k_first ? i64(d) * V + v : i64(v) * K + d);
-      }
-  }
-  __device__ void load(const Task& task) {
-#pragma unroll
-    for (int n = 0; n < depth / 8; ++n)
-#pragma unroll
-      for (int c = 0; c < 4; ++c) s[n][c] = 0;
-    if (task.state_in != nullptr) each(task, [&](float& x, i64 offset) { x = widen(task.state_in[offset]); });
-  }
-  __device__ void store(const Task& task) {
-    if (task.state_out != nullptr) each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x); });
-  }
-  __device__ void decay(const Shared& shared) {
-#pragma unroll
-    for (int n = 0; n < depth / 8; ++n) {
-      const float2 x = load_pair(&shared.decay[channel() + 8 * n + column()]);
-      s[n][0] *= x.x, s[n][1] *= x.y, s[n][2] *= x.x, s[n][3] *= x.y;
-    }
-  }
-  /// Channels 16 n .. 16 n + 15 as a left operand.
-  __device__ Operand operand(int n) const {
-    Operand a;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float(&tile)[4] = s[2 * n + i / 2];
-      const float first = tile[i % 2 * 2], second = tile[i % 2 * 2 + 1];
-      if constexpr (parts == 2) {
-        const Split pair = split(first, second);
-        a.part[0].m[i] = pair.hi, a.part[parts - 1].m[i] = pair.lo;
-      } else {
-        a.part[0].m[i] = narrow_pair<bf16>(first, second);
-      }
-    }
-    return a;
-  }
-};
-
 /// O^T of 16 rows of V: tokens in tiles of 8.
 using Output = float[C / 8][4];
 
@@ -491,18 +351,6 @@ __device__ inline void ask_state(Output& o, const State16& state, const Shared& 
   }
 }
 
-/// V^T of 16 tokens from s on, for the rows of a warp.
-__device__ inline Operand values(const Shared& shared, int buffer, int s) {
-  Operand a;
-  if constexpr (raw_values)
-    a.part[0] = load_transposed(&shared.v[buffer][s + row_of_b()][State16::value() + column_of_b()]);
-  else
-#pragma unroll
-    for (int part = 0; part < parts; ++part)
-      a.part[part] = load_transposed(&shared.value[part][s + row_of_b()][State16::value() + column_of_b()]);
-  return a;
-}
-
 /// O^T += V^T A^T; warps of the same rows take turns over the tokens.
 __device__ inline void ask_chunk(Output& o, const Shared& shared, int buffer) {
 #pragma unroll
@@ -519,24 +367,6 @@ __device__ inline void ask_chunk(Output& o, const Shared& shared, int buffer) {
         b.part[part] = load_matrices(&shared.score[part][16 * t + row_of_b()][16 * s + column_of_b()]);
 #pragma unroll
       for (int half = 0; half < 2; ++half) multiply_parts(o[2 * t + half], a, b, half);
-    }
-  }
-}
-
-/// S^T += V^T k~
-__device__ inline void absorb(State16& state, const Shared& shared, int buffer) {
-#pragma unroll
-  for (int s = 0; s < blocks; ++s) {
-    const Operand a = values(shared, buffer, 16 * s);
-#pragma unroll
-    for (int n = 0; n < depth / 16; ++n) {
-      Operand b;
-#pragma unroll
-      for (int part = 0; part < parts; ++part)
-        b.part[part] =
-            load_transposed(&shared.key[part][16 * s + row_of_a()][State16::channel() + 16 * n + column_of_a()]);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) multiply_parts(state.s[2 * n + half], a, b, half);
     }
   }
 }
@@ -599,12 +429,13 @@ __device__ void put_out(const Output& o, const Chunk& chunk) {
 extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETERS) {
   const Words words = WORDS;
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
-  if (threadIdx.x == 0) shared.task = find_task<columns, 0>(words);
+  if (threadIdx.x == 0) shared.task = find_task<columns, 0, segment>(words);
   __syncthreads();
   const Task& task = shared.task;
   const Fetch next = {task, shared};
   State16 state;
-  state.load(task);
+  state.clear();
+  load_state<columns, segment>(words, task, 1, [&](auto body) { state.each(task, body); });
   if (task.length > 0) {
     next.chunk(0);
     next.query(0, 0);
@@ -626,7 +457,7 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETER
       __syncthreads();
       if (head == 0) {
         sum_gates(chunk);
-        make_values(shared);
+        make_values(shared, 0);
         __syncthreads();
         weak = __syncthreads_and(sum_blocks(shared));
       }
@@ -636,10 +467,10 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETER
       __syncthreads();
       fetch_next();
       finish_scores(shared);
-      if (weak and head == 0) state.decay(shared);
+      if (weak and head == 0) state.decay(shared.decay);
       Output o = {};
       ask_state(o, state, shared);
-      if (not weak and last) state.decay(shared);
+      if (not weak and last) state.decay(shared.decay);
       __syncthreads();
       const int buffer = raw_values ? first / C % 2 : 0;
       ask_chunk(o, shared, buffer);
@@ -648,5 +479,6 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETER
       put_out(o, chunk);
     }
   }
-  state.store(task);
+  if (task.state_out != nullptr)
+    state.each(task, [&](float& x, i64 offset, int) { task.state_out[offset] = narrow<State>(x); });
 }

@@ -110,8 +110,7 @@ class StreamWgmmaFamily final : public KernelFamily {
                            static_cast<double>(minimal_bytes(instance.problem, shape)) / rate);
   }
 
- private:
-  Kernel kernel(const Instance& instance, const Config& config) const override {
+  std::vector<Kernel> kernels(const Instance& instance, const Config& config) const override {
     const Shapes at(instance.problem, config);
     Kernel kernel;
     kernel.entry = "gla_stream_wgmma";
@@ -128,13 +127,13 @@ class StreamWgmmaFamily final : public KernelFamily {
     kernel.tiles = at.tiles;
     kernel.threads = at.threads;
     kernel.shared_bytes = at.shared_bytes(instance.problem);
-    return kernel;
+    return {kernel};
   }
 };
 
 }  // namespace
 
-const Family& stream_wgmma_family() {
+const cuda::KernelFamily& stream_wgmma_family() {
   static const StreamWgmmaFamily family;
   return family;
 }

@@ -69,6 +69,7 @@ __device__ inline T either(bool first, T a, T b) {
 }
 __device__ inline float2 operator+(float2 a, float2 b) { return {a.x + b.x, a.y + b.y}; }
 __device__ inline float2 operator*(float2 a, float2 b) { return {a.x * b.x, a.y * b.y}; }
+using ::exp2_fast;
 __device__ inline float2 exp2_fast(float2 a) { return {exp2_fast(a.x), exp2_fast(a.y)}; }
 
 // ---- copies into a stage, by the threads of the state warpgroups
@@ -118,7 +119,7 @@ __device__ inline void fetch_chunk(Shared& shared, int stage, u32 first) {
 // ---- state warpgroups
 using StateTile = float[channels / 2];  // [64 of V, channels]
 
-/// body(element, offset in the state) for all that lie in it.
+/// body(element, offset in the state, channel) for all that lie in it.
 template <class Body>
 __device__ inline void each_of_state(StateTile& s, const Task& task, int group, Body body) {
   const Lane lane(threadIdx.x);
@@ -126,7 +127,7 @@ __device__ inline void each_of_state(StateTile& s, const Task& task, int group, 
   for (int i = 0; i < channels / 2; ++i) {
     const int d = i / 4 * 8 + lane.column + i % 2, v = 64 * group + 16 * lane.warp + lane.row + i / 2 % 2 * 8;
     if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column))
-      body(s[i], k_first ? i64(d) * V + v : i64(v) * K + d);
+      body(s[i], k_first ? i64(d) * V + v : i64(v) * K + d, d);
   }
 }
 
@@ -201,14 +202,13 @@ __device__ inline void send_out(const Task& task, int group, u32 first, const ch
     for (int i = 0; i < min(8, end - 8 * p); ++i) out[i] = reinterpret_cast<const Io*>(from)[i];
 }
 
-__device__ inline void keep_state(Shared& shared) {
+__device__ inline void keep_state(const Words& words, Shared& shared) {
   const Task& task = shared.task;
   const int group = threadIdx.x / 128;
   StateTile s;
 #pragma unroll
   for (int i = 0; i < channels / 2; ++i) s[i] = 0;
-  if (task.state_in != nullptr)
-    each_of_state(s, task, group, [&](float& x, i64 offset) { x = balance * widen(task.state_in[offset]); });
+  load_state<columns, segment>(words, task, balance, [&](auto body) { each_of_state(s, task, group, body); });
   Ring ring;
   u32 first = 0;  // u32: ends beyond a length that fills an int
 #pragma unroll 1
@@ -259,7 +259,7 @@ __device__ inline void keep_state(Shared& shared) {
   }
   if (task.state_out != nullptr)
     each_of_state(s, task, group,
-                  [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x * (1 / balance)); });
+                  [&](float& x, i64 offset, int) { task.state_out[offset] = narrow<State>(x * (1 / balance)); });
 }
 
 // ---- gate warpgroups
@@ -718,7 +718,7 @@ extern "C" __global__ void __launch_bounds__(threads, 1) gla_stream_wgmma(PARAME
   const Words words = WORDS;
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
   if (threadIdx.x == 0) {
-    shared.task = find_task<columns, 0>(words);
+    shared.task = find_task<columns, 0, segment>(words);
     for (int i = 0; i < stages; ++i) {
       init_barrier(shared.full[i], state_threads);
       init_barrier(shared.ready[i], gate_threads);
@@ -729,7 +729,7 @@ extern "C" __global__ void __launch_bounds__(threads, 1) gla_stream_wgmma(PARAME
   // The state's branch comes first: with it last the compiler holds it to the registers of the launch (C7512).
   if (threadIdx.x < state_threads) {
     take_registers<state_registers>();
-    keep_state(shared);
+    keep_state(words, shared);
   } else {
     give_registers_back<gate_registers>();
     make_operands(shared);

@@ -22,6 +22,7 @@ Plan full_plan() {
   second.block[0] = 128;
   second.cluster = 2;
   second.shared_bytes = 4096;
+  second.early = true;
   plan.stages.push_back(second);
   return plan;
 }
@@ -37,6 +38,8 @@ TEST_CASE("a count multiplies ceil-divisions of extents") {
   CHECK(count.at(extents(2, 64, 1)) == 6);
   CHECK(count.at(extents(2, 65, 1)) == 12);
   CHECK(count.at(extents(2, 0, 1)) == 0);
+  CHECK(Count{3, {{Axis::longest, 64, 1}}}.at(extents(2, 0, 1)) == 3);
+  CHECK(Count{3, {{Axis::longest, 64, 1}}}.at(extents(2, 65, 1)) == 6);
   CHECK(Count{7, {}}.at(extents(1, 1, 1)) == 7);
   CHECK(Count{0, {{Axis::k, 1}}}.at(extents(1, 1, 1)) == 0);
 }
@@ -83,6 +86,8 @@ TEST_CASE("every field of a plan is encoded") {
   CHECK(changes([](Plan& p) { p.stages[0].tasks.multiplier = 2; }));
   CHECK(changes([](Plan& p) { p.stages[0].tasks.factors[0].axis = Axis::k; }));
   CHECK(changes([](Plan& p) { p.stages[0].tasks.factors[0].divisor = 2; }));
+  CHECK(changes([](Plan& p) { p.stages[0].tasks.factors[0].least = 1; }));
+  CHECK(changes([](Plan& p) { p.stages[1].early = false; }));
   CHECK(changes([](Plan& p) { std::swap(p.stages[0].args[0], p.stages[0].args[1]); }));
   CHECK(changes([](Plan& p) { p.stages[0].scratch_bytes += 1; }));
   CHECK(changes([](Plan& p) { p.stages[0].block[2] = 2; }));

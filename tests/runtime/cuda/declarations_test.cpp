@@ -63,6 +63,7 @@ SAME(ours::function_non_portable_cluster, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER
 SAME(ours::error_log_buffer, CU_JIT_ERROR_LOG_BUFFER);
 SAME(ours::error_log_bytes, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES);
 SAME(ours::LaunchAttribute::cluster_dimension, CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION);
+SAME(ours::LaunchAttribute::programmatic_stream_serialization, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
 
 static_assert(sizeof(ours::Address) == sizeof(CUdeviceptr) and sizeof(ours::DeviceNumber) == sizeof(CUdevice));
 static_assert(sizeof(ours::LaunchAttribute) == sizeof(CUlaunchAttribute));

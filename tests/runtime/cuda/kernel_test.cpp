@@ -26,6 +26,7 @@ Plan two_stages() {
   second.args = {Arg::tokens};
   second.block[0] = 256;
   second.cluster = 4;
+  second.early = true;
   second.shared_bytes = 100000;
   plan.stages = {first, second};
   return plan;
@@ -59,12 +60,14 @@ TEST_CASE("gpu stub: stages go to the caller's stream in order, with their own a
   CHECK(std::vector(a.block, a.block + 3) == std::vector<unsigned>{32, 4, 1});
   CHECK(a.shared_bytes == 1000);
   CHECK(a.cluster == 1);
+  CHECK_FALSE(a.early);
   CHECK(a.words == std::vector<std::uint64_t>{0x1111, std::bit_cast<std::uint32_t>(0.5f), 0x3333, 0x2222});
   CHECK(a.stream == launch.stream);
   CHECK(b.entry == "second");
   CHECK(b.grid[0] == 8);
   CHECK(b.block[0] == 256);
   CHECK(b.cluster == 4);
+  CHECK(b.early);
   CHECK(b.shared_bytes == 100000);
   CHECK(b.words == std::vector<std::uint64_t>{10});
 }
@@ -81,6 +84,8 @@ TEST_CASE("gpu stub: a stage without tasks is left out, and grids pass 65,535") 
   stub().run_all();
   REQUIRE(stub().launches().size() == 3);
   CHECK(stub().launches()[0].entry == "second");
+  CHECK_FALSE(stub().launches()[0].early);  // before it is another call's kernel, for which it would not wait
+  CHECK(stub().launches()[2].early);
   CHECK(stub().launches()[1].grid[0] == 200000);
   launch.extents =
       extents_of(*parse_problem("forward H8 K8 V8 f32"), Sequences(1 << 24), Tokens(1 << 20), Tokens(1), 1);

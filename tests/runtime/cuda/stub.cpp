@@ -586,6 +586,8 @@ Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** p
     for (unsigned i = 0; i < config->attribute_count; ++i)
       if (config->attributes[i].id == LaunchAttribute::cluster_dimension)
         launch.cluster = config->attributes[i].cluster.x;
+      else if (config->attributes[i].id == LaunchAttribute::programmatic_stream_serialization)
+        launch.early = config->attributes[i].programmatic_stream_serialization_allowed == 1;
     launch.stream = config->stream;
     for (std::size_t i = 0; i < kernel.words; ++i) launch.words.push_back(*static_cast<std::uint64_t*>(parameters[i]));
     const auto run = [launch, body = kernel.body] {

@@ -14,6 +14,7 @@ namespace glaive::testing {
 struct StubLaunch {
   std::string entry;
   unsigned grid[3] = {}, block[3] = {}, shared_bytes = 0, cluster = 1;
+  bool early = false;
   void* stream = nullptr;
   std::vector<std::uint64_t> words;
   mutable int breaks = 0;  ///< the error with which a body breaks the context; 0 = it does not

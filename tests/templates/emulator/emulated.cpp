@@ -21,13 +21,17 @@ std::string host_text(const CudaSource& source, const Plan& plan, const Emulated
   if (edit) edit(text);
   for (const std::string_view helpers : {cuda::text_of("ptx.cuh"), cuda::text_of("hopper.cuh")})
     if (const auto at = text.find(helpers); at != text.npos) text.erase(at, helpers.size());
-  const Stage& stage = plan.stages[0];
-  std::string arguments;
-  for (std::size_t i = 0; i < stage.args.size(); ++i)
-    arguments += (i == 0 ? "words[" : ", words[") + std::to_string(i) + "]";
-  return "#include \"" GLAIVE_EMULATOR "/emulator.hpp\"\n#include \"" GLAIVE_EMULATOR "/hopper.hpp\"\n" + text +
-         "extern \"C\" void emulate(const unsigned long* words, unsigned grid, int order) {\n" +
-         "  emulator::run(grid, threads, shared_bytes, order, [&] { " + stage.entry + "(" + arguments + "); });\n}\n";
+  text = "#include \"" GLAIVE_EMULATOR "/emulator.hpp\"\n#include \"" GLAIVE_EMULATOR "/hopper.hpp\"\n" + text;
+  for (const Stage& stage : plan.stages) {
+    std::string arguments;
+    for (std::size_t i = 0; i < stage.args.size(); ++i)
+      arguments += (i == 0 ? "words[" : ", words[") + std::to_string(i) + "]";
+    text += "extern \"C\" void emulate_" + stage.entry + "(const unsigned long* words, unsigned grid, int order) {\n" +
+            "  using namespace " + stage.entry + "_text;\n" +
+            "  emulator::run(grid, threads, shared_bytes, order, [&] { " + stage.entry + "(" + arguments +
+            "); });\n}\n";
+  }
+  return text;
 }
 
 }  // namespace
@@ -50,20 +54,27 @@ Emulated::Emulated(const Instance& instance, const Variant& variant, const Edit&
     throw std::runtime_error(plan_.variant + ": " + log.str());
   }
   library_ = dlopen((folder + "/kernel.so").c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library_ != nullptr) entry_ = reinterpret_cast<decltype(entry_)>(dlsym(library_, "emulate"));
   remove();
-  if (entry_ == nullptr) throw std::runtime_error(plan_.variant + ": " + dlerror());
+  if (library_ == nullptr) throw std::runtime_error(plan_.variant + ": " + dlerror());
+  for (const Stage& stage : plan_.stages)
+    entries_.push_back(reinterpret_cast<Entry*>(dlsym(library_, ("emulate_" + stage.entry).c_str())));
 }
 
 Emulated::~Emulated() {
   if (library_ != nullptr) dlclose(library_);
 }
 
-void Emulated::run(const Words& words, const Extents& extents) {
-  const Stage& stage = plan_.stages[0];
-  std::vector<std::uint64_t> arguments;
-  for (const Arg arg : stage.args) arguments.push_back(words[arg]);
-  entry_(arguments.data(), static_cast<unsigned>(stage.tasks.at(extents)), runs_++ % 3);
+void Emulated::run(Words words, const Extents& extents) {
+  Guarded workspace((workspace_bytes(plan_, extents) + 3) / 4);
+  words.set_pointer(Arg::workspace, workspace.memory());
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const Stage& stage = plan_.stages[i];
+    std::vector<std::uint64_t> arguments;
+    for (const Arg arg : stage.args) arguments.push_back(words[arg]);
+    entries_[i](arguments.data(), static_cast<unsigned>(stage.tasks.at(extents)), runs_ % 3);
+  }
+  ++runs_;
+  if (not workspace.guards_intact()) throw std::runtime_error(plan_.variant + " wrote outside its workspace");
 }
 
 }  // namespace glaive

@@ -20,12 +20,14 @@ class Emulated {
   Emulated(const Emulated&) = delete;
 
   const Plan& plan() const { return plan_; }
-  void run(const Words& words, const Extents& extents);  ///< each run takes the threads in another order
+  /// Each run takes the threads in another order. Throws if it writes outside the workspace.
+  void run(Words words, const Extents& extents);
 
  private:
   Plan plan_;
   void* library_ = nullptr;
-  void (*entry_)(const std::uint64_t* words, unsigned grid, int order) = nullptr;
+  using Entry = void(const std::uint64_t* words, unsigned grid, int order);
+  std::vector<Entry*> entries_;  // of the plan's stages
   int runs_ = 0;
 };
 

@@ -267,6 +267,9 @@ inline float exp2_fast(float x) {
   return y < 0x1p-126f ? 0 : y;
 }
 
+inline void let_next_stage_begin() {}
+inline void wait_for_stage_before() {}
+
 inline uint4 load_streaming(const void* global) {
   emulator::check_aligned(global, 16);
   uint4 x;
