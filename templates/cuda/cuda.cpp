@@ -120,7 +120,8 @@ Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
   }
   if (segment > 0) {
     const std::int64_t k = instance.problem.k.count(), v = instance.problem.v.count();
-    plan.workspace = {{4 * (k * v + k + 1), {{Axis::sequences, 1}, {Axis::kv_heads, 1}, {Axis::longest, segment, 1}}}};
+    plan.workspace = {
+        {4 * (k * v + round_up(k, 128) + 1), {{Axis::sequences, 1}, {Axis::kv_heads, 1}, {Axis::longest, segment, 1}}}};
   }
   return plan;
 }

@@ -149,25 +149,27 @@ __device__ Task find_task(const Words& words) {
 /// decay_j of each channel over segment j - 1. Where nothing outlives that segment, seed_j is `alone`, and decay_j is
 /// 0.
 struct Seeds {
-  float *state, *decay;
+  static constexpr int decay_pitch = (K + 127) / 128 * 128;  // zeros behind K
+
+  float *decay, *state;
   u32* alone;
 
   __device__ Seeds(const Words& words, const Place& place) {
     const i64 all = i64(words.sequences) * i64(words.kv_heads) * place.segments,
               first = i64(place.head) * place.segments;
-    float* const base = reinterpret_cast<float*>(words.workspace);
-    state = base + first * (K * V);
-    decay = base + all * (K * V) + first * K;
-    alone = reinterpret_cast<u32*>(base + all * (K * V + K)) + first;
+    decay = reinterpret_cast<float*>(words.workspace) + first * decay_pitch;
+    alone = reinterpret_cast<u32*>(words.workspace) + all * decay_pitch + first;
+    state = reinterpret_cast<float*>(words.workspace) + all * (decay_pitch + 1) + first * (K * V);
   }
 };
 
-/// The state that a CTA starts from, times `factor`. each(body) calls body(element, offset, channel) for all elements
-/// that a thread has, which are 0.
-template <int columns, int segment, class Each>
-__device__ inline void load_state(const Words& words, const Task& task, float factor, Each each) {
+/// The state that a CTA starts from, times `factor`, into `elements`, which are 0: each(task, body) calls body(element,
+/// offset) for all that a thread has, decay(decays) multiplies them by what their channels have there.
+template <int columns, int segment, class Elements>
+__device__ inline void load_state(const Words& words, const Task& task, float factor, Elements& elements) {
   if constexpr (segment == 0) {
-    if (task.state_in != nullptr) each([&](float& x, i64 offset, int) { x = factor * widen(task.state_in[offset]); });
+    if (task.state_in != nullptr)
+      elements.each(task, [&](float& x, i64 offset) { x = factor * widen(task.state_in[offset]); });
   } else {
     wait_for_stage_before();
     if (task.length == 0 and task.state_out == nullptr) return;
@@ -178,8 +180,8 @@ __device__ inline void load_state(const Words& words, const Task& task, float fa
 #pragma unroll 1
     for (; j <= place.segment; ++j) {
       const float* const state = seeds.state + i64(j) * (K * V) + i64(task.column) * (k_first ? 1 : K);
-      const float* const decay = seeds.decay + i64(j) * K;
-      each([&](float& x, i64 offset, int d) { x = x * decay[d] + factor * state[offset]; });
+      elements.decay(seeds.decay + i64(j) * Seeds::decay_pitch);
+      elements.each(task, [&](float& x, i64 offset) { x += factor * state[offset]; });
     }
   }
 }

@@ -99,7 +99,7 @@ struct State16 {  // 16 rows of V
   __device__ static int channel() { return warp_index() / value_groups * depth; }
   __device__ static int value() { return warp_index() % value_groups * 16; }
 
-  /// body(element, offset in the state, channel) for all that lie in it.
+  /// body(element, offset in the state) for all that lie in it.
   template <class Body>
   __device__ void each(const Task& task, Body body) {
 #pragma unroll
@@ -108,7 +108,7 @@ struct State16 {  // 16 rows of V
       for (int c = 0; c < 4; ++c) {
         const int d = channel() + 8 * n + column() + c % 2, v = value() + row() + 8 * (c / 2);
         if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column))
-          body(s[n][c], k_first ? i64(d) * V + v : i64(v) * K + d, d);
+          body(s[n][c], k_first ? i64(d) * V + v : i64(v) * K + d);
       }
   }
   __device__ void clear() {

@@ -87,6 +87,7 @@ class SegmentsFamily final : public KernelFamily {
     std::vector<Kernel> stages = forward_.kernels(instance, of_forward(config));
     stages.insert(stages.begin(), summary_kernel(instance));
     for (Kernel& stage : stages) stage.segment = config[0];
+    stages.back().ctas = 1;  // there are few; the state's seeds take registers
     stages.back().early = cuda_arch(instance.target).number() >= 90;
     return stages;
   }

@@ -98,8 +98,7 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_summary(PARAMETE
   bool alone = j == 0;
   int buffer = 0;
   if (j == 0) {
-    if (task.state_in != nullptr)
-      state.each(task, [&](float& x, i64 offset, int) { x = widen(task.state_in[offset]); });
+    if (task.state_in != nullptr) state.each(task, [&](float& x, i64 offset) { x = widen(task.state_in[offset]); });
   } else {
     fetch_chunk(shared, 0, segment - C);
 #pragma unroll 1
@@ -118,9 +117,9 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_summary(PARAMETE
   }
   const Seeds seeds(words, place);
   float* const seed = seeds.state + i64(j) * (K * V) + i64(task.column) * (k_first ? 1 : K);
-  state.each(task, [&](float& x, i64 offset, int) { seed[offset] = x; });
+  state.each(task, [&](float& x, i64 offset) { seed[offset] = x; });
   if (place.tile > 0) return;
   if (threadIdx.x == 0) seeds.alone[j] = alone;
-  for (int d = threadIdx.x; d < K; d += threads)
-    seeds.decay[i64(j) * K + d] = alone ? 0 : exp2_fast(shared.after[buffer][d]);
+  for (int d = threadIdx.x; d < Seeds::decay_pitch; d += threads)
+    seeds.decay[i64(j) * Seeds::decay_pitch + d] = alone or d >= K ? 0 : exp2_fast(shared.after[buffer][d]);
 }

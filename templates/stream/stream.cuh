@@ -435,7 +435,7 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETER
   const Fetch next = {task, shared};
   State16 state;
   state.clear();
-  load_state<columns, segment>(words, task, 1, [&](auto body) { state.each(task, body); });
+  load_state<columns, segment>(words, task, 1, state);
   if (task.length > 0) {
     next.chunk(0);
     next.query(0, 0);
@@ -480,5 +480,5 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_stream(PARAMETER
     }
   }
   if (task.state_out != nullptr)
-    state.each(task, [&](float& x, i64 offset, int) { task.state_out[offset] = narrow<State>(x); });
+    state.each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x); });
 }

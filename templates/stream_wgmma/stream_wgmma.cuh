@@ -119,18 +119,6 @@ __device__ inline void fetch_chunk(Shared& shared, int stage, u32 first) {
 // ---- state warpgroups
 using StateTile = float[channels / 2];  // [64 of V, channels]
 
-/// body(element, offset in the state, channel) for all that lie in it.
-template <class Body>
-__device__ inline void each_of_state(StateTile& s, const Task& task, int group, Body body) {
-  const Lane lane(threadIdx.x);
-#pragma unroll
-  for (int i = 0; i < channels / 2; ++i) {
-    const int d = i / 4 * 8 + lane.column + i % 2, v = 64 * group + 16 * lane.warp + lane.row + i / 2 % 2 * 8;
-    if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column))
-      body(s[i], k_first ? i64(d) * V + v : i64(v) * K + d, d);
-  }
-}
-
 /// Channels from .. to - 1 of S decay.
 template <int from, int to>
 __device__ inline void decay_state(StateTile& s, const float* decay) {
@@ -141,6 +129,24 @@ __device__ inline void decay_state(StateTile& s, const float* decay) {
     tile[0] *= x.x, tile[1] *= x.y, tile[2] *= x.x, tile[3] *= x.y;
   }
 }
+
+struct StateElements {
+  StateTile& s;
+  int group;
+
+  /// body(element, offset in the state) for all that lie in it.
+  template <class Body>
+  __device__ void each(const Task& task, Body body) {
+    const Lane lane(threadIdx.x);
+#pragma unroll
+    for (int i = 0; i < channels / 2; ++i) {
+      const int d = i / 4 * 8 + lane.column + i % 2, v = 64 * group + 16 * lane.warp + lane.row + i / 2 % 2 * 8;
+      if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column))
+        body(s[i], k_first ? i64(d) * V + v : i64(v) * K + d);
+    }
+  }
+  __device__ void decay(const float* decays) { decay_state<0, channels>(s, decays); }
+};
 
 /// O^T += S^T q~^T over channels from .. to - 1; S decays before or after.
 template <int from, int to>
@@ -208,12 +214,13 @@ __device__ inline void keep_state(const Words& words, Shared& shared) {
   StateTile s;
 #pragma unroll
   for (int i = 0; i < channels / 2; ++i) s[i] = 0;
-  load_state<columns, segment>(words, task, balance, [&](auto body) { each_of_state(s, task, group, body); });
+  StateElements elements = {s, group};
   Ring ring;
   u32 first = 0;  // u32: ends beyond a length that fills an int
 #pragma unroll 1
   for (int i = 0; i < stages; ++i)
     if (u32(i * C) < u32(task.length)) fetch_chunk(shared, i, i * C);
+  load_state<columns, segment>(words, task, balance, elements);
   if (task.length > 0) {
 #pragma unroll 1
     do {
@@ -258,8 +265,7 @@ __device__ inline void keep_state(const Words& words, Shared& shared) {
     } while (first < u32(task.length));
   }
   if (task.state_out != nullptr)
-    each_of_state(s, task, group,
-                  [&](float& x, i64 offset, int) { task.state_out[offset] = narrow<State>(x * (1 / balance)); });
+    elements.each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x * (1 / balance)); });
 }
 
 // ---- gate warpgroups

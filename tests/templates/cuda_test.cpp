@@ -116,21 +116,23 @@ TEST_CASE("stream_wgmma: every value of its parameters") {
 }
 
 TEST_CASE("segments: awkward K and V, ragged tokens and empty sequences") {
+  constexpr Gates some[] = {Gates::weak, Gates::infinite, Gates::zero};
   const char* forward = GENERATE("segments(segment=128)", "segments_wgmma(segment=128)");
   check(GENERATE("forward H2 K1 V1 bf16 @ B2 T5", "forward H1 K100 V60 bf16 @ B2 T300",
                  "forward H1 K33 V130 bf16 @ lens=257,0,64,1,128", "forward H2 K64 V64 bf16 @ lens=0,0"),
-        forward);
+        forward, some);
 }
 
 TEST_CASE("segments: every dtype, gate form, group and layout") {
+  constexpr Gates some[] = {Gates::logsigmoid, Gates::mixed};
   check(GENERATE("forward H4 Hkv2 K64 V32 bf16 @ B1 T270", "forward H2 K32 V32 f32 @ B1 T300",
                  "forward H2 K48 V40 f16 gate=f32 logit vk @ lens=270,3,140",
                  "forward H6 Hkv2 K40 V24 bf16 gate=f32 state=bf16 @ B1 T260", "forward H1 K256 V32 f32 @ B1 T140",
                  "forward H2 Hkv1 K64 V16 f32 gate=bf16 vk @ B1 T270"),
-        "segments(segment=128)");
+        "segments(segment=128)", some);
   check(GENERATE("forward H2 K128 V128 bf16 vk @ B1 T300", "forward H2 K64 V64 bf16 gate=f32 logit vk @ lens=270,3,140",
                  "forward H1 K256 V40 bf16 state=bf16 @ B1 T140"),
-        "segments_wgmma(segment=128)");
+        "segments_wgmma(segment=128)", some);
 }
 
 TEST_CASE("segments: states that are still there many segments later") {
