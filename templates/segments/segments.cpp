@@ -63,7 +63,14 @@ class SegmentsFamily final : public KernelFamily {
     return forward_.constraint(instance, of_forward(config));
   }
   Config default_config(const Instance& instance) const override {
-    Config config = forward_.default_config(instance);
+    // Twice the CTAs that `forward` would take for a segment, where it can have them.
+    const Config whole = forward_.default_config(instance);
+    Config half = whole;
+    const auto parameters = forward_.parameters(instance);
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      if (parameters[i].name == "columns") half[i] /= 2;
+    const bool legal = half != whole and parse_variant(to_string({&forward_, half}, instance), instance).has_value();
+    Config config = legal ? half : whole;
     config.insert(config.begin(), 1024);
     return config;
   }

@@ -17,7 +17,7 @@ Instance instance_of(const char* problem, const char* target) {
   return {parse_problem(problem).value(), parse_target(target).value()};
 }
 
-const CudaSource source_of(const Variant& variant, const Instance& instance) {
+CudaSource source_of(const Variant& variant, const Instance& instance) {
   return std::get<CudaSource>(variant.family->instantiate(instance, variant.config));
 }
 
@@ -27,9 +27,12 @@ std::string head_of(const CudaSource& source) {
 }
 
 std::string summary(const Variant& variant, const Instance& instance) {
-  const Stage stage = variant.family->plan(instance, variant.config).stages[0];
-  return to_string(variant, instance) + ": " + std::to_string(stage.tasks.multiplier) + " tiles, " +
-         std::to_string(stage.block[0]) + " threads, " + std::to_string(stage.shared_bytes) + " bytes\n";
+  std::string text = to_string(variant, instance) + ":";
+  for (const Stage& stage : variant.family->plan(instance, variant.config).stages)
+    text += " " + std::to_string(stage.tasks.multiplier) + " tiles, " + std::to_string(stage.block[0]) + " threads, " +
+            std::to_string(stage.shared_bytes) + " bytes" + (stage.early ? ", early" : "") + ";";
+  text.back() = '\n';
+  return text;
 }
 
 std::string description(const Family& family) {
