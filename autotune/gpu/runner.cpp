@@ -64,12 +64,14 @@ std::optional<Verdict> too_large(const Case& what, const Plan& plan, double gpu_
 
 /// A call at its full size and its images, several where one is so small that it would stay in the L2 cache.
 struct GpuRunner::FullSize {
-  explicit FullSize(const Case& what)
-      : call(what, Gates::weak, 1, what.problem.op == Op::step ? Passing::in_place : Passing::contiguous),
+  FullSize(const Case& what, Gates gates)
+      : gates(gates),
+        call(what, gates, 1, what.problem.op == Op::step ? Passing::in_place : Passing::contiguous),
         workspace(0) {
     call.poison_outputs();
   }
 
+  Gates gates;
   Call call;
   Guarded workspace;
   std::int64_t workspace_size = -1;
@@ -131,7 +133,7 @@ Result<GpuRunner::Memory> GpuRunner::device_memory() const {
   return Memory{static_cast<double>(free), static_cast<double>(total)};
 }
 
-Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
+Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates) {
   if (auto opened = open(); not opened) return std::unexpected(opened.error());
   const auto memory = device_memory();
   if (not memory) return std::unexpected(memory.error());
@@ -140,7 +142,7 @@ Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny
   if (not verdict or verdict->drop != Drop::none or scrutiny == Scrutiny::brief) return verdict;
   const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
   if (not kernel) return std::unexpected(kernel.error());
-  auto at_full_size = compare_at_full_size(what, **kernel);
+  auto at_full_size = compare_at_full_size(what, **kernel, gates);
   return at_full_size and at_full_size->drop == Drop::none ? verdict : at_full_size;
 }
 
@@ -194,8 +196,8 @@ Evaluated<void> GpuRunner::run(const Kernel& kernel, const GpuCall& image) {
   return std::unexpected(failed_to_run(driver_, driver_.failure(outcome, kernel.plan().variant + " failed").error()));
 }
 
-Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& kernel) {
-  if (auto made = make_full_size(what); not made) return std::unexpected(made.error());
+Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& kernel, Gates gates) {
+  if (auto made = make_full_size(what, gates); not made) return std::unexpected(made.error());
   FullSize& full = *full_size_;
   if (full.expected.o.empty()) full.expected = oracle(full.call, picks_of(what)), pulse_.beat();
   if (auto placed = full.place(*device_, workspace_bytes(kernel.plan(), extents_of(what.problem, what.shape, 1)), 0);
@@ -206,7 +208,7 @@ Result<Verdict> GpuRunner::compare_at_full_size(const Case& what, const Kernel& 
   Verdict verdict;
   const auto with_reproducer = [&](Drop drop, std::string message) {
     verdict.drop = drop;
-    verdict.message = "at full size: " + message + "\n  " + reproducer(what, kernel.plan().variant, Gates::weak, 1);
+    verdict.message = "at full size: " + message + "\n  " + reproducer(what, kernel.plan().variant, gates, 1);
     return verdict;
   };
   if (auto sent = image.upload(); not sent) return std::unexpected(sent.error());
@@ -301,7 +303,7 @@ class GpuRunner::Contestant {
 
 Evaluated<std::vector<Timing>> GpuRunner::race(const Case& what, std::span<const Contender> contenders,
                                                const MeasurePolicy& policy, std::span<const std::size_t> keep) {
-  if (auto made = make_full_size(what); not made) return std::unexpected(made.error());
+  if (auto made = make_full_size(what, policy.gates); not made) return std::unexpected(made.error());
   FullSize& full = *full_size_;
   std::vector<std::unique_ptr<const Kernel>> kernels;
   std::vector<std::size_t> running, kept;  // there are no plain loops on a GPU
@@ -385,11 +387,12 @@ void GpuRunner::forget() {
   full_size_.reset();
 }
 
-Result<void> GpuRunner::make_full_size(const Case& what) {
+Result<void> GpuRunner::make_full_size(const Case& what, Gates gates) {
   if (auto fits = check_memory(what); not fits) return fits;
-  if (full_size_) return {};
+  if (full_size_ and full_size_->gates == gates) return {};
+  full_size_.reset();
   try {
-    full_size_ = std::make_shared<FullSize>(what);
+    full_size_ = std::make_shared<FullSize>(what, gates);
   } catch (const std::bad_alloc&) {
     return fail(Status::out_of_memory, fmt::format("no memory for the tensors of `{}`", to_string(what)));
   }
