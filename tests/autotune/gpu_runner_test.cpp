@@ -115,6 +115,18 @@ TEST_CASE("gpu runner: the call at full size has the gates that are asked for, c
   CHECK(std::ranges::count(first_gates, 0.0f) == std::ssize(first_gates));
 }
 
+TEST_CASE("gpu runner: who writes into inputs at full size costs nobody else the place") {
+  static bool writes = true;
+  writes = true;
+  Bench bench([](const StubLaunch& launch) {
+    if (launch.words[30] == 80 and writes) *reinterpret_cast<float*>(launch.words[0]) += 100;
+  });
+  REQUIRE(bench.verify(Scrutiny::full).drop == Drop::none);  // after it has read them
+  writes = false;
+  CHECK(bench.verify(Scrutiny::full).drop == Drop::none);
+  CHECK(bench.verify(Scrutiny::full).drop == Drop::none);
+}
+
 TEST_CASE("gpu runner: a mistake is told for what it is") {
   SECTION("a little off") {
     Bench bench([](const StubLaunch& launch) { o_of(launch)[3] *= 1.1f; });
