@@ -77,6 +77,7 @@ nlohmann::ordered_json to_json(const BenchRecord& record) {
       {"variant", record.variant},
       {"source", record.source},
       {"threads", record.threads},
+      {"gates", to_string(record.gates)},
       {"median_ms", seconds * 1e3},
       {"interval", {record.timing.low() * 1e3, record.timing.high() * 1e3}},
       {"runs", record.timing.samples.size()},
@@ -122,7 +123,7 @@ Result<std::vector<BenchRecord>> bench(Evaluator& evaluator, const Case& what, c
   std::vector<Contender> contenders;
   for (const auto& [built, source, skipped] : *chosen) {
     const auto& name = built.plan.variant;
-    const auto verdict = evaluator.verify(what, built, Scrutiny::full);
+    const auto verdict = evaluator.verify(what, built, Scrutiny::full, options.policy.gates);
     if (not verdict) return std::unexpected(verdict.error());
     if (verdict->drop != Drop::none)
       return fail(Status::failed, fmt::format("{} on `{}` is not correct ({}): {}", name, to_string(what),
@@ -133,6 +134,7 @@ Result<std::vector<BenchRecord>> bench(Evaluator& evaluator, const Case& what, c
                        .source = source,
                        .skipped = skipped,
                        .threads = evaluator.workers(),
+                       .gates = options.policy.gates,
                        .timing = {},
                        .rows = {},
                        .tiles = {},

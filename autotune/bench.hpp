@@ -21,6 +21,7 @@ struct BenchRecord {
   std::string source;   ///< `pack, exact`, `pack, nearest`, `default` or `asked`
   std::string skipped;  ///< what of the pack was passed over, and why; empty when nothing was
   int threads = 1;
+  Gates gates = Gates::weak;
   Timing timing, rows, tiles;
   Ratio to_fastest;  ///< of its case's kernels, that with the least median; no pairs where there is no other
   Rates rates;

@@ -25,12 +25,12 @@ Result<Guarded> make_workspace(std::int64_t bytes) {
 
 }  // namespace
 
-Result<Verdict> CpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny) {
+Result<Verdict> CpuRunner::verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates) {
   auto verdict = verify(trials_.of(what, scrutiny), built);
   if (not verdict or verdict->drop != Drop::none or scrutiny == Scrutiny::brief) return verdict;
   const auto kernel = CpuKernel::load(built.plan, std::span(&built.code, 1));
   if (not kernel) return std::unexpected(kernel.error());
-  if (auto done = compare_at_full_size(what, *kernel, *verdict); not done) return std::unexpected(done.error());
+  if (auto done = compare_at_full_size(what, *kernel, gates, *verdict); not done) return std::unexpected(done.error());
   return verdict;
 }
 
@@ -53,7 +53,7 @@ Result<Verdict> CpuRunner::verify(std::span<Trial> trials, const Built& built) {
 
 Evaluated<std::vector<Timing>> CpuRunner::race(const Case& what, std::span<const Contender> contenders,
                                                const MeasurePolicy& policy, std::span<const std::size_t> keep) {
-  if (auto made = make_call(what); not made) return std::unexpected(made.error());
+  if (auto made = make_call(what, policy.gates); not made) return std::unexpected(made.error());
   const auto extents = extents_of(what.problem, what.shape, pool_.workers());
   std::vector<CpuKernel> kernels;
   kernels.reserve(contenders.size());  // the closures below point into it
@@ -120,8 +120,8 @@ Rates CpuRunner::rates() {
 
 /// The verification cases are small; at its full size a kernel is held against a plain loop, which shares no code
 /// with it.
-Result<void> CpuRunner::compare_at_full_size(const Case& what, const CpuKernel& kernel, Verdict& verdict) {
-  if (auto made = make_call(what); not made) return made;
+Result<void> CpuRunner::compare_at_full_size(const Case& what, const CpuKernel& kernel, Gates gates, Verdict& verdict) {
+  if (auto made = make_call(what, gates); not made) return made;
   if (plain_o_.empty()) {
     call_->poison_outputs();
     if (const auto ran = baseline_tiles(*call_, pool_); not ran) {
@@ -140,7 +140,7 @@ Result<void> CpuRunner::compare_at_full_size(const Case& what, const CpuKernel& 
     kernel.run(call_->words(), extents, workspace->memory(), pool_);
   }
   const auto with_reproducer = [&](std::string message) {
-    return message + "\n  " + reproducer(what, kernel.plan().variant, Gates::weak, 1);
+    return message + "\n  " + reproducer(what, kernel.plan().variant, gates, 1);
   };
   if (auto fault = overrun(*call_, *workspace)) {
     verdict.drop = Drop::out_of_bounds;
@@ -167,14 +167,15 @@ void CpuRunner::forget() {
   call_.reset(), plain_o_.clear(), plain_state_.clear();
 }
 
-Result<void> CpuRunner::make_call(const Case& what) {
-  if (call_ and call_->what == what) return {};
+Result<void> CpuRunner::make_call(const Case& what, Gates gates) {
+  if (call_ and call_->what == what and gates_ == gates) return {};
   call_.reset();
   plain_o_.clear(), plain_state_.clear();
   if (auto fits = check_memory(what); not fits) return fits;
   try {
     // A step updates its states in place, which is a third less traffic than from one buffer to another.
-    call_.emplace(what, Gates::weak, 1, what.problem.op == Op::step ? Passing::in_place : Passing::contiguous);
+    gates_ = gates;
+    call_.emplace(what, gates, 1, what.problem.op == Op::step ? Passing::in_place : Passing::contiguous);
   } catch (const std::bad_alloc&) {
     call_.reset();
     return fail(Status::out_of_memory, fmt::format("no memory for the tensors of `{}`", to_string(what)));

@@ -70,9 +70,9 @@ class Evaluator {
   virtual Result<void> check_memory(const Case& what) = 0;
 
   /// Correctness on verification_cases(what); with full scrutiny also against a plain loop on `what` itself. Where the
-  /// loop does not cover `what`, the message of a verdict without fault says so. An error does not lie in the code and
-  /// may pass: memory or descriptors run short.
-  virtual Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) = 0;
+  /// loop does not cover `what`, the message of a verdict without fault says so. `gates` are those of that comparison.
+  /// An error does not lie in the code and may pass: memory or descriptors run short.
+  virtual Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates) = 0;
   /// The same on trials of the caller's, for evaluators whose code runs in this process.
   virtual Result<Verdict> verify(std::span<Trial> trials, const Built& built);
 

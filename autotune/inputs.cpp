@@ -8,6 +8,7 @@
 #include <string>
 
 #include "autotune/dtypes.hpp"
+#include "autotune/parallel.hpp"
 
 namespace glaive {
 namespace {
@@ -66,14 +67,20 @@ Strides strides_of(std::int64_t heads, std::int64_t dim, bool padded) {
   return {heads * head + (padded ? token_padding : 0), head};
 }
 
-template <class Fill>
+/// Makes rows of `dim` elements, each of a token and head, on all threads.
+template <class Row>
 void fill(Guarded& tensor, std::int64_t tokens, std::int64_t heads, std::int64_t dim, const Strides& strides,
-          Fill row) {
-  for (std::int64_t t = 0; t < tokens; ++t)
-    for (std::int64_t h = 0; h < heads; ++h) {
-      float* const at = tensor.data().data() + t * strides.token + h * strides.head;
-      row(t, h, std::span(at, static_cast<std::size_t>(dim)));
-    }
+          const Row& make) {
+  constexpr std::int64_t elements_of_a_block = 1 << 14;
+  const std::int64_t rows = std::max<std::int64_t>(elements_of_a_block / (heads * dim), 1);
+  parallel(tokens, rows, [&](std::int64_t first, std::int64_t last) {
+    std::vector<float> row(static_cast<std::size_t>(dim));
+    for (std::int64_t t = first; t < last; ++t)
+      for (std::int64_t h = 0; h < heads; ++h) {
+        make(t, h, std::span(row));
+        tensor.put(t * strides.token + h * strides.head, row);
+      }
+  });
 }
 
 /// One index per element, rows starting at even ones.
@@ -87,26 +94,23 @@ void fill_normals(Guarded& tensor, std::int64_t tokens, std::int64_t heads, std:
        [&](std::int64_t t, std::int64_t h, std::span<float> row) { rng.normals(row_index(t * heads + h, dim), row); });
 }
 
-/// The gates of one call, row by row.
+/// The gates of one call, any row alone.
 class GateRows {
  public:
-  GateRows(Gates gates, std::uint64_t seed, std::int64_t heads)
-      : gates_(gates), heads_(heads), normals_(seed, of_g), uniforms_(seed, of_uniforms), resets_(seed, of_resets) {}
-
-  void sequence(std::int64_t first, std::int64_t length) {
-    first_ = first;
-    const CounterRng& r = resets_;
-    forced_ = length == 0 ? -1
-                          : first + static_cast<std::int64_t>(r.bits(~static_cast<std::uint64_t>(first)) %
-                                                              static_cast<std::uint64_t>(length));
-  }
+  GateRows(Gates gates, std::uint64_t seed, std::int64_t heads, std::span<const std::int32_t> cu_seqlens)
+      : gates_(gates),
+        heads_(heads),
+        cu_seqlens_(cu_seqlens),
+        normals_(seed, of_g),
+        uniforms_(seed, of_uniforms),
+        resets_(seed, of_resets) {}
 
   void fill(std::int64_t t, std::int64_t h, std::span<float> row) const {
     const auto index = row_index(t * heads_ + h, static_cast<std::int64_t>(row.size()));
     Gates kind = gates_;
     if (kind == Gates::mixed) {
       constexpr Gates stretches[] = {Gates::weak, Gates::uniform40, Gates::zero, Gates::resets};
-      kind = stretches[(t - first_) / 64 % 4];
+      kind = stretches[(t - *sequence_of(t)) / 64 % 4];
     }
     switch (kind) {
       case Gates::minus5:
@@ -136,10 +140,20 @@ class GateRows {
   }
 
  private:
-  bool is_reset(std::int64_t t) const { return t == forced_ or resets_.uniform(static_cast<std::uint64_t>(t)) < 0.02; }
+  /// Its first token, with the next one's behind it.
+  const std::int32_t* sequence_of(std::int64_t t) const { return &*std::ranges::upper_bound(cu_seqlens_, t) - 1; }
+
+  bool is_reset(std::int64_t t) const {
+    if (resets_.uniform(static_cast<std::uint64_t>(t)) < 0.02) return true;
+    const auto* const sequence = sequence_of(t);  // one of its tokens is a reset whatever chance says
+    const auto first = static_cast<std::uint64_t>(sequence[0]),
+               length = static_cast<std::uint64_t>(sequence[1]) - first;
+    return static_cast<std::uint64_t>(t) == first + resets_.bits(~first) % length;
+  }
 
   Gates gates_;
-  std::int64_t heads_, first_ = 0, forced_ = -1;
+  std::int64_t heads_;
+  std::span<const std::int32_t> cu_seqlens_;
   CounterRng normals_, uniforms_, resets_;
 };
 
@@ -238,7 +252,7 @@ std::uint32_t load(const void* at) {
 
 }  // namespace
 
-Guarded::Guarded(std::int64_t elements, DType type)
+Guarded::Guarded(std::int64_t elements, DType type, Copy copy)
     : type_(type),
       elements_(elements),
       bytes_(elements * size_of(type)),
@@ -248,7 +262,7 @@ Guarded::Guarded(std::int64_t elements, DType type)
   memory_ = storage_.get() + (64 - address % 64) % 64 + 4 * guard_elements;
   if (type == DType::f32) {
     values_ = reinterpret_cast<float*>(memory_);
-  } else {
+  } else if (copy == Copy::kept) {
     copy_ = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(elements));
     values_ = copy_.get();
   }
@@ -259,28 +273,71 @@ Guarded::Guarded(std::int64_t elements, DType type)
   poison();
 }
 
+namespace {
+
+constexpr std::int64_t elements_at_once = 1 << 18;
+
+}  // namespace
+
 void Guarded::poison() {
-  for (std::int64_t i = 0; i < elements_; ++i) store(values_ + i, poison_bits);
-  pack();
+  parallel(elements_, elements_at_once, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last and values_ != nullptr; ++i) store(values_ + i, poison_bits);
+    for (std::int64_t i = first; i < last and type_ != DType::f32; ++i)
+      std::memcpy(memory_ + 2 * i, &short_poison, sizeof short_poison);
+  });
+}
+
+void Guarded::put(std::int64_t at, std::span<const float> values) {
+  if (values_ != nullptr) std::ranges::copy(values, values_ + at);
+  if (type_ != DType::f32) narrow_all(at, values);
+}
+
+void Guarded::get(std::int64_t at, std::span<float> values) const {
+  if (values_ != nullptr)
+    std::copy_n(values_ + at, values.size(), values.begin());
+  else
+    widen_all(at, values);
+}
+
+void Guarded::assign(const Guarded& other) {
+  const auto bytes = static_cast<std::size_t>(size_of(type_));
+  parallel(elements_, elements_at_once, [&](std::int64_t first, std::int64_t last) {
+    const auto count = static_cast<std::size_t>(last - first), at = static_cast<std::size_t>(first);
+    std::memcpy(memory_ + at * bytes, other.memory_ + at * bytes, count * bytes);
+    if (copy_ != nullptr) std::copy_n(other.values_ + first, count, values_ + first);
+  });
+}
+
+void Guarded::narrow_all(std::int64_t at, std::span<const float> values) {
+  for (const float value : values) {
+    const std::uint16_t bits = is_poison(value) ? short_poison : narrow(value, type_);
+    std::memcpy(memory_ + 2 * at, &bits, sizeof bits);
+    if (values_ != nullptr and not is_poison(value)) values_[at] = widen(bits, type_);
+    ++at;
+  }
+}
+
+void Guarded::widen_all(std::int64_t at, std::span<float> values) const {
+  for (float& value : values) {
+    std::uint16_t bits;
+    std::memcpy(&bits, memory_ + 2 * at++, sizeof bits);
+    const auto wide = std::bit_cast<std::uint32_t>(widen(bits, type_));
+    store(&value, bits == short_poison ? poison_bits : wide);
+  }
 }
 
 void Guarded::pack() {
-  if (type_ == DType::f32) return;
-  for (std::int64_t i = 0; i < elements_; ++i) {
-    const std::uint16_t bits = is_poison(values_[i]) ? short_poison : narrow(values_[i], type_);
-    std::memcpy(memory_ + 2 * i, &bits, sizeof bits);
-  }
-  unpack();
+  if (copy_ == nullptr) return;
+  parallel(elements_, elements_at_once, [&](std::int64_t first, std::int64_t last) {
+    narrow_all(first, std::span(values_ + first, values_ + last));
+  });
 }
 
 void Guarded::unpack() {
-  if (type_ == DType::f32) return;
-  for (std::int64_t i = 0; i < elements_; ++i) {
-    std::uint16_t bits;
-    std::memcpy(&bits, memory_ + 2 * i, sizeof bits);
-    const float value = widen(bits, type_);
-    store(values_ + i, bits == short_poison ? poison_bits : std::bit_cast<std::uint32_t>(value));
-  }
+  if (copy_ == nullptr) return;
+  parallel(elements_, elements_at_once, [&](std::int64_t first, std::int64_t last) {
+    widen_all(first, std::span(values_ + first, values_ + last));
+  });
 }
 
 bool Guarded::guards_intact() const {
@@ -302,7 +359,7 @@ std::uint64_t Guarded::checksum() const {
 
 bool is_poison(float value) { return load(&value) == Guarded::poison_bits; }
 
-Call::Call(const Case& what_, Gates gates, std::uint64_t seed, Passing passing_)
+Call::Call(const Case& what_, Gates gates, std::uint64_t seed, Passing passing_, Guarded::Copy copy)
     : what(what_),
       passing(passing_),
       scale(static_cast<float>(1 / std::sqrt(static_cast<double>(what.problem.k.count())))),
@@ -318,13 +375,13 @@ Call::Call(const Case& what_, Gates gates, std::uint64_t seed, Passing passing_)
             : passing == Passing::strided ? what.shape.sequences().count() + 2
                                           : what.shape.sequences().count()),
       cu_seqlens(cumulative_lengths(what.shape)),
-      q(what.shape.total().count() * q_strides.token, what.problem.io),
-      k(what.shape.total().count() * k_strides.token, what.problem.io),
-      v(what.shape.total().count() * v_strides.token, what.problem.io),
-      g(what.shape.total().count() * g_strides.token, what.problem.gate),
-      o(what.shape.total().count() * o_strides.token, what.problem.io),
-      state_in(slots * state_slot, what.problem.state),
-      state_out(slots * state_slot, what.problem.state) {
+      q(what.shape.total().count() * q_strides.token, what.problem.io, copy),
+      k(what.shape.total().count() * k_strides.token, what.problem.io, copy),
+      v(what.shape.total().count() * v_strides.token, what.problem.io, copy),
+      g(what.shape.total().count() * g_strides.token, what.problem.gate, copy),
+      o(what.shape.total().count() * o_strides.token, what.problem.io, copy),
+      state_in(slots * state_slot, what.problem.state, copy),
+      state_out(slots * state_slot, what.problem.state, copy) {
   const std::int64_t sequences = what.shape.sequences().count(), total = what.shape.total().count();
   const std::int64_t heads = what.problem.heads.count(), kv_heads = what.problem.kv_heads.count();
   const std::int64_t dim_k = what.problem.k.count(), dim_v = what.problem.v.count();
@@ -343,38 +400,43 @@ Call::Call(const Case& what_, Gates gates, std::uint64_t seed, Passing passing_)
   fill_normals(q, total, heads, dim_k, q_strides, {seed, of_q});
   fill_normals(k, total, kv_heads, dim_k, k_strides, {seed, of_k});
   fill_normals(v, total, kv_heads, dim_v, v_strides, {seed, of_v});
-  GateRows rows(gates, seed, kv_heads);
-  for (std::int64_t b = 0; b < sequences; ++b) {
-    rows.sequence(first_token(b), tokens(b));
-    for (std::int64_t t = first_token(b); t < first_token(b + 1); ++t)
-      for (std::int64_t h = 0; h < kv_heads; ++h) {
-        const std::span row(g.data().data() + t * g_strides.token + h * g_strides.head,
-                            static_cast<std::size_t>(dim_k));
-        rows.fill(t, h, row);
-        if (what.problem.gate_form == GateForm::logit) std::ranges::transform(row, row.begin(), logit_of);
-      }
-  }
+  const GateRows gate_rows(gates, seed, kv_heads, cu_seqlens);
+  fill(g, total, kv_heads, dim_k, g_strides, [&](std::int64_t t, std::int64_t h, std::span<float> row) {
+    gate_rows.fill(t, h, row);
+    if (what.problem.gate_form == GateForm::logit) std::ranges::transform(row, row.begin(), logit_of);
+  });
 
   // By sequence, so that every Passing starts from the same states; slots that nobody reads hold poison.
   const CounterRng rng(seed, of_state);
-  for (std::int64_t b = 0; b < sequences; ++b)
-    for (std::int64_t h = 0; h < kv_heads; ++h) {
-      auto* const at = const_cast<float*>(initial_state(b, h));
-      if (at != nullptr)
-        rng.normals(row_index(b * kv_heads + h, dim_k * dim_v), {at, static_cast<std::size_t>(dim_k * dim_v)});
-    }
-  for (Guarded* const tensor : {&q, &k, &v, &g, &state_in}) tensor->pack();
+  parallel(sequences * kv_heads, 1, [&](std::int64_t first, std::int64_t last) {
+    std::vector<float> state(static_cast<std::size_t>(dim_k * dim_v));
+    for (std::int64_t i = first; i < last; ++i)
+      if (const auto at = initial_place(i / kv_heads, i % kv_heads)) {
+        rng.normals(row_index(i, dim_k * dim_v), state);
+        state_in.put(*at, state);
+      }
+  });
   poison_outputs();
 }
 
-const float* Call::initial_state(std::int64_t sequence, std::int64_t kv_head) const {
+std::optional<std::int64_t> Call::initial_place(std::int64_t sequence, std::int64_t kv_head) const {
   const std::int64_t slot = read_slots[static_cast<std::size_t>(sequence)];
-  return slot < 0 ? nullptr : state_in.data().data() + slot * state_slot + kv_head * state_head;
+  return slot < 0 ? std::nullopt : std::optional(slot * state_slot + kv_head * state_head);
+}
+
+std::optional<std::int64_t> Call::final_place(std::int64_t sequence, std::int64_t kv_head) const {
+  const std::int64_t slot = write_slots[static_cast<std::size_t>(sequence)];
+  return slot < 0 ? std::nullopt : std::optional(slot * state_slot + kv_head * state_head);
+}
+
+const float* Call::initial_state(std::int64_t sequence, std::int64_t kv_head) const {
+  const auto at = initial_place(sequence, kv_head);
+  return at ? state_in.data().data() + *at : nullptr;
 }
 
 float* Call::final_state(std::int64_t sequence, std::int64_t kv_head) {
-  const std::int64_t slot = write_slots[static_cast<std::size_t>(sequence)];
-  return slot < 0 ? nullptr : state_out.data().data() + slot * state_slot + kv_head * state_head;
+  const auto at = final_place(sequence, kv_head);
+  return at ? state_out.data().data() + *at : nullptr;
 }
 
 Words Call::words() const {
@@ -417,8 +479,7 @@ Words Call::words() const {
 void Call::poison_outputs() {
   o.poison();
   if (passing == Passing::in_place) {
-    std::ranges::copy(state_in.data(), state_out.data().begin());
-    state_out.pack();
+    state_out.assign(state_in);
   } else {
     state_out.poison();
   }

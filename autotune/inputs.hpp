@@ -1,32 +1,15 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
-#include <string_view>
 #include <vector>
 
+#include "autotune/gates.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/problem.hpp"
 
 namespace glaive {
-
-/// The gate distributions that every variant must survive (U uniform on [0,1), N standard normal). `2 % of the tokens`
-/// means at least one of every sequence that has any.
-enum class Gates : std::uint8_t {
-  weak,        ///< logsigmoid(N)/16, what GLA layers train with
-  logsigmoid,  ///< logsigmoid(N)
-  minus5,      ///< -5 everywhere
-  uniform40,   ///< -40 U
-  half200,     ///< every other channel -200, the rest weak
-  resets,      ///< weak, 2 % of the tokens -1e4 in all channels
-  infinite,    ///< weak, 2 % of the tokens -inf in all channels
-  mixed,       ///< 64-token stretches of weak, -40 U, 0 and resets in turn
-  zero,        ///< no decay at all
-};
-inline constexpr Gates all_gates[] = {Gates::weak,   Gates::logsigmoid, Gates::minus5, Gates::uniform40, Gates::half200,
-                                      Gates::resets, Gates::infinite,   Gates::mixed,  Gates::zero};
-std::string_view to_string(Gates gates);
-Result<Gates> parse_gates(std::string_view name);
 
 /// Random numbers that depend on nothing but (seed, stream, index): any element can be made alone, in any order, and is
 /// the same on every machine, because only IEEE basic operations are used (no libm).
@@ -44,29 +27,41 @@ class CounterRng {
 
 /// A tensor of any dtype between two guard zones, 64-byte aligned. The guards hold NaN patterns of every dtype: a
 /// kernel that reads past the end and uses what it finds gives NaN. Values are read and set as fp32 through data();
-/// with a 16-bit dtype that is a copy, which pack() and unpack() move to and from the memory that a kernel sees.
+/// with a 16-bit dtype that is a copy, which pack() and unpack() move to and from the memory that a kernel sees. It
+/// takes twice as much memory as the tensor: large ones do without, and are read and set by get() and put().
 class Guarded {
  public:
+  enum class Copy : std::uint8_t { kept, none };
   static constexpr std::int64_t guard_elements = 128;  ///< 32-bit words on each side
   static constexpr std::uint32_t poison_bits = 0x7fa0dead;
 
-  explicit Guarded(std::int64_t elements, DType type = DType::f32);  ///< poisoned
-  std::span<float> data() { return {values_, static_cast<std::size_t>(elements_)}; }
-  std::span<const float> data() const { return {values_, static_cast<std::size_t>(elements_)}; }
+  explicit Guarded(std::int64_t elements, DType type = DType::f32, Copy copy = Copy::kept);  ///< poisoned
+  /// Empty where there is no copy.
+  std::span<float> data() { return {values_, static_cast<std::size_t>(values_ == nullptr ? 0 : elements_)}; }
+  std::span<const float> data() const {
+    return {values_, static_cast<std::size_t>(values_ == nullptr ? 0 : elements_)};
+  }
+  std::int64_t elements() const { return elements_; }
+  /// Elements from `at` on, rounded to the dtype. Any threads may do so, each with elements of its own.
+  void put(std::int64_t at, std::span<const float> values);
+  void get(std::int64_t at, std::span<float> values) const;
   void* memory() { return memory_; }
   const void* memory() const { return memory_; }
   /// The tensor's memory and both guard zones.
   std::span<std::byte> with_guards() {
     return {memory_ - 4 * guard_elements, static_cast<std::size_t>(bytes_ + 8 * guard_elements)};
   }
-  void pack();    ///< rounds data() to the dtype and hands it to memory(), poison included
-  void unpack();  ///< data() becomes what is in memory()
-  void poison();  ///< fills the tensor with a signalling NaN pattern
+  void pack();                        ///< rounds data() to the dtype and hands it to memory(), poison included
+  void unpack();                      ///< data() becomes what is in memory()
+  void poison();                      ///< fills the tensor with a signalling NaN pattern
+  void assign(const Guarded& other);  ///< the values of one of equal dtype and size
   bool guards_intact() const;
   std::uint64_t checksum() const;  ///< of the memory's bits
 
  private:
-  static constexpr std::uint16_t short_poison = 0x7fad;  // a NaN as bf16 and as f16
+  static constexpr std::uint16_t short_poison = 0x7fad;             // a NaN as bf16 and as f16
+  void narrow_all(std::int64_t at, std::span<const float> values);  // of 16 bits, as are these two
+  void widen_all(std::int64_t at, std::span<float> values) const;
 
   DType type_;
   std::int64_t elements_ = 0, bytes_ = 0;
@@ -111,7 +106,9 @@ struct Call {
   std::vector<std::int32_t> read_slots, write_slots;  ///< [B], -1 = none
   Guarded q, k, v, g, o, state_in, state_out;
 
-  Call(const Case& what, Gates gates, std::uint64_t seed, Passing passing = Passing::contiguous);
+  /// Made on all threads of the machine.
+  Call(const Case& what, Gates gates, std::uint64_t seed, Passing passing = Passing::contiguous,
+       Guarded::Copy copy = Guarded::Copy::kept);
 
   /// Pointers, strides, extents and scalars. Uniform shapes come without cu_seqlens; slot arrays come with `strided`
   /// only.
@@ -126,7 +123,11 @@ struct Call {
 
   std::int64_t first_token(std::int64_t sequence) const { return cu_seqlens[static_cast<std::size_t>(sequence)]; }
   std::int64_t tokens(std::int64_t sequence) const { return first_token(sequence + 1) - first_token(sequence); }
-  /// The [K,V] (or [V,K]) block that a kv head of a sequence starts from, or ends in; null = zero state, or discarded.
+  /// The [K,V] (or [V,K]) block that a kv head of a sequence starts from, or ends in: where it begins in state_in or
+  /// state_out; nothing = zero state, or discarded.
+  std::optional<std::int64_t> initial_place(std::int64_t sequence, std::int64_t kv_head) const;
+  std::optional<std::int64_t> final_place(std::int64_t sequence, std::int64_t kv_head) const;
+  /// The same in data(); null = zero state, or discarded.
   const float* initial_state(std::int64_t sequence, std::int64_t kv_head) const;
   float* final_state(std::int64_t sequence, std::int64_t kv_head);
 };

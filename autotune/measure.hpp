@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/status.hpp"
+#include "autotune/gates.hpp"
 
 namespace glaive {
 
@@ -55,6 +55,7 @@ struct MeasurePolicy {
   double hopeless = 3;          ///< from the second sample on, one this many times slower than the best is dropped
   double error = 0.05;          ///< of the intervals of ratios
   bool until_clear = false;     ///< ends once all that are left stand clearly to the first
+  Gates gates = Gates::weak;    ///< of what the calls compute; kernels take another path where decay is strong
 };
 
 /// What a number of calls took together, and why that must not count: say, the device was throttled. Empty: it counts.

@@ -1,9 +1,10 @@
 # Numbers: oracle, verification, measurement, plain loops. Needs no compiler back end.
 option(GLAIVE_NATIVE_BASELINES "Compile the plain loops that glaive is measured against for this processor" ON)
 
+find_package(Threads REQUIRED)
 add_library(glaive_numbers STATIC
-  baselines.cpp baselines_native.cpp drop.cpp gpu/timing.cpp inputs.cpp measure.cpp oracle.cpp roofline.cpp verify.cpp)
-target_link_libraries(glaive_numbers PUBLIC glaive_runtime PRIVATE fmt::fmt)
+  baselines.cpp baselines_native.cpp drop.cpp gpu/timing.cpp inputs.cpp measure.cpp oracle.cpp parallel.cpp roofline.cpp verify.cpp)
+target_link_libraries(glaive_numbers PUBLIC glaive_runtime PRIVATE fmt::fmt Threads::Threads)
 
 # Contraction would give each compiler its own inputs.
 set_source_files_properties(inputs.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)

@@ -16,11 +16,22 @@ struct Expected {
 };
 Expected oracle(const Call& call);
 
-/// The same for a few heads of a call too large for all; the expectation of the others is a NaN.
+/// The same for a few heads of a call too large for all.
 struct Pick {
   std::int64_t sequence = 0, kv_head = 0;
 };
-Expected oracle(const Call& call, std::span<const Pick> picks);
+struct ExpectedHead {
+  Pick pick;
+  std::vector<double> o;      ///< [tokens, H/Hkv, V]
+  std::vector<double> state;  ///< [K,V]
+};
+std::vector<ExpectedHead> oracle(const Call& call, std::span<const Pick> picks);
+
+/// Relative errors, as relative_error has them, of what the call's memory holds of these heads.
+struct Errors {
+  double o = 0, state = 0;
+};
+Errors errors_of(const Call& call, std::span<const ExpectedHead> heads);
 
 /// ||got - want||_F / ||want||_F over the elements that `want` has a number for; 0 when both are zero, infinity when
 /// `got` has a NaN or want is zero and got is not.

@@ -37,12 +37,15 @@ void Progress::begin_case(std::size_t number, std::size_t total, std::string lin
   best_.clear();
   drops_.clear();
   phase_ = "enumerate";
+  phase_began_ = clock_();
+  seconds_.clear();
   done_ = total_ = 0;
   show(true);
 }
 
 void Progress::begin_phase(std::string_view name, std::size_t total) {
   const std::lock_guard lock(mutex_);
+  end_phase();
   phase_ = name;
   done_ = 0;
   total_ = total;
@@ -77,7 +80,8 @@ void Progress::end_case(const std::string& sentence) {
   const std::lock_guard lock(mutex_);
   if (mode_ == Mode::quiet) return;
   clear_line();
-  fmt::print(out_, "[{}/{}] {}: {}\n", number_, cases_, line_, sentence);
+  end_phase();
+  fmt::print(out_, "[{}/{}] {}: {}{}\n", number_, cases_, line_, sentence, spent());
   std::fflush(out_);
 }
 
@@ -92,6 +96,27 @@ void Progress::note(const std::string& sentence) {
 std::map<Drop, std::size_t> Progress::drops() const {
   const std::lock_guard lock(mutex_);
   return drops_;
+}
+
+void Progress::end_phase() {
+  const auto now = clock_();
+  const double seconds = std::chrono::duration<double>(now - std::exchange(phase_began_, now)).count();
+  const auto known = std::ranges::find(seconds_, phase_, &std::pair<std::string, double>::first);
+  if (known == seconds_.end())
+    seconds_.emplace_back(phase_, seconds);
+  else
+    known->second += seconds;
+}
+
+std::string Progress::spent() const {
+  constexpr double worth_telling = 0.05;
+  double total = 0;
+  std::string phases;
+  for (const auto& [phase, seconds] : seconds_) {
+    total += seconds;
+    if (seconds >= worth_telling) phases += fmt::format("{}{} {:.1f}", phases.empty() ? "" : ", ", phase, seconds);
+  }
+  return phases.empty() ? std::string() : fmt::format("; {:.1f} s: {}", total, phases);
 }
 
 std::string Progress::describe() const {

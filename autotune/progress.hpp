@@ -6,6 +6,8 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "autotune/drop.hpp"
 
@@ -29,13 +31,15 @@ class Progress {
   void step();  ///< one more done
   void best(std::string variant, double ratio_to_default);
   void dropped(Drop drop);
-  void end_case(const std::string& sentence);
-  void note(const std::string& sentence);  ///< a line of its own that stays
+  void end_case(const std::string& sentence);  ///< and where the seconds went, where they are worth telling
+  void note(const std::string& sentence);      ///< a line of its own that stays
 
   std::map<Drop, std::size_t> drops() const;
 
  private:
   std::string describe() const;
+  void end_phase();
+  std::string spent() const;
   void show(bool always);
   void clear_line();
 
@@ -47,6 +51,7 @@ class Progress {
   std::chrono::steady_clock::time_point shown_{}, phase_began_{};
   std::size_t number_ = 0, cases_ = 0, done_ = 0, total_ = 0;
   std::string line_, phase_, best_;
+  std::vector<std::pair<std::string, double>> seconds_;  // of the case, by phase
   double ratio_ = 1;
   std::map<Drop, std::size_t> drops_;
 };

@@ -258,7 +258,7 @@ Result<void> Tuner::verify(Attempt& attempt, Search& search, Scrutiny scrutiny) 
     attempt.verdict = std::move(**known);
   } else {
     const double begin = steady_seconds();
-    auto verdict = evaluator_.verify(search.what, attempt.built, scrutiny);
+    auto verdict = evaluator_.verify(search.what, attempt.built, scrutiny, Gates::weak);
     if (not verdict) return std::unexpected(verdict.error());
     attempt.verify_seconds += steady_seconds() - begin;
     attempt.verdict = std::move(*verdict);

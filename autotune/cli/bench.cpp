@@ -18,7 +18,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> lines, sets, variants;
-  std::string device, json, pack, seconds, threads = "0", lock = "wait";
+  std::string device, gates = "weak", json, pack, seconds, threads = "0", lock = "wait";
   bool peak = false, in_process = false;
 };
 
@@ -31,6 +31,8 @@ int run(const Options& asked) {
   if (not patience) return report(patience.error());
   const auto seconds = read_seconds(asked.seconds);
   if (not seconds) return report(seconds.error());
+  const auto gates = parse_gates(asked.gates);
+  if (not gates) return report_usage(gates.error().message);
   const auto cases = read_cases(asked.lines, asked.sets);
   if (not cases) return report(cases.error());
   if (cases->empty() and not asked.peak)
@@ -54,6 +56,7 @@ int run(const Options& asked) {
 
   BenchOptions options{.threads = device->workers(*threads), .pack = *pack, .variants = asked.variants};
   if (*seconds) options.policy = {.max_samples = std::numeric_limits<int>::max(), .budget_seconds = **seconds};
+  options.policy.gates = *gates;
   if (asked.peak) {
     const auto rates = (*evaluator)->rates();
     fmt::print("{}: {} threads, {:.1f} GFLOP/s of f32 FMA, {:.1f} GB/s of memory copy\n", (*evaluator)->device().name,
@@ -93,6 +96,8 @@ void add_bench(CLI::App& program, int& exit) {
                  "measure this variant, e.g. 'chunk(C=16)', instead of the pack's winner; several race each other");
   command->add_option("--seconds", options->seconds, "time each contender for so long (default: 60 samples, 0.5 s)")
       ->type_name("NUMBER");
+  command->add_option("--gates", options->gates,
+                      "gate distribution of the inputs, as verify names them (default: weak)");
   command->add_option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
   add_device(*command, options->device);
   command->add_option("--threads", options->threads, "threads that run a kernel (default: all CPUs)")->type_name("INT");

@@ -3,6 +3,11 @@
 #include <algorithm>
 
 namespace glaive {
+namespace {
+
+constexpr std::size_t at_o = 4, at_state_out = 6, at_workspace = 7;  // among the tensors, in the order of GpuCall::make
+
+}  // namespace
 
 Result<Mirror> Mirror::make(Device& device, std::span<std::byte> host) {
   Mirror mirror;
@@ -67,6 +72,19 @@ Result<void> GpuCall::upload() const {
 Result<void> GpuCall::download() const {
   for (const Mirror& mirror : tensors_)
     if (auto done = mirror.download(); not done) return done;
+  return {};
+}
+
+Result<void> GpuCall::upload_outputs() const {
+  for (const std::size_t at : {at_o, at_state_out, at_workspace})
+    if (auto done = tensors_[at].upload(); not done) return done;
+  return {};
+}
+
+Result<void> GpuCall::download_outputs() const {
+  if (auto done = download_guards(); not done) return done;
+  for (const std::size_t at : {at_o, at_state_out})
+    if (auto done = tensors_[at].download(); not done) return done;
   return {};
 }
 

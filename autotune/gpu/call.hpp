@@ -36,7 +36,9 @@ class GpuCall {
   const Launch& launch() const { return launch_; }
   std::int64_t bytes() const { return bytes_; }  ///< of all images
   Result<void> upload() const;
+  Result<void> upload_outputs() const;  ///< o, the final states and the workspace alone
   Result<void> download() const;
+  Result<void> download_outputs() const;  ///< o, the final states, and of all else the guards
   /// Fetches the guards, to be looked at on the host.
   Result<void> download_guards() const;
 

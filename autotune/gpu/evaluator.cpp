@@ -53,8 +53,8 @@ class GpuEvaluator final : public Evaluator {
   }
 
   Result<void> check_memory(const Case& what) override { return runner_.check_memory(what); }
-  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
-    return runner_.verify(what, built, scrutiny);
+  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates) override {
+    return runner_.verify(what, built, scrutiny, gates);
   }
   Result<Verdict> verify(std::span<Trial> trials, const Built& built) override { return runner_.verify(trials, built); }
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,

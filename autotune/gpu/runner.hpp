@@ -20,7 +20,7 @@ class GpuRunner {
   /// Lets go of the tensors of another case.
   Result<void> check_memory(const Case& what);
   /// With full scrutiny also against the float64 recurrence of a few heads of `what` itself.
-  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny);
+  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates);
   Result<Verdict> verify(std::span<Trial> trials, const Built& built);
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
                                       const MeasurePolicy& policy, std::span<const std::size_t> keep);
@@ -35,10 +35,10 @@ class GpuRunner {
   };
   Result<void> open();
   Result<Memory> device_memory() const;
-  Result<void> make_full_size(const Case& what);
+  Result<void> make_full_size(const Case& what, Gates gates);
   /// Launches and waits; what fails is the kernel's own fault.
   Evaluated<void> run(const Kernel& kernel, const GpuCall& image);
-  Result<Verdict> compare_at_full_size(const Case& what, const Kernel& kernel);
+  Result<Verdict> compare_at_full_size(const Case& what, const Kernel& kernel, Gates gates);
   void forget();
 
   const cuda::Driver& driver_;

@@ -63,7 +63,7 @@ class WorkerEvaluator final : public Evaluator {
     return {};
   }
 
-  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates) override {
     // A plan that cannot be served does not travel either.
     if (const auto travels = decode_plan(encode(built.plan), 1); not travels)
       return Verdict{Drop::load_error, 0, 0, fmt::format("{}: {}", built.plan.variant, travels.error().message)};
@@ -71,15 +71,15 @@ class WorkerEvaluator final : public Evaluator {
     wire::put(out, what);
     wire::put(out, built);
     out.number(static_cast<std::uint8_t>(scrutiny));
+    wire::put(out, gates);
     auto verdict = ask<Verdict>(*runner_, out, limits(what), wire::get_verdict);
     if (verdict) {
       if (leaves_damage(verdict->drop)) runner_->retire();
       return std::move(*verdict);
     }
     if (verdict.error().drop == Drop::none) return std::unexpected<Error>(verdict.error());
-    return Verdict{
-        verdict.error().drop, 0, 0,
-        fmt::format("{}\n  {}", verdict.error().message, reproducer(what, built.plan.variant, Gates::weak, 1))};
+    return Verdict{verdict.error().drop, 0, 0,
+                   fmt::format("{}\n  {}", verdict.error().message, reproducer(what, built.plan.variant, gates, 1))};
   }
 
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,

@@ -166,8 +166,9 @@ class Server {
         const auto what = wire::get_case(in);
         const auto built = wire::get_built(in);
         const auto scrutiny = static_cast<Scrutiny>(in.number_in<std::uint8_t>(0, 1));
+        const auto gates = wire::get_gates(in);
         if (auto read = complete(); not read) return read;
-        return put(evaluator_->verify(what, built, scrutiny));
+        return put(evaluator_->verify(what, built, scrutiny, gates));
       }
       case wire::Ask::race: {
         const auto asked = wire::get_race(in);

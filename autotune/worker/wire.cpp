@@ -107,6 +107,9 @@ Case get_case(ByteReader& in) {
   return *what;
 }
 
+void put(ByteWriter& out, Gates gates) { put_enum(out, gates); }
+Gates get_gates(ByteReader& in) { return get_enum(in, Gates::zero); }
+
 void put(ByteWriter& out, const CodeObject& code) {
   put_enum(out, code.format);
   out.text(to_string(code.target));
@@ -162,6 +165,7 @@ void put(ByteWriter& out, const Case& what, std::span<const Contender> contender
   put_real(out, policy.hopeless);
   put_real(out, policy.error);
   out.number(static_cast<std::uint8_t>(policy.until_clear));
+  put(out, policy.gates);
   out.number(static_cast<std::uint32_t>(keep.size()));
   for (const std::size_t i : keep) out.number(static_cast<std::uint32_t>(i));
   out.number(static_cast<std::uint32_t>(contenders.size()));
@@ -182,6 +186,7 @@ RaceAsked get_race(ByteReader& in) {
   asked.policy.hopeless = get_real(in);
   asked.policy.error = get_real(in);
   asked.policy.until_clear = in.number<std::uint8_t>() != 0;
+  asked.policy.gates = get_gates(in);
   for (auto left = get_count(in); left > 0 and in.good(); --left) asked.keep.push_back(in.number<std::uint32_t>());
   for (auto left = get_count(in); left > 0 and in.good(); --left) {
     asked.kinds.push_back(get_enum(in, Contender::Kind::tiles));

@@ -52,10 +52,10 @@ class FaultyEvaluator final : public Evaluator {
   }
 
   Result<void> check_memory(const Case& what) override { return glaive::check_memory(what); }
-  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates) override {
     if (built.plan.stages.front().entry == "right_3" and mkdir(lost_.c_str(), 0700) == 0)
       return fail(Status::device_lost, "told to be lost");
-    return runner_.verify(what, built, scrutiny);
+    return runner_.verify(what, built, scrutiny, gates);
   }
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
                                       const MeasurePolicy& policy, std::span<const std::size_t> keep) override {

@@ -39,11 +39,14 @@ struct Bench {
     };
     stub.set_kernel("forward", kernel);
   }
-  Verdict verify(Scrutiny scrutiny = Scrutiny::full) { return runner.verify(what, built, scrutiny).value(); }
-  Evaluated<std::vector<Timing>> race() {
+  Verdict verify(Scrutiny scrutiny = Scrutiny::full, Gates gates = Gates::weak) {
+    return runner.verify(what, built, scrutiny, gates).value();
+  }
+  Evaluated<std::vector<Timing>> race(Gates gates = Gates::weak) {
     const Contender two[] = {{Contender::Kind::kernel, &built}, {Contender::Kind::kernel, &built}};
     const std::size_t keep[] = {0, 1};
-    return runner.race(what, two, {.min_sample_seconds = 1e-6, .max_samples = 8, .budget_seconds = 1}, keep);
+    return runner.race(what, two, {.min_sample_seconds = 1e-6, .max_samples = 8, .budget_seconds = 1, .gates = gates},
+                       keep);
   }
 };
 
@@ -96,6 +99,34 @@ TEST_CASE("gpu runner: a graph's calls take images of the tensors in turn, whate
   CHECK(outputs.size() > 100);  // what covers the L2 cache of the stub
 }
 
+TEST_CASE("gpu runner: the call at full size has the gates that are asked for, compared and timed") {
+  static std::vector<float> first_gates;
+  first_gates.clear();
+  Bench bench([](const StubLaunch& launch) {
+    if (launch.words[30] == 80) first_gates.push_back(*reinterpret_cast<const float*>(launch.words[3]));
+  });
+  REQUIRE(bench.verify(Scrutiny::full, Gates::minus5).drop == Drop::none);
+  CHECK(first_gates == std::vector{-5.0f});
+  REQUIRE(bench.race(Gates::minus5).has_value());
+  CHECK(std::ranges::count(first_gates, -5.0f) == std::ssize(first_gates));
+  first_gates.clear();
+  REQUIRE(bench.race(Gates::zero).has_value());
+  REQUIRE_FALSE(first_gates.empty());
+  CHECK(std::ranges::count(first_gates, 0.0f) == std::ssize(first_gates));
+}
+
+TEST_CASE("gpu runner: who writes into inputs at full size costs nobody else the place") {
+  static bool writes = true;
+  writes = true;
+  Bench bench([](const StubLaunch& launch) {
+    if (launch.words[30] == 80 and writes) *reinterpret_cast<float*>(launch.words[0]) += 100;
+  });
+  REQUIRE(bench.verify(Scrutiny::full).drop == Drop::none);  // after it has read them
+  writes = false;
+  CHECK(bench.verify(Scrutiny::full).drop == Drop::none);
+  CHECK(bench.verify(Scrutiny::full).drop == Drop::none);
+}
+
 TEST_CASE("gpu runner: a mistake is told for what it is") {
   SECTION("a little off") {
     Bench bench([](const StubLaunch& launch) { o_of(launch)[3] *= 1.1f; });
@@ -140,7 +171,7 @@ TEST_CASE("gpu runner: a kernel that breaks the context is out with a device err
     constexpr int ecc_uncorrectable = 214;
     SECTION("in trials") {
       bench.stub.fail("LaunchKernelEx", ecc_uncorrectable);
-      const auto verdict = bench.runner.verify(bench.what, bench.built, Scrutiny::brief);
+      const auto verdict = bench.runner.verify(bench.what, bench.built, Scrutiny::brief, Gates::weak);
       REQUIRE_FALSE(verdict.has_value());
       CHECK(verdict.error().status == Status::device_lost);
     }
@@ -210,7 +241,7 @@ TEST_CASE("gpu runner: a lack of memory is no fault of the variant") {
   REQUIRE_FALSE(fits.has_value());
   CHECK(fits.error().status == Status::out_of_memory);
   CHECK(contains(fits.error().message, "on the GPU"));
-  const auto verdict = bench.runner.verify(bench.what, bench.built, Scrutiny::brief);
+  const auto verdict = bench.runner.verify(bench.what, bench.built, Scrutiny::brief, Gates::weak);
   REQUIRE_FALSE(verdict.has_value());
   CHECK(verdict.error().status == Status::out_of_memory);
 }

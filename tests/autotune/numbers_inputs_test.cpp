@@ -3,6 +3,7 @@
 #include <cstring>
 #include <set>
 
+#include "autotune/parallel.hpp"
 #include "tests/autotune/numbers_support.hpp"
 
 using namespace glaive;
@@ -283,4 +284,49 @@ TEST_CASE("outputs are poisoned again before each run, and states in place resto
   }
   CHECK(std::ranges::all_of(call.state_out.data(), is_poison));
   CHECK(std::ranges::equal(same.state_out.data(), same.state_in.data()));
+}
+
+TEST_CASE("inputs: a call without copies holds the same bytes, and its rows can be read", "[numbers]") {
+  for (const char* line :
+       {"forward H4 Hkv2 K24 V20 bf16 @ lens=70,0,33", "forward H2 K16 V16 f16 gate=f32 logit @ B3 T40",
+        "step H2 K8 V24 f32 state=bf16 vk @ B5 T2"})
+    for (const Passing passing : {Passing::contiguous, Passing::in_place}) {
+      INFO(line);
+      const Case what = parse_case(line).value();
+      Call kept(what, Gates::mixed, 3, passing), bare(what, Gates::mixed, 3, passing, Guarded::Copy::none);
+      const std::pair<const Guarded*, const Guarded*> tensors[] = {{&kept.q, &bare.q},
+                                                                   {&kept.k, &bare.k},
+                                                                   {&kept.v, &bare.v},
+                                                                   {&kept.g, &bare.g},
+                                                                   {&kept.o, &bare.o},
+                                                                   {&kept.state_in, &bare.state_in},
+                                                                   {&kept.state_out, &bare.state_out}};
+      for (const auto& [with, without] : tensors) {
+        CHECK(with->checksum() == without->checksum());
+        std::vector<float> row(8), same(8);
+        with->get(5, row);
+        without->get(5, same);
+        CHECK(std::memcmp(row.data(), same.data(), 8 * sizeof(float)) == 0);
+        CHECK(std::memcmp(row.data(), with->data().data() + 5, 8 * sizeof(float)) == 0);
+      }
+      CHECK(bare.q.data().empty() == (what.problem.io != DType::f32));
+    }
+}
+
+TEST_CASE("parallel: every element once, exceptions come through, and bodies may ask again", "[numbers]") {
+  std::vector<int> times(1000, 0);
+  parallel(1000, 7, [&](std::int64_t first, std::int64_t last) {
+    parallel(last - first, 1, [&](std::int64_t from, std::int64_t to) {
+      for (std::int64_t i = from; i < to; ++i) ++times[static_cast<std::size_t>(first + i)];
+    });
+  });
+  CHECK(std::ranges::count(times, 1) == 1000);
+  bool called = false;
+  parallel(0, 5, [&](std::int64_t, std::int64_t) { called = true; });
+  CHECK_FALSE(called);
+  CHECK_THROWS_AS(parallel(100, 1,
+                           [](std::int64_t first, std::int64_t) {
+                             if (first == 60) throw std::bad_alloc();
+                           }),
+                  std::bad_alloc);
 }

@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
 
 #include "autotune/baselines.hpp"
 #include "tests/autotune/numbers_support.hpp"
@@ -212,4 +215,34 @@ TEST_CASE("the plain loops refuse logits") {
   const auto ran = baseline_tiles(call, pool);
   REQUIRE_FALSE(ran);
   CHECK(ran.error().status == Status::unsupported);
+}
+
+TEST_CASE("oracle: a few heads alone are those of the whole, and their errors see every element", "[numbers]") {
+  for (const char* line : {"forward H4 Hkv2 K24 V40 bf16 vk @ lens=7,0,33", "step H4 Hkv2 K8 V24 f32 @ B3 T2"}) {
+    INFO(line);
+    const Case what = parse_case(line).value();
+    Call whole(what, Gates::weak, 3), bare(what, Gates::weak, 3, Passing::contiguous, Guarded::Copy::none);
+    const Expected want = oracle(whole);
+    const Pick picks[] = {{0, 1}, {2, 0}};
+    const auto heads = oracle(bare, picks);
+    REQUIRE(heads.size() == 2);
+    const auto answer = [](Guarded& tensor, const std::vector<double>& values) {
+      std::vector<float> row;
+      for (const double value : values) row.push_back(static_cast<float>(value));
+      tensor.put(0, row);
+    };
+    answer(bare.o, want.o);
+    answer(bare.state_out, want.state);
+    const auto right = errors_of(bare, heads);
+    CHECK(right.o < 3e-3);
+    CHECK(right.state < 1e-6);
+    const auto first_o = bare.what.problem.v.count() * 2;  // of head 2, of kv head 1
+    bare.o.put(first_o, std::array{100.0f});
+    CHECK(errors_of(bare, heads).o > 0.1);
+    bare.o.put(first_o, std::array{std::numeric_limits<float>::quiet_NaN()});
+    CHECK(std::isinf(errors_of(bare, heads).o));
+    bare.state_out.put(*bare.final_place(2, 0) + bare.what.problem.k.count() * bare.what.problem.v.count() - 1,
+                       std::array{100.0f});
+    CHECK(errors_of(bare, heads).state > 0.1);
+  }
 }

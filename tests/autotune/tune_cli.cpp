@@ -76,6 +76,10 @@ TEST_CASE("glaive: bad values are one sentence and exit 2", "[tune][cli]") {
   CHECK(run(folder, {"tune", "--threads", "100000"}).exit == 2);
   CHECK(run(folder, {"tune", "--set", "nosuch"}).exit == 2);
   CHECK(run(folder, {"bench"}).exit == 2);
+  const auto gates = run(folder, {"bench", "forward H1 K8 V8 @ B1 T8", "--gates", "strong"});
+  CHECK(gates.exit == 2);
+  CHECK_THAT(gates.err, Catch::Contains("no gates called `strong`; there are weak, logsigmoid"));
+  CHECK(std::ranges::count(gates.err, '\n') == 1);
   CHECK(run(folder, {"verify", "forward H1 K8 V8 @ B1 T8"}).exit == 2);
   CHECK_FALSE(std::filesystem::exists(folder / "cache/journal.sqlite"));
 }
@@ -329,13 +333,14 @@ TEST_CASE("glaive bench: several variants race each other", "[tune][cli]") {
   const Folder folder;
   const auto out = folder / "out.json";
   const auto ended = run(folder, {"bench", line, "--variant", "chunk", "--variant", "recurrent", "--seconds", "0.02",
-                                  "--threads", "1", "--json", out.string()});
+                                  "--threads", "1", "--gates", "minus5", "--json", out.string()});
   REQUIRE(ended.exit == 0);
   const auto records = json::parse(read_text(out)).at("records");
   REQUIRE(records.size() == 2);
   CHECK(records[0].at("variant").get<std::string>().starts_with("chunk"));
   CHECK(records[1].at("variant").get<std::string>().starts_with("recurrent"));
   CHECK(records[0].at("baselines") == records[1].at("baselines"));
+  CHECK(records[0].at("gates") == "minus5");
   const double one = records[0].at("to_fastest").at("ratio"), other = records[1].at("to_fastest").at("ratio");
   CHECK(std::min(one, other) <= 1);
   CHECK(records[0].at("to_fastest").at("pairs") >= 7);

@@ -73,7 +73,7 @@ TEST_CASE("progress: on a terminal one line is redrawn, and cleared before a lin
   CHECK(redrawn >= 10);
   CHECK(redrawn <= 13);
   screen.progress.end_case("done");
-  CHECK_THAT(screen.text(), Catch::EndsWith("\r\033[2K[1/1] LINE: done\n"));
+  CHECK_THAT(screen.text(), Catch::EndsWith("\r\033[2K[1/1] LINE: done; 1.0 s: compile 1.0\n"));
 }
 
 TEST_CASE("progress: quiet is silent", "[tune]") {

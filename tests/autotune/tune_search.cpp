@@ -507,9 +507,9 @@ TEST_CASE("tune: a failure that does not lie in the code ends the run and is not
       if (compiler_short) return fail(Status::io_error, "link: no memory file or pipe: Too many open files");
       return ToyEvaluator::compile(instance, variant, optimise, lane);
     }
-    Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+    Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates) override {
       if (loader_short) return fail(Status::io_error, "cannot make a file in memory: Too many open files");
-      return ToyEvaluator::verify(what, built, scrutiny);
+      return ToyEvaluator::verify(what, built, scrutiny, gates);
     }
   } evaluator;
   const Folder folder;
@@ -611,9 +611,9 @@ TEST_CASE("tune: the device is shared while compiling and verifying, and taken a
       working();
       return ToyEvaluator::compile(instance, variant, optimise, lane);
     }
-    Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
+    Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates) override {
       working();
-      return ToyEvaluator::verify(what, built, scrutiny);
+      return ToyEvaluator::verify(what, built, scrutiny, gates);
     }
     Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
                                         const MeasurePolicy& policy, std::span<const std::size_t> keep) override {

@@ -241,7 +241,7 @@ class ToyEvaluator : public Evaluator {
     return code;
   }
   Result<void> check_memory(const Case&) override { return {}; }
-  Result<Verdict> verify(const Case&, const Built& built, Scrutiny scrutiny) override {
+  Result<Verdict> verify(const Case&, const Built& built, Scrutiny scrutiny, Gates) override {
     const bool brief = scrutiny == Scrutiny::brief;
     ++(brief ? verified : scrutinised);
     const auto drop = (brief ? verdict : full_verdict)(built.plan.variant);

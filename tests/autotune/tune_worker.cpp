@@ -90,10 +90,11 @@ TEST_CASE("wire: what is put is what is got, and half of it is nothing", "[tune]
   const Contender contenders[] = {{Contender::Kind::rows, nullptr}, {Contender::Kind::kernel, &built}};
   const std::size_t keep[] = {1};
   out = {};
-  wire::put(out, small, contenders, MeasurePolicy{.max_samples = 17, .hopeless = 2.5}, keep);
+  wire::put(out, small, contenders, MeasurePolicy{.max_samples = 17, .hopeless = 2.5, .gates = Gates::resets}, keep);
   const auto race = survive(std::move(out), wire::get_race);
   CHECK(race.policy.max_samples == 17);
   CHECK(race.policy.hopeless == 2.5);
+  CHECK(race.policy.gates == Gates::resets);
   CHECK(race.keep == std::vector<std::size_t>{1});
   CHECK(race.contenders().front().kind == Contender::Kind::rows);
   CHECK(race.contenders().back().built->plan == built.plan);

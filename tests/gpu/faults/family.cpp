@@ -51,8 +51,8 @@ class FaultyGpuEvaluator final : public Evaluator {
     return code;
   }
   Result<void> check_memory(const Case& what) override { return right_->check_memory(what); }
-  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny) override {
-    return right_->verify(what, built, scrutiny);
+  Result<Verdict> verify(const Case& what, const Built& built, Scrutiny scrutiny, Gates gates) override {
+    return right_->verify(what, built, scrutiny, gates);
   }
   Evaluated<std::vector<Timing>> race(const Case& what, std::span<const Contender> contenders,
                                       const MeasurePolicy& policy, std::span<const std::size_t> keep) override {
