@@ -75,8 +75,9 @@ std::map<std::string, std::unique_ptr<const Kernel>> compile(Device& device, std
 /// Runs the call that `words` are of, on images of its tensors; the bits of the device status. With `bad`, its tables
 /// have numbers out of range where those of strided calls have -1, and a last sequence longer than it is.
 std::uint32_t run(Device& device, const Kernel& kernel, Call& call, bool bad) {
-  Guarded no_workspace(0);
-  const auto images = must(GpuCall::make(device, call, no_workspace));
+  const Extents extents = extents_of(call.what.problem, call.what.shape, 1);
+  Guarded workspace((workspace_bytes(kernel.plan(), extents) + 3) / 4);
+  const auto images = must(GpuCall::make(device, call, workspace));
   const auto sums = call.cu_seqlens, read_slots = call.read_slots, write_slots = call.write_slots;
   if (bad) {
     std::ranges::replace(call.read_slots, -1, static_cast<std::int32_t>(call.slots));
@@ -96,6 +97,7 @@ std::uint32_t run(Device& device, const Kernel& kernel, Call& call, bool bad) {
   must(kernel.launch(launch));
   must(images.download());
   must(word.download());
+  if (not workspace.guards_intact()) stop(kernel.plan().variant + " wrote outside its workspace");
   return status;
 }
 
