@@ -5,10 +5,15 @@
 namespace glaive::cuda {
 namespace {
 
-std::string joined(std::string_view before) {
+std::vector<Arg> args_of(const Kernel& kernel) {
+  std::vector<Arg> args = entry_args();
+  if (not kernel.maps.empty()) args.push_back(Arg::mapped);
+  return args;
+}
+
+std::string joined(const std::vector<Arg>& args, std::string_view before) {
   std::string text;
-  for (const Arg arg : entry_args())
-    text += (text.empty() ? "" : ", ") + std::string(before) + std::string(to_string(arg));
+  for (const Arg arg : args) text += (text.empty() ? "" : ", ") + std::string(before) + std::string(to_string(arg));
   return text;
 }
 
@@ -73,8 +78,11 @@ Source KernelFamily::instantiate(const Instance& instance, const Config& config)
   constant("int", "shared_bytes", std::to_string(kernel.shared_bytes));
   constant("unsigned", "slot_fault", std::to_string(static_cast<unsigned>(DeviceFault::slot)));
   constant("unsigned", "lengths_fault", std::to_string(static_cast<unsigned>(DeviceFault::lengths)));
-  text += "\nstruct Words {  // a call's arguments, in the order of the plan\n  unsigned long long " + joined("") +
-          ";\n};\n#define PARAMETERS " + joined("unsigned long long ") + "\n#define WORDS {" + joined("") + "}\n\n";
+  const std::vector<Arg> args = args_of(kernel);
+  const std::string words = joined(args, "");
+  text += "\nstruct Words {  // a call's arguments, in the order of the plan\n  unsigned long long " + words +
+          ";\n};\n#define PARAMETERS " + joined(args, "unsigned long long ") +
+          (kernel.maps.empty() ? "" : ", const __grid_constant__ Maps maps") + "\n#define WORDS {" + words + "}\n\n";
   for (const std::string_view part :
        {text_of("ptx.cuh"), std::string_view(kernel.helpers), text_of("task.cuh"), kernel.text})
     if (not part.empty()) text += std::string(part) + "\n";
@@ -86,7 +94,8 @@ Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
   Stage stage;
   stage.entry = kernel.entry;
   stage.tasks = {kernel.tiles, {{Axis::sequences, 1}, {Axis::kv_heads, 1}}};
-  stage.args = entry_args();
+  stage.args = args_of(kernel);
+  stage.maps = kernel.maps;
   stage.block[0] = static_cast<std::uint32_t>(kernel.threads);
   stage.shared_bytes = static_cast<std::uint32_t>(kernel.shared_bytes);
   Plan plan;

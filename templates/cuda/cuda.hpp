@@ -39,6 +39,7 @@ struct Kernel {
     std::int64_t value;
   };
   std::vector<Constant> constants;  ///< beside those of the problem
+  std::vector<TensorMap> maps;      ///< where there are any, the text says what `Maps` has, in this order
   std::int64_t tiles = 1;           ///< CTAs that share V of a head
   std::int64_t threads = 32;
   std::int64_t shared_bytes = 0;

@@ -46,6 +46,8 @@ struct Task {
   State* state_out;       ///< null = discarded
   float scale;
   float inverse_tau, clamp;  ///< of raw logits; the clamp times log2 e
+  int head;                  ///< of k and v
+  i64 first;                 ///< token of the call with which the sequence begins
 
   /// log2 of a channel's decay, from the gate as it lies in memory.
   __device__ float log2_decay(float gate) const {
@@ -84,6 +86,8 @@ __device__ Task find_task(const Words& words) {
     if (first != from or last != to) raise_fault(words, lengths_fault);
   }
   task.length = int(length);
+  task.first = first;
+  task.head = int(head);
 
   const auto state = [&](u64 base, u64 table, u64 slot_stride, u64 head_stride) -> State* {
     i64 slot = sequence;

@@ -4,8 +4,10 @@
 //          tokens [C, channels] lie in shared memory as panels of 64 channels, rows of 128 bytes, swizzled for wgmma.
 //          The state lies transposed in registers as accumulators of wgmma, fp32, which serve as left operands too:
 //          state warpgroup w has columns 64 w .. 64 w + 63 of V.
-// ROLES    State warpgroups copy chunks into a ring of stages, hold the state and make o. Gate warpgroups turn q and k
-//          into operands, in place, and make the scores A. Three barriers a stage join them:
+// ROLES    The copy engine brings chunks as boxes into a ring of stages, asked by one thread of the state warpgroups;
+// where
+//          the tensors allow no maps, all threads of these copy. State warpgroups hold the state and make o. Gate
+//          warpgroups turn q and k into operands, in place, and make the scores A. Three barriers a stage join them:
 //              copies --full--> gates --ready--> state --empty--> copies
 // CHUNK    G is log2 of the decays. R(t) = sum of G after t, P(t) = sum up to t, in the chunk. k~ = k 2^R is the key
 //          into the outgoing state. Where decays are weak, q~ = q 2^-R asks the state as it will have decayed by the
@@ -71,7 +73,30 @@ __device__ inline float2 operator+(float2 a, float2 b) { return {a.x + b.x, a.y 
 __device__ inline float2 operator*(float2 a, float2 b) { return {a.x * b.x, a.y * b.y}; }
 __device__ inline float2 exp2_fast(float2 a) { return {exp2_fast(a.x), exp2_fast(a.y)}; }
 
+struct Maps {  // in the order of the plan
+  TensorMap q, k, v, g;
+};
+
 // ---- copies into a stage, by the threads of the state warpgroups
+/// Rows first .. first + C - 1 of all tensors, those past the sequence's end too: gate warpgroups clear them.
+__device__ inline void fetch_boxes(Shared& shared, const Maps& maps, int stage, u32 first) {
+  const Task& task = shared.task;
+  Stage& to = shared.stage[stage];
+  Barrier& full = shared.full[stage];
+  const int token = int(task.first + first), head = task.head;
+  arrive_expecting(full, 2 * tile_bytes + gate_bytes + state_groups * panel_bytes);
+#pragma unroll
+  for (int p = 0; p < panels; ++p) {
+    if (gates_in_tile) copy_box(to.g + p * panel_bytes, maps.g, 64 * p, head, token, full);
+    copy_box(to.q + p * panel_bytes, maps.q, 64 * p, head * group, token, full);
+    copy_box(to.k + p * panel_bytes, maps.k, 64 * p, head, token, full);
+  }
+  if (not gates_in_tile) copy_box(to.g, maps.g, 0, head, token, full);
+#pragma unroll
+  for (int w = 0; w < state_groups; ++w)
+    copy_box(to.v + w * panel_bytes, maps.v, task.column + 64 * w, head, token, full);
+}
+
 /// Rows first .. first + C - 1 into a tile, zeros past the ends; whether they come in the background.
 template <class T, int padded, bool swizzled>
 __device__ inline bool fetch(char* tile, const Rows<const T>& rows, i64 first, int left, int width) {
@@ -102,7 +127,7 @@ __device__ inline bool fetch(char* tile, const Rows<const T>& rows, i64 first, i
   return false;
 }
 
-__device__ inline void fetch_chunk(Shared& shared, int stage, u32 first) {
+__device__ inline void fetch_rows(Shared& shared, int stage, u32 first) {
   const Task& task = shared.task;
   Stage& to = shared.stage[stage];
   const int left = task.length - first;
@@ -113,6 +138,16 @@ __device__ inline void fetch_chunk(Shared& shared, int stage, u32 first) {
   if (background) return arrive_when_copied(shared.full[stage]);
   wait_for_copies();
   arrive(shared.full[stage]);
+}
+
+/// Whether this thread has a part in copies. `maps`: null where there are none.
+__device__ inline bool fetches(const Maps* maps) { return maps == nullptr or thread_again() == 0; }
+
+__device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, u32 first) {
+  if (maps != nullptr)
+    fetch_boxes(shared, *maps, stage, first);
+  else
+    fetch_rows(shared, stage, first);
 }
 
 // ---- state warpgroups
@@ -201,7 +236,7 @@ __device__ inline void send_out(const Task& task, int group, u32 first, const ch
     for (int i = 0; i < min(8, end - 8 * p); ++i) out[i] = reinterpret_cast<const Io*>(from)[i];
 }
 
-__device__ inline void keep_state(Shared& shared) {
+__device__ inline void keep_state(Shared& shared, const Maps* maps) {
   const Task& task = shared.task;
   const int group = threadIdx.x / 128;
   StateTile s;
@@ -213,7 +248,7 @@ __device__ inline void keep_state(Shared& shared) {
   u32 first = 0;  // u32: ends beyond a length that fills an int
 #pragma unroll 1
   for (int i = 0; i < stages; ++i)
-    if (u32(i * C) < u32(task.length)) fetch_chunk(shared, i, i * C);
+    if (fetches(maps) and u32(i * C) < u32(task.length)) fetch_chunk(shared, maps, i, i * C);
   if (task.length > 0) {
 #pragma unroll 1
     do {
@@ -247,11 +282,12 @@ __device__ inline void keep_state(Shared& shared) {
       put_out(o, task.scale, panel);
       sync<128>(2 + group);
       send_out(task, group, first, panel);
+      publish_to_products();
       arrive(shared.empty[ring.stage]);
       const u32 later = first + stages * C;
-      if (later < u32(task.length) and later > first) {
+      if (fetches(maps) and later < u32(task.length) and later > first) {
         wait(shared.empty[ring.stage], ring.parity);
-        fetch_chunk(shared, ring.stage, later);
+        fetch_chunk(shared, maps, ring.stage, later);
       }
       ring.advance();
       first += C;
@@ -491,6 +527,28 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& 
   return suits;
 }
 
+/// Zeros in the rows past the sequence's end, where boxes bring what lies behind it.
+__device__ inline void clear_rows(Stage& stage, int left) {
+  const auto clear = [](char* piece) { *reinterpret_cast<uint4*>(piece) = uint4{0, 0, 0, 0}; };
+  const int thread = thread_again() - state_threads;
+#pragma unroll 1
+  for (int at = 128 * left + 16 * thread; at < panel_bytes; at += 16 * gate_threads) {
+#pragma unroll
+    for (int p = 0; p < panels; ++p) {
+      clear(stage.q + p * panel_bytes + at);
+      clear(stage.k + p * panel_bytes + at);
+      if (gates_in_tile) clear(stage.g + p * panel_bytes + at);
+    }
+#pragma unroll
+    for (int w = 0; w < state_groups; ++w) clear(stage.v + w * panel_bytes + at);
+  }
+  if (not gates_in_tile)
+#pragma unroll 1
+    for (int at = 4 * channels * left + 16 * thread; at < gate_bytes; at += 16 * gate_threads) clear(stage.g + at);
+  publish_to_products();
+  sync<1, gate_threads>();
+}
+
 /// The raw words of this thread's items once more, where operands have taken their place.
 __device__ inline void fetch_again(Stage& stage, const Task& task, u32 first) {
 #pragma unroll 1
@@ -667,6 +725,7 @@ __device__ inline void make_operands(Shared& shared) {
     const int left = length - first;
     Near near;
     wait(shared.full[ring.stage], ring.parity);
+    if (left < C) clear_rows(stage, left);
     publish_to_products();
     const bool guessed = tier >= exact;  // as the chunk before
     float2 sum;
@@ -717,19 +776,21 @@ __device__ inline void make_operands(Shared& shared) {
 extern "C" __global__ void __launch_bounds__(threads, 1) gla_stream_wgmma(PARAMETERS) {
   const Words words = WORDS;
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
+  const Maps* const source = words.mapped != 0 ? &maps : nullptr;
   if (threadIdx.x == 0) {
     shared.task = find_task<columns, 0>(words);
     for (int i = 0; i < stages; ++i) {
-      init_barrier(shared.full[i], state_threads);
+      init_barrier(shared.full[i], source != nullptr ? 1 : state_threads);
       init_barrier(shared.ready[i], gate_threads);
       init_barrier(shared.empty[i], state_threads);
     }
+    publish_barriers();
   }
   __syncthreads();
   // The state's branch comes first: with it last the compiler holds it to the registers of the launch (C7512).
   if (threadIdx.x < state_threads) {
     take_registers<state_registers>();
-    keep_state(shared);
+    keep_state(shared, source);
   } else {
     give_registers_back<gate_registers>();
     make_operands(shared);

@@ -3,13 +3,17 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
 
+#include "runtime/tensor_map.hpp"
 #include "templates/cuda/cuda.hpp"
+#include "tests/templates/emulator/tensor_map.hpp"
 
 namespace glaive {
 namespace {
@@ -25,9 +29,27 @@ std::string host_text(const CudaSource& source, const Plan& plan, const Emulated
   std::string arguments;
   for (std::size_t i = 0; i < stage.args.size(); ++i)
     arguments += (i == 0 ? "words[" : ", words[") + std::to_string(i) + "]";
+  if (not stage.maps.empty()) arguments += ", *static_cast<const Maps*>(maps)";
   return "#include \"" GLAIVE_EMULATOR "/emulator.hpp\"\n#include \"" GLAIVE_EMULATOR "/hopper.hpp\"\n" + text +
-         "extern \"C\" void emulate(const unsigned long* words, unsigned grid, int order) {\n" +
+         "extern \"C\" void emulate(const unsigned long* words, const void* maps, unsigned grid, int order) {\n" +
          "  emulator::run(grid, threads, shared_bytes, order, [&] { " + stage.entry + "(" + arguments + "); });\n}\n";
+}
+
+/// What the driver does on a GPU.
+cuda::Outcome encode(cuda::EncodedMap* encoded, cuda::MapElements elements, std::uint32_t rank, cuda::Address base,
+                     const std::uint64_t* extents, const std::uint64_t* strides, const std::uint32_t* box,
+                     const std::uint32_t*, cuda::MapInterleave, cuda::MapSwizzle swizzle, cuda::MapPromotion,
+                     cuda::MapFill) {
+  if (rank != 3 or extents[2] == 0) return cuda::invalid_value;
+  emulator::TensorMap map = {};
+  map.base = static_cast<char*>(base);
+  std::copy_n(extents, 3, map.extents);
+  std::copy_n(strides, 2, map.strides);
+  std::copy_n(box, 3, map.box);
+  map.element_bytes = elements == cuda::map_u16 ? 2 : 4;
+  map.swizzled = swizzle == cuda::map_swizzle_128_bytes;
+  std::memcpy(encoded, &map, sizeof map);
+  return cuda::success;
 }
 
 }  // namespace
@@ -61,9 +83,11 @@ Emulated::~Emulated() {
 
 void Emulated::run(const Words& words, const Extents& extents) {
   const Stage& stage = plan_.stages[0];
+  cuda::EncodedMap maps[most_tensor_maps];
+  const bool mapped = not stage.maps.empty() and cuda::map_tensors(stage, words, extents, encode, maps);
   std::vector<std::uint64_t> arguments;
-  for (const Arg arg : stage.args) arguments.push_back(words[arg]);
-  entry_(arguments.data(), static_cast<unsigned>(stage.tasks.at(extents)), runs_++ % 3);
+  for (const Arg arg : stage.args) arguments.push_back(arg == Arg::mapped ? mapped : words[arg]);
+  entry_(arguments.data(), maps, static_cast<unsigned>(stage.tasks.at(extents)), runs_++ % 3);
 }
 
 }  // namespace glaive

@@ -25,7 +25,7 @@ class Emulated {
  private:
   Plan plan_;
   void* library_ = nullptr;
-  void (*entry_)(const std::uint64_t* words, unsigned grid, int order) = nullptr;
+  void (*entry_)(const std::uint64_t* words, const void* maps, unsigned grid, int order) = nullptr;
   int runs_ = 0;
 };
 
