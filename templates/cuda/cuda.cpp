@@ -84,7 +84,7 @@ Source KernelFamily::instantiate(const Instance& instance, const Config& config)
           ";\n};\n#define PARAMETERS " + joined(args, "unsigned long long ") +
           (kernel.maps.empty() ? "" : ", const __grid_constant__ Maps maps") + "\n#define WORDS {" + words + "}\n\n";
   for (const std::string_view part :
-       {text_of("ptx.cuh"), std::string_view(kernel.helpers), text_of("task.cuh"), kernel.text})
+       {text_of("ptx.cuh"), std::string_view(kernel.helpers), text_of("task.cuh"), std::string_view(kernel.text)})
     if (not part.empty()) text += std::string(part) + "\n";
   return CudaSource{{kernel.entry}, std::move(text)};
 }

@@ -32,8 +32,8 @@ std::int64_t resident(const Sm& sm, std::int64_t threads, std::int64_t registers
 /// text, in which they are used.
 struct Kernel {
   std::string entry;
-  std::string_view text;  ///< of the family
-  std::string helpers;    ///< beside ptx.cuh and task.cuh
+  std::string text;     ///< of the family
+  std::string helpers;  ///< beside ptx.cuh and task.cuh
   struct Constant {
     std::string_view name;
     std::int64_t value;
@@ -60,7 +60,7 @@ class KernelFamily : public Family {
 /// wgmma instructions for hopper.cuh, with results of these widths: multiples of 8 up to 256.
 std::string products_text(const std::set<std::int64_t>& widths);
 
-/// The text of a *.cuh file of this folder or a family's, by its name; empty where there is none.
+/// The text of a *.cuh file of this folder or a family's, by its name, which no two have; empty where there is none.
 std::string_view text_of(std::string_view name);
 
 }  // namespace glaive::cuda

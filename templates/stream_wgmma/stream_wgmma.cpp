@@ -13,7 +13,7 @@ using namespace cuda;
 
 enum Knob : std::size_t { C, columns, gates, stages };
 
-/// The numbers of stream_wgmma.cuh for one variant.
+/// The numbers of data.cuh for one variant.
 struct Shapes {
   std::int64_t chunk, columns, gate_groups, stages, channels, levels, tiles, state_groups, threads;
   std::int64_t gate_registers, state_registers;  // of a thread
@@ -115,7 +115,8 @@ class StreamWgmmaFamily final : public KernelFamily {
     const Shapes at(instance.problem, config);
     Kernel kernel;
     kernel.entry = "gla_stream_wgmma";
-    kernel.text = text_of("stream_wgmma.cuh");
+    for (const char* part : {"data.cuh", "copies.cuh", "state.cuh", "operands.cuh", "scores.cuh", "stream_wgmma.cuh"})
+      kernel.text += std::string(text_of(part)) + "\n";
     kernel.helpers =
         std::string(text_of("hopper.cuh")) + products_text({at.chunk, at.chunk / at.gate_groups, at.channels});
     kernel.constants = {{"C", at.chunk},

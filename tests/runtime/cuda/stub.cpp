@@ -613,7 +613,8 @@ Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** p
     for (std::size_t i = 0; i < kernel.words; ++i) launch.words.push_back(*static_cast<std::uint64_t*>(parameters[i]));
     launch.maps.resize(kernel.maps);
     for (std::size_t i = 0; i < kernel.maps; ++i)
-      std::memcpy(static_cast<void*>(&launch.maps[i]), static_cast<EncodedMap*>(parameters[kernel.words]) + i, sizeof(EncodedMap));
+      std::memcpy(static_cast<void*>(&launch.maps[i]), static_cast<EncodedMap*>(parameters[kernel.words]) + i,
+                  sizeof(EncodedMap));
     const auto run = [launch, body = kernel.body] {
       if (body != nullptr) body(launch);
       if (launch.breaks != 0) the_stub().sticky_ = static_cast<Outcome>(launch.breaks);
