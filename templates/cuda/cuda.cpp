@@ -9,7 +9,7 @@ namespace {
 const std::vector<Arg>& arguments() {
   static const std::vector<Arg> args = [] {
     std::vector<Arg> list = entry_args();
-    list.insert(list.end(), {Arg::sequences, Arg::workspace});
+    list.insert(list.end(), {Arg::sequences, Arg::workspace, Arg::mapped});
     return list;
   }();
   return args;
@@ -112,6 +112,7 @@ Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
     stage.tasks = {kernel.tiles, {{Axis::sequences, 1}, {Axis::kv_heads, 1}}};
     if (kernel.segment > 0) stage.tasks.factors.push_back({Axis::longest, kernel.segment, 1});
     stage.args = arguments();
+    stage.maps = kernel.maps;
     stage.block[0] = static_cast<std::uint32_t>(kernel.threads);
     stage.shared_bytes = static_cast<std::uint32_t>(kernel.shared_bytes);
     stage.early = kernel.early;
@@ -120,8 +121,9 @@ Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
   }
   if (segment > 0) {
     const std::int64_t k = instance.problem.k.count(), v = instance.problem.v.count();
-    plan.workspace = {
-        {4 * (k * v + round_up(k, 128) + 1), {{Axis::sequences, 1}, {Axis::kv_heads, 1}, {Axis::longest, segment, 1}}}};
+    const std::int64_t seed_floats = round_up(v, 16) * round_up(k, 8), decay_pitch = round_up(k, 128);
+    plan.workspace = {{4 * (seed_floats + decay_pitch + 1),
+                       {{Axis::sequences, 1}, {Axis::kv_heads, 1}, {Axis::longest, segment, 1}}}};
   }
   return plan;
 }

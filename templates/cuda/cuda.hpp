@@ -28,6 +28,8 @@ Sm sm_of(const Target& target);
 /// Blocks that an SM holds at once; 0 where one does not fit.
 std::int64_t resident(const Sm& sm, std::int64_t threads, std::int64_t registers, std::int64_t shared_bytes);
 
+inline constexpr std::int64_t task_bytes = 176;  ///< sizeof(Task) of task.cuh
+
 /// A kernel of one launch, with every constant named. The constants come first, in a namespace of the kernel's own,
 /// then the helpers, then its text, in that namespace again.
 struct Kernel {
@@ -39,6 +41,7 @@ struct Kernel {
     std::int64_t value;
   };
   std::vector<Constant> constants;  ///< beside those of the problem
+  std::vector<TensorMap> maps;      ///< where there are any, the text says what `Maps` has, in this order
   std::int64_t tiles = 1;           ///< CTAs that share V of a head
   std::int64_t threads = 32;
   std::int64_t shared_bytes = 0;
@@ -61,7 +64,7 @@ class KernelFamily : public Family {
 /// wgmma instructions for hopper.cuh, with results of these widths: multiples of 8 up to 256.
 std::string products_text(const std::set<std::int64_t>& widths);
 
-/// The text of a *.cuh file of this folder or a family's, by its name; empty where there is none.
+/// The text of a *.cuh file of this folder or a family's, by its name, which no two have; empty where there is none.
 std::string_view text_of(std::string_view name);
 
 }  // namespace glaive::cuda

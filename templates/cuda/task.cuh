@@ -44,9 +44,11 @@ struct Task {
   Rows<Io> o;
   const State* state_in;  ///< of the head, from the tile's first column; null = zero
   State* state_out;       ///< null = discarded
-  int after;              ///< tokens of the sequence behind these
   float scale;
   float inverse_tau, clamp;  ///< of raw logits; the clamp times log2 e
+  int head;                  ///< of k and v
+  int after;                 ///< tokens of the sequence behind these
+  i64 first;                 ///< token of the call with which the sequence begins
 
   /// log2 of a channel's decay, from the gate as it lies in memory.
   __device__ float log2_decay(float gate) const {
@@ -107,6 +109,8 @@ __device__ Task find_task(const Words& words, const Place& place) {
     task.after = int(max(left - segment, 0ll));
   }
   task.length = int(length);
+  task.first = first;
+  task.head = int(head);
 
   const auto state = [&](u64 base, u64 table, u64 slot_stride, u64 head_stride) -> State* {
     i64 slot = sequence;
@@ -143,28 +147,39 @@ __device__ Task find_task(const Words& words) {
   return find_task<columns, most_tokens, segment>(words, find_place<columns, segment>(words));
 }
 
-/// What the segments of a head hand on, in the workspace: seed j is fp32 and laid out as a state. Seed 0 is the state
-/// that the call starts from, seed j + 1 what segment j alone leaves. Segment i starts from
+/// What the segments of a head hand on, in the workspace. Seed 0 is the state that the call starts from, seed j + 1
+/// what segment j alone leaves. Segment i starts from
 ///     (.. (seed_0 decay_1 + seed_1) decay_2 + ..) decay_i + seed_i,
 /// decay_j of each channel over segment j - 1. Where nothing outlives that segment, seed_j is `alone`, and decay_j is
 /// 0.
 struct Seeds {
+  static constexpr int value_tiles = (V + 15) / 16, key_tiles = (K + 7) / 8;
+  static constexpr int seed_floats = value_tiles * key_tiles * 128;
   static constexpr int decay_pitch = (K + 127) / 128 * 128;  // zeros behind K
 
-  float *decay, *state;
+  float* seed;  ///< fp32, of the transposed state, by tiles [16 of V, 8 of K] in the order of a warp's accumulators
+  float* decay;
   u32* alone;
 
   __device__ Seeds(const Words& words, const Place& place) {
-    const i64 all = i64(words.sequences) * i64(words.kv_heads) * place.segments,
-              first = i64(place.head) * place.segments;
-    decay = reinterpret_cast<float*>(words.workspace) + first * decay_pitch;
-    alone = reinterpret_cast<u32*>(words.workspace) + all * decay_pitch + first;
-    state = reinterpret_cast<float*>(words.workspace) + all * (decay_pitch + 1) + first * (K * V);
+    const i64 all = i64(words.sequences) * i64(words.kv_heads) * place.segments;
+    const i64 first = i64(place.head) * place.segments;
+    float* const base = reinterpret_cast<float*>(words.workspace);
+    seed = base + first * seed_floats;
+    decay = base + all * seed_floats + first * decay_pitch;
+    alone = reinterpret_cast<u32*>(base + all * (seed_floats + decay_pitch)) + first;
+  }
+  /// Where a lane has its four elements of a tile of seed j, or null where the tile lies past V or K.
+  __device__ float4* at(u32 j, int value_tile, int key_tile) const {
+    if (value_tile >= value_tiles or key_tile >= key_tiles) return nullptr;
+    return reinterpret_cast<float4*>(seed + i64(j) * seed_floats) + (value_tile * key_tiles + key_tile) * 32 +
+           threadIdx.x % 32;
   }
 };
 
 /// The state that a CTA starts from, times `factor`, into `elements`, which are 0: each(task, body) calls body(element,
-/// offset) for all that a thread has, decay(decays) multiplies them by what their channels have there.
+/// offset in a state) for all that a thread has; tiles(task, body) calls body(four elements, value tile, key tile);
+/// decay(decays) multiplies them by what their channels have there.
 template <int columns, int segment, class Elements>
 __device__ inline void load_state(const Words& words, const Task& task, float factor, Elements& elements) {
   if constexpr (segment == 0) {
@@ -179,9 +194,13 @@ __device__ inline void load_state(const Words& words, const Task& task, float fa
     while (j > 0 and seeds.alone[j] == 0) --j;
 #pragma unroll 1
     for (; j <= place.segment; ++j) {
-      const float* const state = seeds.state + i64(j) * (K * V) + i64(task.column) * (k_first ? 1 : K);
       elements.decay(seeds.decay + i64(j) * Seeds::decay_pitch);
-      elements.each(task, [&](float& x, i64 offset) { x += factor * state[offset]; });
+      elements.tiles(task, [&](float* x, int value_tile, int key_tile) {
+        const float4* const at = seeds.at(j, value_tile, key_tile);
+        if (at == nullptr) return;
+        const float4 y = *at;
+        x[0] += factor * y.x, x[1] += factor * y.y, x[2] += factor * y.z, x[3] += factor * y.w;
+      });
     }
   }
 }

@@ -111,6 +111,12 @@ struct State16 {  // 16 rows of V
           body(s[n][c], k_first ? i64(d) * V + v : i64(v) * K + d);
       }
   }
+  /// body(four elements, value tile, key tile)
+  template <class Body>
+  __device__ void tiles(const Task& task, Body body) {
+#pragma unroll
+    for (int n = 0; n < depth / 8; ++n) body(s[n], (task.column + value()) / 16, channel() / 8 + n);
+  }
   __device__ void clear() {
 #pragma unroll
     for (int n = 0; n < depth / 8; ++n)

@@ -116,8 +116,10 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_summary(PARAMETE
     wait_for_copies();
   }
   const Seeds seeds(words, place);
-  float* const seed = seeds.state + i64(j) * (K * V) + i64(task.column) * (k_first ? 1 : K);
-  state.each(task, [&](float& x, i64 offset) { seed[offset] = x; });
+  state.tiles(task, [&](float* x, int value_tile, int key_tile) {
+    float4* const at = seeds.at(j, value_tile, key_tile);
+    if (at != nullptr) *at = {x[0], x[1], x[2], x[3]};
+  });
   if (place.tile > 0) return;
   if (threadIdx.x == 0) seeds.alone[j] = alone;
   for (int d = threadIdx.x; d < Seeds::decay_pitch; d += threads)

@@ -24,10 +24,14 @@ using std::min;
 #define __device__
 #define __global__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(bytes) alignas(bytes)
 
 struct uint4 {
   u32 x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
 };
 struct float2 {
   float x, y;
