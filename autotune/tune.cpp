@@ -144,7 +144,8 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
   }
 
   search.attempts.reserve(search.space.candidates.size());  // contenders keep pointers
-  search.strategy = options_.strategy->make({options_.seed, variant_budget(options_.effort)});
+  search.strategy = options_.strategy->make(
+      {options_.seed, variant_budget(options_.effort), static_cast<std::size_t>(options_.threads)});
   search.extend(variant_budget(options_.effort), nullptr);
   // Whatever the strategy thinks of them: a winner beats the defaults and what was served so far.
   search.add_if([&](const auto& candidate) { return candidate.is_default or candidate.name == search.incumbent; });
