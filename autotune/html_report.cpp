@@ -410,7 +410,11 @@ std::string section(const Story& story, std::size_t index) {
   if (story.winner.empty()) {
     text += "<p>No winner was published for this case.</p>\n";
   } else {
-    text += fmt::format("<p>Winner <code>{}</code></p>\n", breakable(story.winner));
+    text += fmt::format("<p>Winner <code>{}</code>{}</p>\n", breakable(story.winner),
+                        story.bucket ? fmt::format(" for {} (sequences × kv heads, tokens of the longest)",
+                                                   escape(to_string(*story.bucket)))
+                                     : "");
+    text += fmt::format("<p>The best of other families, time over the winner's: {}</p>\n", escape(story.why()));
   }
   text += figures(evidence);
   text += "<div class='cards'>\n";

@@ -118,6 +118,14 @@ std::string story_table(std::span<const Story> stories) {
   return align(rows);
 }
 
+std::string choice_table(std::span<const Story> stories) {
+  std::vector<Row> rows{{"bucket", "problem", "policy", "other families, time over the winner's", "chosen"}};
+  for (const auto& story : stories)
+    if (story.bucket and not story.winner.empty())
+      rows.push_back({to_string(*story.bucket), story.key.problem, story.key.policy, story.why(), story.winner});
+  return rows.size() > 1 ? align(rows) : std::string();
+}
+
 std::string replay_table(std::span<const ReplayResult> results, const ReplayOptions& options) {
   std::vector<Row> spaces{{"problem", "legal", "correct", "within 2 %", "optimum ms", "default", "rank corr.",
                            "regret top 1", "top 8", "prior"}};

@@ -15,6 +15,8 @@ std::string tune_table(std::span<const TuneOutcome> outcomes);
 std::string bench_table(std::span<const BenchRecord> records);
 
 /// One row per case of the journal: what was tried, how well the prior ranked it, what was dropped and why.
+/// What each bucket of shapes chose, and how the best of every other family stands to it; empty without winners.
+std::string choice_table(std::span<const Story> stories);
 std::string story_table(std::span<const Story> stories);
 
 /// Per recorded table a row on the prior, then one per strategy: evaluations until arrival, regret after the budget.

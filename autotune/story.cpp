@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "autotune/evidence.hpp"
 #include "autotune/quantile.hpp"
@@ -86,6 +87,48 @@ const Story::Entry* Story::fastest() const {
   return best;
 }
 
+std::vector<Story::FamilyBest> Story::by_family() const {
+  std::vector<FamilyBest> found;
+  const Entry* won = nullptr;
+  for (const auto& entry : entries) {
+    auto at = std::ranges::find(found, entry.family, &FamilyBest::family);
+    if (at == found.end()) at = found.insert(found.end(), FamilyBest{.family = entry.family});
+    ++at->tried;
+    if (entry.timed() and (at->best == nullptr or entry.median < at->best->median)) at->best = &entry;
+    if (entry.variant == winner and entry.timed()) won = &entry;
+  }
+  for (auto& family : found) {
+    if (won != nullptr and family.family == won->family) family.best = won;
+    if (won != nullptr and family.best != nullptr) family.ratio = family.best->median / won->median;
+  }
+  std::ranges::stable_sort(found, {}, [&](const FamilyBest& family) {
+    const bool is_winners = winner.starts_with(family.family + "(") or winner == family.family;
+    return std::tuple(not is_winners, family.best == nullptr, family.best == nullptr ? 0 : family.best->median);
+  });
+  return found;
+}
+
+std::string Story::why() const {
+  std::string text;
+  const auto all = by_family();
+  for (const auto& family : std::span(all).subspan(std::min<std::size_t>(all.size(), 1))) {
+    text += text.empty() ? "" : ", ";
+    if (family.ratio > 0) {
+      text += fmt::format("{} {:.2f}x", family.family, family.ratio);
+      continue;
+    }
+    std::map<Drop, std::size_t> reasons;
+    for (const auto& entry : entries)
+      if (entry.family == family.family and entry.drop != Drop::none) ++reasons[entry.drop];
+    std::string told;
+    for (const auto& [drop, count] : reasons)
+      told += fmt::format("{}{} {}", told.empty() ? "" : ", ", to_string(drop), count);
+    text += fmt::format("{}: none of {} was timed{}", family.family, family.tried,
+                        told.empty() ? told : fmt::format(" ({})", told));
+  }
+  return text.empty() ? "no other family was tried" : text;
+}
+
 Result<std::vector<Story>> read_stories(Journal& journal, std::span<const std::string> lines) {
   const auto keys = journal.find_cases();
   if (not keys) return std::unexpected(keys.error());
@@ -126,6 +169,7 @@ Result<std::vector<Story>> read_stories(Journal& journal, std::span<const std::s
     if (const auto what = parse_case(story.line)) {
       story.useful_operations = useful_operations(what->problem, what->shape);
       story.minimal_bytes = minimal_bytes(what->problem, what->shape);
+      story.bucket = bucket_of(extents_of(what->problem, what->shape, 1));
     }
     stories.push_back(std::move(story));
   }
@@ -150,6 +194,13 @@ std::string to_json(std::span<const Story> stories) {
       row["spent_s"] = entry.spent;
       entries.push_back(std::move(row));
     }
+    Json families = Json::array();
+    for (const auto& family : story.by_family()) {
+      families.push_back({{"family", family.family}, {"tried", family.tried}});
+      if (family.best != nullptr)
+        families.back().update({{"best", family.best->variant}, {"median_ms", family.best->median * 1e3}});
+      if (family.ratio > 0) families.back()["ratio_to_winner"] = family.ratio;
+    }
     const auto prior = story.prior();
     Json drops = Json::object();
     for (const auto& [drop, count] : story.drops()) drops[std::string(to_string(drop))] = count;
@@ -166,6 +217,8 @@ std::string to_json(std::span<const Story> stories) {
                                                                  {"regret_top_1", prior.regret_1},
                                                                  {"regret_top_8", prior.regret_8}}},
                      {"drops", std::move(drops)},
+                     {"bucket", story.bucket ? Json(to_string(*story.bucket)) : Json()},
+                     {"families", std::move(families)},
                      {"winner", story.winner.empty() ? Json() : Json(story.winner)},
                      {"evidence", evidence.is_discarded() ? Json() : evidence},
                      {"attempts", std::move(entries)}});

@@ -6,6 +6,7 @@
 
 #include "autotune/journal.hpp"
 #include "autotune/replay.hpp"
+#include "runtime/pack.hpp"
 
 namespace glaive {
 
@@ -32,6 +33,20 @@ struct Story {
   std::string evidence;     ///< JSON of the winner
   std::string first, last;  ///< when the first and the last attempt was made, UTC
   double useful_operations = 0, minimal_bytes = 0;
+  std::optional<Bucket> bucket;  ///< of shapes that the winner stands for
+
+  /// The best that one family came to, by screening.
+  struct FamilyBest {
+    std::string family;
+    std::size_t tried = 0;
+    const Entry* best = nullptr;  ///< null: none was timed
+    double ratio = 0;             ///< its time over the winner's; 0 when either was not timed
+  };
+  /// The winner's family first, then the fastest first, last those of which nothing was timed.
+  std::vector<FamilyBest> by_family() const;
+  /// `stream 1.36x, segments: none of 6 was timed (resources 6)`: the time of the best of every other family over the
+  /// winner's.
+  std::string why() const;
 
   PriorQuality prior() const;  ///< of what was tried, which a search has not drawn evenly
   /// By reason, the most frequent first.

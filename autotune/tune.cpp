@@ -52,7 +52,8 @@ struct Tuner::Search {
   Space space;
   CaseKey key;
   WinnerKey winner;
-  std::string incumbent;  ///< variant served so far for this problem and bucket
+  std::string incumbent;  ///< variant served so far for this problem and bucket, or shipped
+  std::string shipped;    ///< variant that would be served if nobody had tuned
   std::vector<Attempt> attempts;
   std::set<std::size_t> seen;  ///< indices of the attempts
   std::unique_ptr<Strategy> strategy;
@@ -134,6 +135,11 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
     if (not served.empty() and served.front().match == Match::exact)
       if (auto entry = (*pack)->load(served.front().index)) search.incumbent = entry->plan.variant;
   }
+  if (const auto choice = choose_shipped(what, search.space, options_.shipped); choice.winner != nullptr) {
+    for (const auto& skipped : choice.skipped) progress_.note(skipped);
+    search.shipped = choice.variant->name;
+    if (search.incumbent.empty()) search.incumbent = search.shipped;
+  }
   if (auto fits = evaluator_.check_memory(what); not fits) return TuneOutcome{failed, what, fits.error().message, {}};
   if (options_.force) {
     if (auto forgotten = journal_.forget(search.key); not forgotten) return std::unexpected(forgotten.error());
@@ -144,10 +150,13 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
   }
 
   search.attempts.reserve(search.space.candidates.size());  // contenders keep pointers
-  search.strategy = options_.strategy->make({options_.seed, variant_budget(options_.effort)});
+  search.strategy = options_.strategy->make(
+      {options_.seed, variant_budget(options_.effort), static_cast<std::size_t>(options_.threads)});
   search.extend(variant_budget(options_.effort), nullptr);
-  // Whatever the strategy thinks of them: a winner beats the defaults and what was served so far.
-  search.add_if([&](const auto& candidate) { return candidate.is_default or candidate.name == search.incumbent; });
+  // Whatever the strategy thinks of them: a winner beats the defaults, what is shipped and what was served so far.
+  search.add_if([&](const auto& candidate) {
+    return candidate.is_default or candidate.name == search.incumbent or candidate.name == search.shipped;
+  });
   return race_and_publish(search);
 }
 
@@ -337,7 +346,8 @@ Result<void> Tuner::prove_best(Search& search, Tournament& tournament) {
     };
     for (std::size_t i = 0; i < search.entrants.size(); ++i)
       if (const auto& entrant = search.entrants[i];
-          not entrant.out and (entrant.is_default or entrant.variant == search.incumbent))
+          not entrant.out and
+          (entrant.is_default or entrant.variant == search.incumbent or entrant.variant == search.shipped))
         want(i);
     for (const std::size_t i : tournament.best(Tournament::semifinalists)) want(i);
     if (fresh.empty()) return {};

@@ -9,6 +9,7 @@
 #include "autotune/evaluator.hpp"
 #include "autotune/journal.hpp"
 #include "autotune/progress.hpp"
+#include "autotune/shipped.hpp"
 #include "autotune/space.hpp"
 #include "autotune/strategy/strategy.hpp"
 #include "autotune/table.hpp"
@@ -27,6 +28,7 @@ struct TuneOptions {
   const StrategyInfo* strategy = &strategies().front();
   std::uint64_t seed = 0;  ///< of the strategy
   std::span<const Family* const> families = glaive::families();
+  const WinnersTable* shipped = nullptr;  ///< whose winners run along
 };
 
 /// What became of one case.

@@ -15,6 +15,8 @@ WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, 
           .space = space_hash({what.problem, device.target})};
 }
 
+std::string shipped_policy(int threads) { return fmt::format("v2 effort=shipped threads={}", threads); }
+
 std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const DeviceInfo& device, Effort effort,
                                       int threads) {
   for (const auto enough : {Effort::full, Effort::normal, Effort::quick}) {

@@ -11,6 +11,9 @@ namespace glaive {
 /// Under which the winner of `what` is filed when it is tuned on `device` with this effort and so many threads.
 WinnerKey winner_key(const Case& what, const DeviceInfo& device, Effort effort, int threads);
 
+/// Policy of a winner that nobody has raced here.
+std::string shipped_policy(int threads);
+
 /// The entry that makes tuning `what` needless: its key with this effort or a higher one.
 std::optional<std::size_t> find_tuned(const Pack& pack, const Case& what, const DeviceInfo& device, Effort effort,
                                       int threads);

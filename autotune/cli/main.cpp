@@ -61,11 +61,13 @@ int run(int argc, char** argv) {
   program.failure_message([](const CLI::App* app, const CLI::Error& error) { return explain(*app, error); });
   int exit = success;
   add_tune(program, exit);
+  add_prepare(program, exit);
   add_bench(program, exit);
   add_verify(program, exit);
   add_inspect(program, exit);
   add_list(program, exit);
   add_pack(program, exit);
+  add_winners(program, exit);
   add_report(program, exit);
   add_record(program, exit);
   add_replay(program, exit);

@@ -80,13 +80,16 @@ int run(const Options& asked) {
   if (not cache) return report(cache.error());
   const auto pack = read_pack(asked.pack);
   if (not pack) return report(pack.error());
+  const auto tables = shipped_winners();
+  if (not tables) return report(tables.error());
   const TuneOptions options{.effort = *effort,
                             .threads = *threads,
                             .pack = *pack,
                             .patience_seconds = patience->seconds,
                             .force = asked.force,
                             .strategy = *strategy,
-                            .seed = *seed};
+                            .seed = *seed,
+                            .shipped = table_for(device->info, *tables)};
 
   auto known = all_known(*cases, options, *device);
   if (not known) return report(known.error());

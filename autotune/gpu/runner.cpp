@@ -103,6 +103,19 @@ struct GpuRunner::FullSize {
   static constexpr std::int64_t most_images = 256;
 };
 
+/// A trial's tensors in the GPU's memory, for as long as variants want a workspace of that size: a larger one would
+/// hide writes behind it.
+struct GpuRunner::TrialImage {
+  explicit TrialImage(std::int64_t bytes) : bytes(bytes), workspace((bytes + 3) / 4) {}
+  std::int64_t bytes;
+  Guarded workspace;
+  std::optional<GpuCall> call;
+};
+
+GpuRunner::GpuRunner(const cuda::Driver& driver, int ordinal, Pulse& pulse)
+    : driver_(driver), ordinal_(ordinal), pulse_(pulse), trials_(pulse) {}
+GpuRunner::~GpuRunner() = default;
+
 Result<void> GpuRunner::open() {
   if (device_ != nullptr) return {};
   auto device = open_gpu(driver_, ordinal_);
@@ -119,6 +132,7 @@ Result<void> GpuRunner::check_memory(const Case& what) {
   if (auto opened = open(); not opened) return opened;
   if (full_size_ and full_size_->call.what == what) return {};  // is there, hence fits
   full_size_.reset();                                           // makes room
+  for (TrialImages& images : trial_images_) images.clear();
   if (auto fits = glaive::check_memory(what); not fits) return fits;
   const auto memory = device_memory();
   if (not memory) return std::unexpected(memory.error());
@@ -140,7 +154,10 @@ Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny
   const auto memory = device_memory();
   if (not memory) return std::unexpected(memory.error());
   if (auto verdict = too_large(what, built.plan, memory->total)) return std::move(*verdict);
-  auto verdict = verify(trials_.of(what, scrutiny), built);
+  if (trials_imaged_ != what)
+    for (TrialImages& images : trial_images_) images.clear();
+  trials_imaged_ = what;
+  auto verdict = verify(trials_.of(what, scrutiny), built, trial_images_[static_cast<std::size_t>(scrutiny)]);
   if (not verdict or verdict->drop != Drop::none or scrutiny == Scrutiny::brief) return verdict;
   const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
   if (not kernel) return std::unexpected(kernel.error());
@@ -149,6 +166,11 @@ Result<Verdict> GpuRunner::verify(const Case& what, const Built& built, Scrutiny
 }
 
 Result<Verdict> GpuRunner::verify(std::span<Trial> trials, const Built& built) {
+  TrialImages images;
+  return verify(trials, built, images);
+}
+
+Result<Verdict> GpuRunner::verify(std::span<Trial> trials, const Built& built, TrialImages& images) {
   if (auto opened = open(); not opened) return std::unexpected(opened.error());
   const auto kernel = device_->load(built.plan, std::span(&built.code, 1));
   if (not kernel) {
@@ -157,18 +179,32 @@ Result<Verdict> GpuRunner::verify(std::span<Trial> trials, const Built& built) {
     return Verdict{refused.drop, 0, 0, std::move(refused.message)};
   }
 
+  images.resize(trials.size());
   Verdict worst;
-  for (Trial& trial : trials) {
-    const Extents extents = extents_of(trial.call.what.problem, trial.call.what.shape, 1);
-    Guarded workspace((workspace_bytes(built.plan, extents) + 3) / 4);
-    auto images = GpuCall::make(*device_, trial.call, workspace);
-    if (not images) return std::unexpected(images.error());
+  for (std::size_t i = 0; i < trials.size(); ++i) {
+    Trial& trial = trials[i];
+    const std::int64_t bytes =
+        workspace_bytes(built.plan, extents_of(trial.call.what.problem, trial.call.what.shape, 1));
+    auto& image = images[i];
+    if (image == nullptr or image->bytes != bytes) {
+      image = std::make_unique<TrialImage>(bytes);
+      auto made = GpuCall::make(*device_, trial.call, image->workspace);
+      if (not made) {
+        image.reset();
+        return std::unexpected(made.error());
+      }
+      image->call = std::move(*made);
+    }
+    const GpuCall& on_gpu = *image->call;
+    Guarded& workspace = image->workspace;
+    workspace.poison();  // a kernel may not expect zeros, or leave what the next run needs
     Evaluated<void> ran;
-    const Runner once = [&](const Words&, const Extents&) {
-      workspace.poison();  // a kernel may not expect zeros, or leave what the next run needs
-      ran = images->upload();
-      if (ran) ran = run(**kernel, *images);
-      if (ran) ran = images->download();
+    // The inputs travel once there and, after the second run, once back.
+    const Runner once = [&, first = true](const Words&, const Extents&) mutable {
+      ran = first ? on_gpu.upload() : on_gpu.upload_outputs();
+      if (ran) ran = run(**kernel, on_gpu);
+      if (ran) ran = first ? on_gpu.download_outputs() : on_gpu.download();
+      first = false;
     };
     auto verdict = glaive::verify(once, built.plan.variant, std::span(&trial, 1), 1, Target::Kind::cuda);
     if (not ran) {
@@ -393,6 +429,7 @@ Result<double> GpuRunner::peak_rate(const CodeObject& code) {
 
 /// What somebody wrote into without leave is worth nothing to those who come after.
 void GpuRunner::forget() {
+  for (TrialImages& images : trial_images_) images.clear();
   trials_.forget();
   full_size_.reset();
 }

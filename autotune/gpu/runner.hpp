@@ -14,8 +14,8 @@ namespace glaive {
 class GpuRunner {
  public:
   /// The GPU is opened when it is first used.
-  GpuRunner(const cuda::Driver& driver, int ordinal, Pulse& pulse)
-      : driver_(driver), ordinal_(ordinal), pulse_(pulse), trials_(pulse) {}
+  GpuRunner(const cuda::Driver& driver, int ordinal, Pulse& pulse);
+  ~GpuRunner();
 
   /// Lets go of the tensors of another case.
   Result<void> check_memory(const Case& what);
@@ -29,12 +29,15 @@ class GpuRunner {
 
  private:
   struct FullSize;
+  struct TrialImage;
   class Contestant;
   struct Memory {
     double free = 0, total = 0;  // bytes
   };
   Result<void> open();
   Result<Memory> device_memory() const;
+  using TrialImages = std::vector<std::unique_ptr<TrialImage>>;
+  Result<Verdict> verify(std::span<Trial> trials, const Built& built, TrialImages& images);
   Result<void> make_full_size(const Case& what, Gates gates);
   /// Launches and waits; what fails is the kernel's own fault.
   Evaluated<void> run(const Kernel& kernel, const GpuCall& image);
@@ -47,6 +50,8 @@ class GpuRunner {
   std::shared_ptr<Device> device_;
   std::unique_ptr<GpuTimer> timer_;
   Trials trials_;
+  TrialImages trial_images_[2];        // of trials_, by scrutiny
+  std::optional<Case> trials_imaged_;  // whose they are
   std::shared_ptr<FullSize> full_size_;
 };
 

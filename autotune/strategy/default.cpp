@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <map>
+#include <set>
 #include <tuple>
 
 namespace glaive {
@@ -13,11 +14,15 @@ constexpr std::size_t bases = 4;  ///< fastest so far whose neighbours are tried
 
 /// A quarter of the budget goes to the best by prior, the rest an eighth at a time, so that each generation learns from
 /// the last: one half to neighbours of the fastest so far, the other to the best by corrected prior, who may be several
-/// steps away.
+/// steps away. With more lanes than that, generations are as large as the lanes.
 class Default final : public Strategy {
  public:
   explicit Default(const StrategyOptions& options)
-      : first_(std::max<std::size_t>(options.budget / 4, 1)), next_(std::max<std::size_t>(options.budget / 8, 4)) {}
+      : first_(std::max<std::size_t>({options.budget / 4, options.lanes, 1})),
+        next_(std::max<std::size_t>({options.budget / 8, options.lanes, 4})) {
+    // What is left when it is over must be worth another.
+    if (first_ < options.budget and options.budget - first_ < options.lanes) first_ = options.budget;
+  }
 
   std::vector<std::size_t> propose(const Space& space, std::span<const Evaluation> done) override {
     if (done.empty()) return choose(space, first_);
@@ -80,6 +85,10 @@ std::vector<std::size_t> choose(const Space& space, std::size_t count) {
   };
   for (std::size_t i = 0; i < all.size(); ++i)
     if (all[i].is_default) take(i);
+  // Whichever family's prior is off: it is in the race by what it thinks best of itself.
+  std::set<const Family*> seen;
+  for (std::size_t i = 0; i < all.size(); ++i)
+    if (leads(i) and seen.insert(all[i].variant.family).second) take(i);
   for (const bool leaders : {true, false})
     for (std::size_t i = 0; i < all.size() and total < count; ++i)
       if (leads(i) == leaders and taken[all[i].variant.family] < count / 8) take(i);

@@ -30,6 +30,7 @@ class Strategy {
 struct StrategyOptions {
   std::uint64_t seed = 0;
   std::size_t budget = 64;  ///< evaluations that the search may spend; asked for more, it goes on
+  std::size_t lanes = 1;    ///< that compile at once: a smaller generation leaves some idle and takes as long
 };
 
 /// A row of the table of strategies: a new one is a file in this folder and a line in strategy.cpp.

@@ -14,3 +14,8 @@ add_dependencies(test_gpu_runner cuda_stub test_kernel_1)
 target_compile_definitions(test_gpu_runner PRIVATE
   WHICH=1 LIBCUDA_STUB="$<TARGET_FILE:cuda_stub>" TEST_KERNEL_1="$<TARGET_FILE:test_kernel_1>")
 catch_discover_tests(test_gpu_runner TEST_PREFIX "tune: ")
+
+# Shipped winners, compiled where there is NVRTC.
+add_executable(test_shipped_cubins shipped_cubins.cpp)
+target_link_libraries(test_shipped_cubins PRIVATE glaive_autotune Catch2::Catch2 fmt::fmt)
+catch_discover_tests(test_shipped_cubins TEST_PREFIX "tune: shipped: " PROPERTIES SKIP_RETURN_CODE 77)

@@ -19,7 +19,7 @@ TEST_CASE("glaive: --version and --help succeed, nothing or nonsense is bad usag
   CHECK(run(folder, {}).exit == 2);
   const auto command = run(folder, {"tuen", "--set", "smoke"});
   CHECK(command.exit == 2);
-  CHECK_THAT(command.err, Catch::StartsWith("glaive: no command `tuen`; there are tune, bench, ") and
+  CHECK_THAT(command.err, Catch::StartsWith("glaive: no command `tuen`; there are tune, prepare, bench, ") and
                               Catch::EndsWith("\nUsage: glaive --help\n") and not Catch::Contains("worker"));
   for (const auto& words : {std::vector<std::string>{"tune", "--frobnicate"}, {"verify", "--frobnicate"}}) {
     const auto option = run(folder, words);
@@ -327,6 +327,18 @@ TEST_CASE("glaive verify: --lock fail gives up on a device in use, and names who
     CHECK_THAT(ended.err, Catch::Contains(fmt::format("glaive: the device is in use by process {} (`", getpid())));
     CHECK_THAT(ended.err, Catch::StartsWith("waiting for process") or Catch::EndsWith("gave up at once\n"));
   }
+}
+
+TEST_CASE("glaive prepare and winners: for GPUs, and say so", "[tune][cli]") {
+  const Folder folder;
+  const auto winners = run(folder, {"winners", "--device", "cpu"});
+  CHECK(winners.exit == 2);
+  CHECK(winners.err == "glaive: winners are shipped for GPUs: --device gpu\n");
+  const auto prepare = run(folder, {"prepare", "--device", "cpu"});
+  CHECK(prepare.exit == 2);
+  CHECK_THAT(prepare.err, Catch::Contains("no winners are shipped for") and Catch::Contains("name problem lines"));
+  CHECK(std::ranges::count(prepare.err, '\n') == 1);
+  CHECK_FALSE(std::filesystem::exists(folder / "cache/winners.pack"));
 }
 
 TEST_CASE("glaive bench: several variants race each other", "[tune][cli]") {

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autotune/html_report.hpp"
+#include "autotune/report.hpp"
 #include "autotune/svg.hpp"
 #include "tests/autotune/tune_support.hpp"
 #include "tests/catch.hpp"
@@ -52,6 +53,39 @@ TEST_CASE("story: the journal tells what was tried, in order, with times and rea
   CHECK(told.at("drops").at("nan_output") == 1);
   CHECK(told.at("winner") == story.winner);
   CHECK(told.at("evidence").at("variant") == story.winner);
+}
+
+TEST_CASE("story: the choice of a bucket is told with the best of every other family", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  const ToyFamily second("second"), broken("broken");
+  const Family* families[] = {&run.toy, &second, &broken};
+  run.options.families = families;
+  ToyEvaluator evaluator;
+  evaluator.seconds = [](const std::string& name) {
+    return name == "toy(size=4,mode=2)" ? 1e-3 : name == "second(size=1,mode=0)" ? 1.5e-3 : 4e-3;
+  };
+  evaluator.verdict = [](const std::string& name) {
+    return name.starts_with("broken") ? Drop::wrong_result : Drop::none;
+  };
+  REQUIRE(run.tune(evaluator).value().state == TuneOutcome::State::tuned);
+  auto journal = Journal::open_to_read(run.file).value();
+  const auto stories = read_stories(journal).value();
+  const auto& story = stories.front();
+  REQUIRE(story.winner == "toy(size=4,mode=2)");
+  CHECK(story.why() == "second 1.50x, broken: none of 11 was timed (wrong_result 11)");
+  const auto found = story.by_family();
+  REQUIRE(found.size() == 3);
+  CHECK(found[0].best->variant == story.winner);
+  CHECK(found[1].best->variant == "second(size=1,mode=0)");
+  CHECK(found[2].best == nullptr);
+
+  const auto table = choice_table(stories);
+  CHECK_THAT(table, Catch::Contains("work 4..7, tokens 256..1023") and Catch::Contains(story.why()));
+  CHECK_THAT(html_report(stories), Catch::Contains(story.why()) and Catch::Contains("work 4..7"));
+  const auto told = nlohmann::json::parse(to_json(stories)).at("cases").at(0);
+  CHECK(told.at("bucket") == "work 4..7, tokens 256..1023");
+  CHECK(told.at("families").at(1).at("ratio_to_winner").get<double>() == Approx(1.5).epsilon(0.01));
 }
 
 TEST_CASE("html report: complete in itself, with every chart", "[tune]") {

@@ -54,20 +54,43 @@ TEST_CASE("space: a problem that no family covers says what each family said", "
   CHECK_THAT(space.error().message, Catch::Contains("one: forward only") and Catch::Contains("two: forward only"));
 }
 
-TEST_CASE("space: a small budget takes the best by prior and always the defaults", "[tune]") {
+TEST_CASE("space: a small budget takes the best by prior, and always of every family default and best", "[tune]") {
   const ToyFamily toy, slow("slow", 100);
   const Family* families[] = {&toy, &slow};
   const auto space = make_space(parse_case("forward H1 K8 V8 @ B1 T8").value(), host_cpu_device(), families).value();
   for (const std::size_t budget : {2u, 5u, 10u, 16u}) {
     const auto chosen = choose(space, budget);
-    CHECK(chosen.size() == budget);
+    CHECK(chosen.size() == std::max<std::size_t>(budget, 4));
+    for (const char* best : {"toy(size=8,mode=0)", "slow(size=8,mode=0)"})
+      CHECK(std::ranges::count(chosen, best, [&](std::size_t i) { return space.candidates[i].name; }) == 1);
     CHECK(std::ranges::count_if(chosen, [&](std::size_t i) { return space.candidates[i].is_default; }) == 2);
   }
   CHECK(space.candidates[choose(space, 16).front()].name == "toy(size=8,mode=0)");
   const auto of_slow = [&](std::size_t i) { return space.candidates[i].variant.family->name() == "slow"; };
-  CHECK(std::ranges::count_if(choose(space, 8), of_slow) == 1);
+  CHECK(std::ranges::count_if(choose(space, 8), of_slow) == 2);
   CHECK(std::ranges::count_if(choose(space, 16), of_slow) == 5);  // 11 of toy leave five places
   CHECK(choose(space, 1000).size() == 22);
+}
+
+TEST_CASE("strategy: a generation keeps all lanes busy, and what is left is worth one", "[tune]") {
+  const HillFamily hill;
+  const Family* families[] = {&hill};
+  const auto space = make_space(parse_case("forward H1 K8 V8 @ B1 T8").value(), host_cpu_device(), families).value();
+  const auto generations = [&](std::size_t budget, std::size_t lanes) {
+    const auto strategy = make_default_strategy({.budget = budget, .lanes = lanes});
+    std::vector<std::size_t> sizes;
+    std::vector<Evaluation> done;
+    while (done.size() < budget) {
+      const auto next = strategy->propose(space, done);
+      for (const std::size_t i : next) done.push_back({i, space.candidates[i].prior});
+      sizes.push_back(next.size());
+    }
+    return sizes;
+  };
+  CHECK(generations(24, 1) == std::vector<std::size_t>{6, 4, 4, 4, 4, 4});
+  CHECK(generations(24, 8) == std::vector<std::size_t>{8, 8, 8});
+  CHECK(generations(24, 16) == std::vector<std::size_t>{24});
+  CHECK(generations(48, 16) == std::vector<std::size_t>{16, 16, 16});
 }
 
 TEST_CASE("space: what the prior cannot tell apart is not tried before what it can", "[tune]") {

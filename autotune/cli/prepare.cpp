@@ -1,0 +1,78 @@
+#include "autotune/prepare.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "autotune/cache.hpp"
+#include "autotune/cli/command.hpp"
+
+namespace glaive::cli {
+namespace {
+
+struct Options {
+  std::vector<std::string> lines, sets;
+  std::string device = "gpu", pack, threads = "0", lock = "wait";
+  bool in_process = false;
+};
+
+int run(const Options& asked) {
+  const auto threads = read_threads(asked.threads);
+  if (not threads) return report(threads.error());
+  const auto device = read_device(asked.device);
+  if (not device) return report(device.error());
+  const auto patience = read_patience(asked.lock);
+  if (not patience) return report(patience.error());
+  auto cases = read_cases(asked.lines, asked.sets);
+  if (not cases) return report(cases.error());
+  const auto tables = shipped_winners();
+  if (not tables) return report(tables.error());
+  const WinnersTable* const table = table_for(device->info, *tables);
+  if (cases->empty() and table == nullptr)
+    return report_usage(fmt::format("no winners are shipped for {}: name problem lines or a --set", device->info.name));
+  if (cases->empty())
+    for (const auto& winner : table->winners) cases->push_back(winner.what);
+  const auto pack = read_pack(asked.pack);
+  if (not pack) return report(pack.error());
+  if (asked.pack.empty())
+    if (const auto cache = open_cache(); not cache) return report(cache.error());
+  if (const auto addable = check_addable(*pack); not addable) return report(addable.error());
+  auto evaluator = make_evaluator(device->name, *threads, asked.in_process);
+  if (not evaluator) return report(evaluator.error());
+  const auto lock =
+      DeviceLock::acquire(DeviceLock::For::work, lock_folder, identity((*evaluator)->device()), *patience);
+  if (not lock) return report(lock.error());
+
+  if (const auto sentence = foreign_table(table, device->info); not sentence.empty())
+    fmt::print(stderr, "{}\n", sentence);
+  const auto prepared = prepare(**evaluator, *cases, {.threads = *threads, .pack = *pack, .table = table});
+  if (not prepared) return report(prepared.error());
+  using enum Prepared::State;
+  for (const auto& [state, what, variant, sentence] : *prepared)
+    fmt::print("{}: {}{}{}\n", to_string(what), variant, variant.empty() ? "" : ", ", sentence);
+  const auto count = [&](Prepared::State state) {
+    return static_cast<std::size_t>(std::ranges::count(*prepared, state, &Prepared::state));
+  };
+  if (count(ready) > 0)
+    fmt::print("{} in {}\n", counted(count(ready), "shipped winner", "shipped winners"), pack->string());
+  return count(failed) > 0 or count(ready) + count(already) == 0 ? failure : success;
+}
+
+}  // namespace
+
+void add_prepare(CLI::App& program, int& exit) {
+  auto* command = program.add_subcommand(
+      "prepare", "Compile the winners that are shipped for this GPU into a pack, without a race");
+  auto options = std::make_shared<Options>();
+  command->add_option("LINE", options->lines, "problem lines (default: all that are shipped for this GPU)");
+  add_repeatable(*command, "--set", options->sets, "built-in problem set or file of problem lines");
+  add_device(*command, options->device);
+  command->add_option("--threads", options->threads, "threads that compile (default: all CPUs)")->type_name("INT");
+  command->add_option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
+  command->add_flag("--in-process", options->in_process, "compile and run kernels in this process, for debugging");
+  add_lock(*command, options->lock);
+  command->callback([options, &exit] { exit = run(*options); });
+}
+
+}  // namespace glaive::cli

@@ -1,0 +1,16 @@
+# Writes a C++ file that holds text files as strings, by their names without .txt:
+#   cmake -DOUT=file -DHEADER=a.hpp -DTYPE=BuiltinSet -DFUNCTION=builtin_sets -DFILES="a.txt;b.txt" -P embed_texts.cmake
+set(text "#include \"${HEADER}\"\n\nnamespace glaive {\n\nstd::span<const ${TYPE}> ${FUNCTION}() {\n")
+if(FILES)
+  string(APPEND text "  static constexpr ${TYPE} all[] = {\n")
+  foreach(file IN LISTS FILES)
+    get_filename_component(name "${file}" NAME_WLE)
+    file(READ "${file}" content)
+    string(APPEND text "      {\"${name}\", R\"text(${content})text\"},\n")
+  endforeach()
+  string(APPEND text "  };\n  return all;\n")
+else()
+  string(APPEND text "  return {};\n")
+endif()
+string(APPEND text "}\n\n}  // namespace glaive\n")
+file(WRITE "${OUT}" "${text}")
