@@ -296,6 +296,7 @@ Result<void> read_launch(const glaive_plan& plan, const CallShape& shape, const 
   words.set_pointer(Arg::cu_seqlens, shape.cu_seqlens);
   words.set_pointer(Arg::device_status, a.device_status);
   words.set_pointer(Arg::workspace, workspace);
+  words[Arg::mapped] = 0;
   words[Arg::slots] = static_cast<std::uint64_t>(slots);
   words.set_extents(launch.extents);
   words.set_scalar(Arg::scale, scale);

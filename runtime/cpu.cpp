@@ -216,6 +216,9 @@ Result<CpuKernel> CpuKernel::load(const Plan& plan, std::span<const CodeObject> 
     if (stage.args.size() > arg_count)
       return fail(Status::bad_pack, "stage " + in_quotes(stage.entry) + " has " + std::to_string(stage.args.size()) +
                                         " arguments, more than the " + std::to_string(arg_count) + " there are");
+    if (not stage.maps.empty())
+      return fail(Status::bad_pack,
+                  "stage " + in_quotes(stage.entry) + " takes tensor maps, which a processor has not");
     auto entry = kernel.code_[stage.code].entry(stage.entry);
     if (not entry) return std::unexpected(std::move(entry).error());
     kernel.entries_.push_back(*entry);

@@ -7,6 +7,7 @@
 #include <bit>
 #include <utility>
 
+#include "runtime/tensor_map.hpp"
 #include "runtime/text.hpp"
 
 namespace glaive {
@@ -280,11 +281,15 @@ class GpuKernel final : public Kernel {
       const std::int64_t tasks = stage.tasks.at(launch.extents);
       if (tasks == 0) continue;
       std::uint64_t words[arg_count];
-      void* parameters[arg_count];
+      EncodedMap maps[most_tensor_maps];
+      void* parameters[arg_count + 1];
+      const bool mapped = not stage.maps.empty() and
+                          map_tensors(stage, launch.words, launch.extents, gpu_->api().TensorMapEncodeTiled, maps);
       for (std::size_t a = 0; a < stage.args.size(); ++a) {
-        words[a] = launch.words[stage.args[a]];
+        words[a] = stage.args[a] == Arg::mapped ? mapped : launch.words[stage.args[a]];
         parameters[a] = &words[a];
       }
+      parameters[stage.args.size()] = maps;
       LaunchConfig config = config_of(stage);
       config.grid[0] = static_cast<unsigned>(tasks);
       config.stream = static_cast<Stream>(launch.stream);
@@ -389,20 +394,29 @@ class GpuKernel final : public Kernel {
     return function;
   }
 
-  /// The driver reads as many words as the kernel declares: no fewer may be given. Older drivers cannot be asked.
+  /// The driver reads as many parameters as the kernel declares: no fewer may be given. Older drivers cannot be asked.
   Result<void> check_parameters(Function function, const Stage& stage, const std::string& named) const {
     if (stage.args.size() > arg_count)
       return fail(Status::bad_pack, named + " has " + std::to_string(stage.args.size()) + " arguments, more than the " +
                                         std::to_string(arg_count) + " there are");
+    if (stage.maps.size() > most_tensor_maps)
+      return fail(Status::bad_pack, named + " has " + std::to_string(stage.maps.size()) +
+                                        " tensor maps, more than the " + std::to_string(most_tensor_maps) + " allowed");
     if (gpu_->api().FuncGetParamInfo == nullptr) return {};
-    std::size_t offset = 0, bytes = 0, count = 0;
-    while (count <= arg_count and gpu_->api().FuncGetParamInfo(function, count, &offset, &bytes) == success and
-           bytes == sizeof(std::uint64_t))
-      ++count;
-    const bool another = gpu_->api().FuncGetParamInfo(function, count, &offset, &bytes) == success;
-    if (count == stage.args.size() and not another) return {};
-    return fail(Status::bad_pack, named + " takes other parameters than the " + std::to_string(stage.args.size()) +
-                                      " words of 64 bits that its stage gives");
+    const auto is_of = [&](std::size_t index, std::size_t size) {
+      std::size_t offset = 0, bytes = 0;
+      return gpu_->api().FuncGetParamInfo(function, index, &offset, &bytes) == success and bytes == size;
+    };
+    std::size_t count = 0;
+    while (count < stage.args.size() and is_of(count, sizeof(std::uint64_t))) ++count;
+    bool same = count == stage.args.size();
+    if (same and not stage.maps.empty()) same = is_of(count++, stage.maps.size() * sizeof(EncodedMap));
+    std::size_t offset = 0, bytes = 0;
+    if (same and gpu_->api().FuncGetParamInfo(function, count, &offset, &bytes) != success) return {};
+    return fail(Status::bad_pack,
+                named + " takes other parameters than the " + std::to_string(stage.args.size()) + " words of 64 bits" +
+                    (stage.maps.empty() ? "" : " and " + std::to_string(stage.maps.size()) + " tensor maps") +
+                    " that its stage gives");
   }
 
   Gpu gpu_;

@@ -60,6 +60,7 @@ const char* find_all(const Library& library, Api& api) {
   find(api.FuncGetAttribute, "cuFuncGetAttribute");
   find(api.FuncSetAttribute, "cuFuncSetAttribute");
   find(api.OccupancyMaxActiveClusters, "cuOccupancyMaxActiveClusters");
+  find(api.TensorMapEncodeTiled, "cuTensorMapEncodeTiled");
   find(api.LaunchKernelEx, "cuLaunchKernelEx");
   library.find(api.FuncGetParamInfo, "cuFuncGetParamInfo");  // since 12.4
   return missing;

@@ -103,6 +103,20 @@ struct LaunchConfig {
 };
 static_assert(sizeof(LaunchConfig) == 56);
 
+/// CUtensorMap.
+struct alignas(128) EncodedMap {
+  std::uint64_t words[16];
+};
+/// CUtensorMapDataType, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill.
+enum MapElements : int { map_u16 = 1, map_u32 = 2 };
+enum MapInterleave : int { map_interleave_none = 0 };
+enum MapSwizzle : int { map_swizzle_none = 0, map_swizzle_128_bytes = 3 };
+enum MapPromotion : int { map_promotion_256_bytes = 3 };
+enum MapFill : int { map_fill_zeros = 0 };
+using EncodeTiled = Outcome (*)(EncodedMap*, MapElements, std::uint32_t rank, Address, const std::uint64_t* extents,
+                                const std::uint64_t* strides, const std::uint32_t* box, const std::uint32_t* steps,
+                                MapInterleave, MapSwizzle, MapPromotion, MapFill);
+
 /// CUjit_option.
 enum JitOption : int { error_log_buffer = 5, error_log_bytes = 6 };
 
@@ -156,6 +170,7 @@ struct Api {
   Outcome (*FuncSetAttribute)(Function, FunctionAttribute, int);
   Outcome (*FuncGetParamInfo)(Function, std::size_t index, std::size_t* offset, std::size_t* bytes);  // may be null
   Outcome (*OccupancyMaxActiveClusters)(int*, Function, const LaunchConfig*);
+  EncodeTiled TensorMapEncodeTiled;
   Outcome (*LaunchKernelEx)(const LaunchConfig*, Function, void** parameters, void** extra);
 };
 

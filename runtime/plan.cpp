@@ -7,7 +7,7 @@
 namespace glaive {
 namespace {
 
-constexpr std::uint32_t plan_version = 3;
+constexpr std::uint32_t plan_version = 4;
 constexpr std::int64_t most_bytes = std::int64_t{1} << 48;
 constexpr std::uint32_t most_stages = 64, most_factors = 16, most_counts = 64;
 
@@ -45,12 +45,34 @@ Count read_count(ByteReader& in) {
   return count;
 }
 
+void write(ByteWriter& out, const TensorMap& map) {
+  out.number(static_cast<std::uint8_t>(map.tensor));
+  out.number(map.element_bytes);
+  out.number(static_cast<std::uint8_t>(map.swizzled));
+  out.number(map.tokens);
+  out.number(map.channels);
+}
+
+TensorMap read_map(ByteReader& in) {
+  TensorMap map;
+  map.tensor = static_cast<Arg>(in.number_in<std::uint8_t>(0, static_cast<std::uint8_t>(Arg::o)));
+  map.element_bytes = in.number_in<std::uint8_t>(2, 4);
+  map.swizzled = in.number_in<std::uint8_t>(0, 1) == 1;
+  map.tokens = in.number_in<std::uint16_t>(1, 256);
+  map.channels = in.number_in<std::uint16_t>(1, 256);
+  const int row = map.element_bytes * map.channels;
+  if (map.element_bytes == 3 or row % 16 != 0 or (map.swizzled and row > 128)) in.refuse();
+  return map;
+}
+
 void write(ByteWriter& out, const Stage& stage) {
   out.number(stage.code);
   out.text(stage.entry);
   write(out, stage.tasks);
   out.number(static_cast<std::uint32_t>(stage.args.size()));
   for (const Arg arg : stage.args) out.number(static_cast<std::uint8_t>(arg));
+  out.number(static_cast<std::uint32_t>(stage.maps.size()));
+  for (const TensorMap& map : stage.maps) write(out, map);
   out.number(stage.scratch_bytes);
   for (const std::uint32_t threads : stage.block) out.number(threads);
   out.number(stage.cluster);
@@ -68,12 +90,19 @@ Stage read_stage(ByteReader& in, std::size_t code_objects) {
   const auto args = in.number_in<std::uint32_t>(0, arg_count);
   for (std::uint32_t i = 0; i < args and in.good(); ++i)
     stage.args.push_back(static_cast<Arg>(in.number_in<std::uint8_t>(0, arg_count - 1)));
+  const auto maps = in.number_in<std::uint32_t>(0, most_tensor_maps);
+  for (std::uint32_t i = 0; i < maps and in.good(); ++i) stage.maps.push_back(read_map(in));
   stage.scratch_bytes = in.number_in<std::int64_t>(0, most_bytes);
   for (std::uint32_t& threads : stage.block) threads = in.number_in<std::uint32_t>(1, 1024);
   stage.cluster = in.number_in<std::uint32_t>(1, 64);
   stage.shared_bytes = in.number_in<std::uint32_t>(0, 1u << 24);
   stage.early = in.number_in<std::uint8_t>(0, 1) != 0;
   return stage;
+}
+
+std::string to_string(const TensorMap& map) {
+  return std::string(to_string(map.tensor)) + "[" + std::to_string(map.tokens) + "x" + std::to_string(map.channels) +
+         "x" + std::to_string(map.element_bytes) + (map.swizzled ? ",swizzled]" : "]");
 }
 
 std::string to_string(const Count& count) {
@@ -96,7 +125,8 @@ std::string_view to_string(Arg arg) {
       "q", "k", "v", "g", "o", "state_in", "state_out", "read_slots", "write_slots", "cu_seqlens", "device_status",
       "q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "g_token", "g_head", "o_token", "o_head",
       "state_in_slot", "state_in_head", "state_out_slot", "state_out_head",
-      "sequences", "tokens", "longest", "heads", "kv_heads", "slots", "scale", "gate_tau", "gate_clamp", "workspace"};
+      "sequences", "tokens", "longest", "heads", "kv_heads", "slots", "scale", "gate_tau", "gate_clamp", "workspace",
+      "mapped"};
   // clang-format on
   static_assert(std::size(names) == arg_count);
   const auto index = static_cast<std::size_t>(arg);
@@ -142,6 +172,7 @@ std::string to_string(const Plan& plan) {
     out += " scratch=" + std::to_string(stage.scratch_bytes) + " (";
     for (std::size_t i = 0; i < stage.args.size(); ++i) out.append(i > 0 ? "," : "").append(to_string(stage.args[i]));
     out += ")";
+    for (std::size_t i = 0; i < stage.maps.size(); ++i) out += (i > 0 ? "," : " maps=") + to_string(stage.maps[i]);
   }
   if (not plan.workspace.empty()) {
     out += "\n  workspace=";

@@ -47,6 +47,7 @@ enum class Arg : std::uint8_t {
   // scalars: fp32 bits in the low half of the word
   scale, gate_tau, gate_clamp,
   workspace,  ///< base of the plan's workspace
+  mapped,     ///< 1 where the stage's tensor maps hold, 0 where they do not and for a stage without
 };
 // clang-format on
 std::string_view to_string(Arg arg);
@@ -56,9 +57,23 @@ enum class DeviceFault : std::uint32_t {
   slot = 1,     ///< a slot number below -1 or not below `slots`
   lengths = 2,  ///< cu_seqlens that decrease, or pass `tokens`
 };
-inline constexpr std::size_t arg_count = static_cast<std::size_t>(Arg::workspace) + 1;
+inline constexpr std::size_t arg_count = static_cast<std::size_t>(Arg::mapped) + 1;
 
-/// One launch. On a GPU: grid, block, cluster, dynamic shared memory. On a CPU: `tasks` calls of the entry
+/// A tensor as the copy engine of a GPU (TMA, sm_90 and later) is told of it: channels, heads, tokens, of which it
+/// brings boxes into shared memory, token after token, with zeros for what lies past an end of the tensor. It can be
+/// had where the tensor's base and strides are multiples of 16 bytes: a kernel that takes maps does without where they
+/// are not.
+struct TensorMap {
+  Arg tensor = Arg::q;             ///< q, k, v, g or o
+  std::uint8_t element_bytes = 2;  ///< 2 or 4
+  bool swizzled = false;  ///< rows of 128 bytes with pieces of 16 in the order piece ^ row % 8; else as they are
+  std::uint16_t tokens = 1, channels = 8;  ///< of a box, each up to 256; of one head; a row is a multiple of 16 bytes
+  friend bool operator==(const TensorMap&, const TensorMap&) = default;
+};
+inline constexpr std::size_t most_tensor_maps = 8;  ///< of a stage
+
+/// One launch. On a GPU: grid, block, cluster, dynamic shared memory, and behind the words the tensor maps of the
+/// stage, if it has any, as one parameter of 128 bytes each. On a CPU: `tasks` calls of the entry
 ///   void entry(const std::uint64_t* words, std::int64_t task, void* scratch);
 /// spread over the workers, where `scratch` is the calling worker's `scratch_bytes` of workspace, 64-byte aligned.
 struct Stage {
@@ -66,6 +81,7 @@ struct Stage {
   std::string entry;
   Count tasks;                     ///< grid size along x on a GPU
   std::vector<Arg> args;           ///< words in the entry's order
+  std::vector<TensorMap> maps;     ///< GPU
   std::int64_t scratch_bytes = 0;  ///< CPU: per worker
   std::uint32_t block[3] = {1, 1, 1};
   std::uint32_t cluster = 1;
@@ -97,7 +113,7 @@ std::string to_string(const Plan& plan);
 
 /// Little-endian, versioned. `decode_plan` never reads outside `bytes`, whatever they hold, and refuses a plan whose
 /// numbers are out of range (no stage, a code index past `code_objects`, non-positive divisors, an unknown argument or
-/// axis, more arguments than there are words).
+/// axis, more arguments than there are words, a box that no copy engine takes).
 std::vector<std::byte> encode(const Plan& plan);
 Result<Plan> decode_plan(std::span<const std::byte> bytes, std::size_t code_objects);
 

@@ -50,6 +50,7 @@ void packs(const fs::path& folder) {
   stage.entry = "forward";
   stage.tasks = {1, {{Axis::sequences, 1}, {Axis::kv_heads, 2}}};
   stage.args = {Arg::q, Arg::k, Arg::o, Arg::read_slots, Arg::scale};
+  stage.maps = {{Arg::q, 2, true, 64, 64}, {Arg::g, 4, false, 32, 128}};
   entry.plan.stages = {stage};
   entry.plan.workspace = {{16, {{Axis::longest, 64}}}};
   CodeObject code;

@@ -323,6 +323,9 @@ TEST_CASE("a kernel whose plan and code do not fit is refused") {
   plan.stages[0].args.resize(arg_count + 1);
   CHECK(CpuKernel::load(plan, code).error().status == Status::bad_pack);
   plan = kernel_plan();
+  plan.stages[0].maps.resize(1);
+  CHECK(contains(CpuKernel::load(plan, code).error().message, "tensor maps"));
+  plan = kernel_plan();
   plan.target = *parse_target("cuda:sm_90a");
   CHECK(CpuKernel::load(plan, code).error().status == Status::wrong_device);
 }

@@ -361,6 +361,7 @@ TEST_CASE("operator: a launch has every word, by name") {
       {Arg::gate_tau, scalar(16)},
       {Arg::gate_clamp, scalar(-3)},
       {Arg::workspace, pointer(tensors.workspace)},
+      {Arg::mapped, 0},
   };
   CHECK(std::size(want) == arg_count);
   for (const auto& [arg, word] : want) {

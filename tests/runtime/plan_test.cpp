@@ -22,6 +22,7 @@ Plan full_plan() {
   second.block[0] = 128;
   second.cluster = 2;
   second.shared_bytes = 4096;
+  second.maps = {{Arg::k, 2, true, 64, 64}, {Arg::g, 4, false, 32, 128}};
   second.early = true;
   plan.stages.push_back(second);
   return plan;
@@ -93,6 +94,12 @@ TEST_CASE("every field of a plan is encoded") {
   CHECK(changes([](Plan& p) { p.stages[0].block[2] = 2; }));
   CHECK(changes([](Plan& p) { p.stages[0].cluster = 4; }));
   CHECK(changes([](Plan& p) { p.stages[0].shared_bytes = 1; }));
+  CHECK(changes([](Plan& p) { p.stages[1].maps.pop_back(); }));
+  CHECK(changes([](Plan& p) { p.stages[1].maps[0].tensor = Arg::o; }));
+  CHECK(changes([](Plan& p) { p.stages[1].maps[1].element_bytes = 2; }));
+  CHECK(changes([](Plan& p) { p.stages[1].maps[0].swizzled = false; }));
+  CHECK(changes([](Plan& p) { p.stages[1].maps[0].tokens = 256; }));
+  CHECK(changes([](Plan& p) { p.stages[1].maps[0].channels = 8; }));
   CHECK(changes([](Plan& p) { p.workspace.pop_back(); }));
 }
 
@@ -117,6 +124,15 @@ TEST_CASE("numbers out of range are refused") {
   CHECK(refused([](Plan& p) { p.stages[0].scratch_bytes = -64; }));
   CHECK(refused([](Plan& p) { p.stages[0].scratch_bytes = INT64_MAX; }));
   CHECK(refused([](Plan& p) { p.stages[0].block[1] = 0; }));
+  CHECK(refused([](Plan& p) { p.stages[1].maps.resize(most_tensor_maps + 1); }));
+  CHECK(refused([](Plan& p) { p.stages[1].maps[0].tensor = Arg::state_in; }));
+  CHECK(refused([](Plan& p) { p.stages[1].maps[0].element_bytes = 3; }));
+  CHECK(refused([](Plan& p) { p.stages[1].maps[0].element_bytes = 8; }));
+  CHECK(refused([](Plan& p) { p.stages[1].maps[0].tokens = 0; }));
+  CHECK(refused([](Plan& p) { p.stages[1].maps[0].tokens = 257; }));
+  CHECK(refused([](Plan& p) { p.stages[1].maps[0].channels = 12; }));   // rows of 24 bytes
+  CHECK(refused([](Plan& p) { p.stages[1].maps[0].channels = 128; }));  // of 256, swizzled
+  CHECK(refused([](Plan& p) { p.stages[1].maps[1].channels = 260; }));
   CHECK(refused([](Plan& p) { p.target.arch = "x86-64-v7"; }));
   CHECK(refused([](Plan& p) { p.target.features = {"avx512fp16", "avx512bf16"}; }));
 }
@@ -176,6 +192,7 @@ TEST_CASE("every argument has its own name") {
   CHECK(to_string(Arg::state_out_head) == "state_out_head");
   CHECK(to_string(Arg::cu_seqlens) == "cu_seqlens");
   CHECK(to_string(Arg::workspace) == "workspace");
+  CHECK(to_string(Arg::mapped) == "mapped");
 }
 
 TEST_CASE("a plan prints one line a stage") {
@@ -185,6 +202,6 @@ TEST_CASE("a plan prints one line a stage") {
         "(q,k,v,g,o,state_in,state_out,cu_seqlens,q_token,q_head,k_token,"
         "k_head,v_token,v_head,g_token,g_head,o_token,o_head,state_in_slot,state_in_head,state_out_slot,state_out_head,"
         "longest,heads,kv_heads,scale,read_slots,write_slots,slots,device_status,tokens)\n"
-        "  second[1] tasks=3*ceil(tokens/16) scratch=1000 (workspace,scale)\n"
+        "  second[1] tasks=3*ceil(tokens/16) scratch=1000 (workspace,scale) maps=k[64x64x2,swizzled],g[32x128x4]\n"
         "  workspace=16*sequences*ceil(longest/64) + 128");
 }

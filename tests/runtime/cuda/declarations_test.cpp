@@ -65,6 +65,15 @@ SAME(ours::error_log_bytes, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES);
 SAME(ours::LaunchAttribute::cluster_dimension, CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION);
 SAME(ours::LaunchAttribute::programmatic_stream_serialization, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
 
+SAME(ours::map_u16, CU_TENSOR_MAP_DATA_TYPE_UINT16);
+SAME(ours::map_u32, CU_TENSOR_MAP_DATA_TYPE_UINT32);
+SAME(ours::map_interleave_none, CU_TENSOR_MAP_INTERLEAVE_NONE);
+SAME(ours::map_swizzle_none, CU_TENSOR_MAP_SWIZZLE_NONE);
+SAME(ours::map_swizzle_128_bytes, CU_TENSOR_MAP_SWIZZLE_128B);
+SAME(ours::map_promotion_256_bytes, CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
+SAME(ours::map_fill_zeros, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+static_assert(sizeof(ours::EncodedMap) == sizeof(CUtensorMap) and alignof(ours::EncodedMap) >= alignof(CUtensorMap));
+
 static_assert(sizeof(ours::Address) == sizeof(CUdeviceptr) and sizeof(ours::DeviceNumber) == sizeof(CUdevice));
 static_assert(sizeof(ours::LaunchAttribute) == sizeof(CUlaunchAttribute));
 static_assert(offsetof(ours::LaunchAttribute, cluster) == offsetof(CUlaunchAttribute, value));
@@ -131,6 +140,7 @@ ALIKE(FuncSetAttribute, cuFuncSetAttribute);
 ALIKE(FuncGetParamInfo, cuFuncGetParamInfo);
 ALIKE(OccupancyMaxActiveClusters, cuOccupancyMaxActiveClusters);
 ALIKE(LaunchKernelEx, cuLaunchKernelEx);
+ALIKE(TensorMapEncodeTiled, cuTensorMapEncodeTiled);
 
 }  // namespace
 

@@ -109,6 +109,59 @@ TEST_CASE("gpu stub: a launch makes one call of the driver for each stage, alloc
                                           "CtxPopCurrent"});
 }
 
+TEST_CASE("gpu stub: tensor maps are of the call's tensors, and come behind the words where all can be had") {
+  fresh_stub().set_kernel("first", {.words = 5, .maps = 2});
+  stub().set_kernel("second", {.words = 1});
+  Plan plan = two_stages();
+  plan.stages[0].args.push_back(Arg::mapped);
+  plan.stages[0].maps = {{Arg::q, 2, true, 32, 64}, {Arg::g, 4, false, 16, 128}};
+  const auto kernel = *load(plan, gpu_code());
+  Launch launch = some_launch();
+  launch.extents = extents_of(*parse_problem("forward H8 Hkv4 K40 V24 bf16"), Sequences(3), Tokens(30), Tokens(10), 1);
+  const auto set = [&](Arg base, Arg token, Arg head, std::uint64_t address, std::uint64_t stride) {
+    launch.words[base] = address, launch.words[token] = stride, launch.words[head] = stride / 8;
+  };
+  set(Arg::q, Arg::q_token, Arg::q_head, 0x2000, 640);
+  set(Arg::g, Arg::g_token, Arg::g_head, 0x4000, 320);
+  const auto run = [&] {
+    const std::size_t before = stub().launches().size();
+    REQUIRE(kernel->launch(launch).has_value());
+    stub().run_all();
+    REQUIRE(stub().launches().size() == before + 2);
+    CHECK(stub().launches()[before + 1].maps.empty());
+    return stub().launches()[before];
+  };
+  const StubLaunch mapped = run();
+  CHECK(mapped.words == std::vector<std::uint64_t>{0x1111, launch.words[Arg::scale], 0x3333, 0x2000, 1});
+  const auto check = [](const StubMap& map, std::uintptr_t base, std::vector<std::uint64_t> extents,
+                        std::vector<std::uint64_t> strides, std::vector<std::uint32_t> box) {
+    CHECK(reinterpret_cast<std::uintptr_t>(map.base) == base);
+    CHECK(std::vector(map.extents, map.extents + 3) == extents);
+    CHECK(std::vector(map.strides, map.strides + 2) == strides);
+    CHECK(std::vector(map.box, map.box + 3) == box);
+    CHECK(map.promotion == cuda::map_promotion_256_bytes);
+  };
+  check(mapped.maps[0], 0x2000, {40, 8, 30}, {160, 1280}, {64, 1, 32});
+  CHECK(mapped.maps[0].elements == cuda::map_u16);
+  CHECK(mapped.maps[0].swizzle == cuda::map_swizzle_128_bytes);
+  check(mapped.maps[1], 0x4000, {40, 4, 30}, {160, 1280}, {128, 1, 16});
+  CHECK(mapped.maps[1].elements == cuda::map_u32);
+  CHECK(mapped.maps[1].swizzle == cuda::map_swizzle_none);
+
+  const auto unmapped = [&](Arg arg, std::uint64_t word) {
+    const std::uint64_t right = std::exchange(launch.words[arg], word);
+    const StubLaunch launched = run();
+    launch.words[arg] = right;
+    return launched.words[4] == 0 and launched.maps[0].base == nullptr and launched.maps[1].base == nullptr;
+  };
+  CHECK(unmapped(Arg::q, 0x2008));
+  CHECK(unmapped(Arg::g, 0));
+  CHECK(unmapped(Arg::q_token, 644));
+  CHECK(unmapped(Arg::g_head, 42));
+  CHECK(unmapped(Arg::g_token, std::uint64_t{1} << 39));  // of 4 bytes: further than the driver takes
+  CHECK_FALSE(unmapped(Arg::g_head, 44));
+}
+
 TEST_CASE("gpu stub: stages of one entry share its function, which gets the most shared memory that any asks for") {
   fresh_stub().set_kernel("first", {.words = 4});
   Plan plan = two_stages();
@@ -142,6 +195,14 @@ TEST_CASE("gpu stub: what a GPU cannot do is refused when a plan is loaded") {
   refused_with(with([](Stage& s) { s.args.push_back(Arg::k); }), Status::bad_pack,
                {"other parameters than the 5 words"});
   refused_with(with([](Stage& s) { s.code = 1; }), Status::bad_pack, {"code object 1 of 1"});
+  refused_with(with([](Stage& s) { s.maps.resize(1); }), Status::bad_pack,
+               {"other parameters than the 4 words of 64 bits and 1 tensor maps"});
+  refused_with(with([](Stage& s) { s.maps.resize(most_tensor_maps + 1); }), Status::bad_pack,
+               {"9 tensor maps, more than the 8 allowed"});
+  stub().set_kernel("first", {.words = 4, .maps = 2});
+  CHECK(with([](Stage& s) { s.maps.resize(2); }).has_value());
+  for (const std::size_t maps : {0, 1, 3})
+    refused_with(with([&](Stage& s) { s.maps.resize(maps); }), Status::bad_pack, {"other parameters"});
   stub().set_kernel("first", {.words = 4, .word_bytes = 4});
   refused_with(with([](Stage&) {}), Status::bad_pack, {"other parameters"});
 }

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -559,15 +560,37 @@ Outcome cuFuncSetAttribute(Function function, FunctionAttribute attribute, int v
 }
 Outcome cuFuncGetParamInfo(Function function, std::size_t index, std::size_t* offset, std::size_t* bytes) {
   STUB("FuncGetParamInfo", context, {
-    if (index >= function->kernel.words) return invalid_value;
+    const StubKernel& kernel = function->kernel;
+    if (index >= kernel.words + (kernel.maps > 0 ? 1 : 0)) return invalid_value;
     *offset = index * 8;
-    *bytes = function->kernel.word_bytes;
+    *bytes = index < kernel.words ? kernel.word_bytes : kernel.maps * sizeof(EncodedMap);
     return success;
   });
 }
 Outcome cuOccupancyMaxActiveClusters(int* clusters, Function, const LaunchConfig* config) {
   STUB("OccupancyMaxActiveClusters", context, {
     *clusters = config->shared_bytes > 200000 ? 0 : 8;
+    return success;
+  });
+}
+Outcome cuTensorMapEncodeTiled(EncodedMap* encoded, MapElements elements, std::uint32_t rank, Address base,
+                               const std::uint64_t* extents, const std::uint64_t* strides, const std::uint32_t* box,
+                               const std::uint32_t* steps, MapInterleave, MapSwizzle swizzle, MapPromotion promotion,
+                               MapFill) {
+  STUB("TensorMapEncodeTiled", nothing, {
+    if (rank != 3 or std::bit_cast<std::uintptr_t>(base) % 16 != 0) return invalid_value;
+    for (int i = 0; i < 3; ++i)
+      if (extents[i] < 1 or extents[i] >> 32 != 0 or box[i] < 1 or box[i] > 256 or steps[i] != 1) return invalid_value;
+    for (int i = 0; i < 2; ++i)
+      if (strides[i] % 16 != 0 or strides[i] >> 40 != 0) return invalid_value;
+    StubMap map;
+    map.base = base;
+    std::copy_n(extents, 3, map.extents);
+    std::copy_n(strides, 2, map.strides);
+    std::copy_n(box, 3, map.box);
+    map.elements = elements, map.swizzle = swizzle, map.promotion = promotion;
+    static_assert(sizeof map == sizeof *encoded);
+    std::memcpy(encoded, &map, sizeof map);
     return success;
   });
 }
@@ -590,6 +613,10 @@ Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** p
         launch.early = config->attributes[i].programmatic_stream_serialization_allowed == 1;
     launch.stream = config->stream;
     for (std::size_t i = 0; i < kernel.words; ++i) launch.words.push_back(*static_cast<std::uint64_t*>(parameters[i]));
+    launch.maps.resize(kernel.maps);
+    for (std::size_t i = 0; i < kernel.maps; ++i)
+      std::memcpy(static_cast<void*>(&launch.maps[i]), static_cast<EncodedMap*>(parameters[kernel.words]) + i,
+                  sizeof(EncodedMap));
     const auto run = [launch, body = kernel.body] {
       if (body != nullptr) body(launch);
       if (launch.breaks != 0) the_stub().sticky_ = static_cast<Outcome>(launch.breaks);

@@ -11,18 +11,27 @@
 
 namespace glaive::testing {
 
+/// A tensor map as the stub encodes it.
+struct alignas(128) StubMap {
+  void* base = nullptr;
+  std::uint64_t extents[3] = {}, strides[2] = {};
+  std::uint32_t box[3] = {};
+  int elements = 0, swizzle = 0, promotion = 0;
+};
+
 struct StubLaunch {
   std::string entry;
   unsigned grid[3] = {}, block[3] = {}, shared_bytes = 0, cluster = 1;
   bool early = false;
   void* stream = nullptr;
   std::vector<std::uint64_t> words;
+  std::vector<StubMap> maps;
   mutable int breaks = 0;  ///< the error with which a body breaks the context; 0 = it does not
 };
 
-/// A kernel: how many words it takes, what it needs, what it does.
+/// A kernel: how many words it takes, and tensor maps behind them, what it needs, what it does.
 struct StubKernel {
-  std::size_t words = 0;
+  std::size_t words = 0, maps = 0;
   void (*body)(const StubLaunch& launch) = nullptr;
   int max_threads = 1024, shared_bytes = 0;
   std::size_t word_bytes = 8;
