@@ -9,7 +9,7 @@ namespace {
 const std::vector<Arg>& arguments() {
   static const std::vector<Arg> args = [] {
     std::vector<Arg> list = entry_args();
-    list.insert(list.end(), {Arg::sequences, Arg::workspace});
+    list.insert(list.end(), {Arg::sequences, Arg::workspace, Arg::mapped});
     return list;
   }();
   return args;
@@ -112,6 +112,7 @@ Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
     stage.tasks = {kernel.tiles, {{Axis::sequences, 1}, {Axis::kv_heads, 1}}};
     if (kernel.segment > 0) stage.tasks.factors.push_back({Axis::longest, kernel.segment, 1});
     stage.args = arguments();
+    stage.maps = kernel.maps;
     stage.block[0] = static_cast<std::uint32_t>(kernel.threads);
     stage.shared_bytes = static_cast<std::uint32_t>(kernel.shared_bytes);
     stage.early = kernel.early;

@@ -1,7 +1,13 @@
 # Writes a C++ file that holds every text as a string: cmake -DOUT=file -DTEXTS="a.cuh;b.cuh" -P embed.cmake
 set(text "#include \"templates/cuda/cuda.hpp\"\n\nnamespace glaive::cuda {\nnamespace {\n\nstruct {\n  std::string_view name, text;\n} constexpr texts[] = {\n")
+set(names)
 foreach(file IN LISTS TEXTS)
   get_filename_component(name "${file}" NAME)
+  list(FIND names "${name}" known)
+  if(NOT known EQUAL -1)
+    message(FATAL_ERROR "two texts are called ${name}")
+  endif()
+  list(APPEND names "${name}")
   file(READ "${file}" content)
   string(APPEND text "    {\"${name}\", R\"cuda(${content})cuda\"},\n")
 endforeach()

@@ -1,5 +1,6 @@
-// What kernels for sm_90a need beyond ptx.cuh: barriers in shared memory, barriers of some warps, and products of
-// warpgroups (wgmma), whose instructions are generated for the widths in use. Nothing here compiles for other GPUs.
+// What kernels for sm_90a need beyond ptx.cuh: barriers in shared memory, copies of boxes (TMA), barriers of some
+// warps, and products of warpgroups (wgmma), whose instructions are generated for the widths in use. Nothing here
+// compiles for other GPUs.
 
 // ---- barriers in shared memory: `count` arrivals end a phase; phases have parity 0, 1, 0 ...
 using Barrier = u64;
@@ -13,12 +14,35 @@ __device__ inline void arrive(Barrier& barrier) {
 __device__ inline void arrive_when_copied(Barrier& barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(&barrier)) : "memory");
 }
+/// Arrives, and the phase does not end before `bytes` of boxes are there.
+__device__ inline void arrive_expecting(Barrier& barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)), "r"(bytes)
+               : "memory");
+}
 /// Until the phase of this parity has ended.
 __device__ inline void wait(Barrier& barrier, u32 parity) {
   asm volatile(
       "{\n.reg .pred p;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra done;\nbra "
       "again;\ndone:\n}" ::"r"(shared_address(&barrier)),
       "r"(parity)
+      : "memory");
+}
+
+/// Of barriers initialised so far, to the copy engine.
+__device__ inline void publish_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+// ---- boxes of a tensor, which the copy engine (TMA) brings
+struct __align__(128) TensorMap {  // made by the host
+  u64 opaque[16];
+};
+/// The box that begins with this channel, head and token, in the background; the barrier's phase is told its bytes.
+/// Called by one thread.
+__device__ inline void copy_box(void* shared, const TensorMap& map, int channel, int head, int token,
+                                Barrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+          "r"(shared_address(shared)),
+      "l"(&map), "r"(channel), "r"(head), "r"(token), "r"(shared_address(&barrier))
       : "memory");
 }
 
@@ -89,7 +113,8 @@ __device__ inline void store_transposed(void* row, u32 m0, u32 m1, u32 m2, u32 m
 
 // ---- products of a warpgroup. Operands in shared memory are tiles of rows of 128 bytes, in panels of 64 elements, the
 // pieces of 16 bytes of row r in the order piece ^ (r % 8) (SWIZZLE_128B); a tile begins at a multiple of 1024.
-/// Ordinary stores to shared memory so far are seen by products that are begun after the next barrier.
+/// Ordinary stores to shared memory so far are seen by products and precede boxes that are begun after the next
+/// barrier.
 __device__ inline void publish_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 __device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

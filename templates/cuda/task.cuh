@@ -47,6 +47,8 @@ struct Task {
   int after;              ///< tokens of the sequence behind these
   float scale;
   float inverse_tau, clamp;  ///< of raw logits; the clamp times log2 e
+  int head;                  ///< of k and v
+  i64 first;                 ///< token of the call with which the sequence begins
 
   /// log2 of a channel's decay, from the gate as it lies in memory.
   __device__ float log2_decay(float gate) const {
@@ -107,6 +109,8 @@ __device__ Task find_task(const Words& words, const Place& place) {
     task.after = int(max(left - segment, 0ll));
   }
   task.length = int(length);
+  task.first = first;
+  task.head = int(head);
 
   const auto state = [&](u64 base, u64 table, u64 slot_stride, u64 head_stride) -> State* {
     i64 slot = sequence;

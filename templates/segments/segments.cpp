@@ -33,7 +33,6 @@ struct Shapes {
   /// sizeof(Shared)
   std::int64_t shared_bytes(const Problem& problem) const {
     const std::int64_t io = size_of(problem.io), gate = size_of(problem.gate);
-    constexpr std::int64_t task_bytes = 160;
     return task_bytes + 2 * chunk * (channels * io + 16 + columns * io + 16 + channels * gate + 16) +
            2 * (parts == 1 ? 1 : chunk) * (columns + 8) * 2 + parts * chunk * (channels + 8) * 2 +
            (chunk / 8 + 2) * channels * 4;

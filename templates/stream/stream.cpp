@@ -30,7 +30,6 @@ struct Shapes {
         parts(problem.io == DType::bf16 ? 1 : 2),
         staged(config[stage] == 1) {}
 
-  static constexpr std::int64_t task_bytes = 160;
   /// sizeof(Shared)
   std::int64_t shared_bytes(const Problem& problem) const {
     const std::int64_t io = size_of(problem.io), gate = size_of(problem.gate), rows = staged ? chunk : 1;

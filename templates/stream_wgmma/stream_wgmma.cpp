@@ -13,7 +13,7 @@ using namespace cuda;
 
 enum Knob : std::size_t { C, columns, gates, stages };
 
-/// The numbers of stream_wgmma.cuh for one variant.
+/// The numbers of data.cuh for one variant.
 struct Shapes {
   std::int64_t chunk, columns, gate_groups, stages, channels, levels, tiles, state_groups, threads;
   std::int64_t gate_registers, state_registers;  // of a thread
@@ -45,9 +45,9 @@ struct Shapes {
   std::int64_t shared_bytes(const Problem& problem) const {
     const bool in_tile = problem.gate != DType::f32;
     const std::int64_t stage = (in_tile ? 3 : 4) * tile_bytes() + chunk * columns * 2;
-    constexpr std::int64_t task_bytes = 160, barrier_bytes = 28;
-    return round_up(stages * (stage + 4 * channels + barrier_bytes) + (levels - (in_tile ? 1 : 0)) * tile_bytes() +
-                        chunk / 8 * channels * 4 + task_bytes + 8,
+    constexpr std::int64_t barrier_bytes = 28;
+    return round_up(stages * (stage + 4 * channels) + (levels - (in_tile ? 1 : 0)) * tile_bytes() +
+                        chunk / 8 * channels * 4 + round_up(stages * barrier_bytes, 8) + task_bytes,
                     1024);
   }
 };
@@ -64,7 +64,6 @@ class StreamWgmmaFamily final : public KernelFamily {
     if (arch.number() != 90 or arch.suffix != 'a') return fail(Status::unsupported, "runs on sm_90a only");
     const Problem& problem = instance.problem;
     if (problem.io != DType::bf16) return fail(Status::unsupported, "takes io in bf16 only");
-    if (group_of(problem) != 1) return fail(Status::unsupported, "has as many kv heads as heads");
     if (problem.k.count() > 256) return fail(Status::unsupported, "covers K up to 256");
     return {};
   }
@@ -104,7 +103,8 @@ class StreamWgmmaFamily final : public KernelFamily {
     const double clocks = 1500 + chunk * width * (at.gate_groups == 2 ? 0.6 : 0.75) * (at.stages == 2 ? 1 : 1.02);
     const auto tasks = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * at.tiles);
     const double rounds = std::max(1.0, std::ceil(tasks / device.units));
-    const double chunks = std::ceil(static_cast<double>(shape.longest().count()) / chunk);
+    const double chunks = std::ceil(static_cast<double>(shape.longest().count()) / chunk) *
+                          static_cast<double>(group_of(instance.problem));
     const double rate = device.memory_rate > 0 ? 0.95 * static_cast<double>(device.memory_rate) : 1e12;
     return 5e-6 + std::max(rounds * chunks * clocks / 1.6e9,
                            static_cast<double>(minimal_bytes(instance.problem, shape)) / rate);
@@ -114,7 +114,8 @@ class StreamWgmmaFamily final : public KernelFamily {
     const Shapes at(instance.problem, config);
     Kernel kernel;
     kernel.entry = "gla_stream_wgmma";
-    kernel.text = text_of("stream_wgmma.cuh");
+    for (const char* part : {"data.cuh", "copies.cuh", "state.cuh", "operands.cuh", "scores.cuh", "stream_wgmma.cuh"})
+      kernel.text += std::string(text_of(part)) + "\n";
     kernel.helpers =
         std::string(text_of("hopper.cuh")) + products_text({at.chunk, at.chunk / at.gate_groups, at.channels});
     kernel.constants = {{"C", at.chunk},
@@ -124,6 +125,15 @@ class StreamWgmmaFamily final : public KernelFamily {
                         {"channels", at.channels},
                         {"gate_registers", at.gate_registers},
                         {"state_registers", at.state_registers}};
+    const auto map = [&](Arg tensor, std::int64_t element_bytes, bool swizzled, std::int64_t box) {
+      kernel.maps.push_back({tensor, static_cast<std::uint8_t>(element_bytes), swizzled,
+                             static_cast<std::uint16_t>(at.chunk), static_cast<std::uint16_t>(box)});
+    };
+    for (const Arg tensor : {Arg::q, Arg::k, Arg::v}) map(tensor, 2, true, 64);
+    if (instance.problem.gate == DType::f32)
+      map(Arg::g, 4, false, at.channels);
+    else
+      map(Arg::g, 2, true, 64);
     kernel.tiles = at.tiles;
     kernel.threads = at.threads;
     kernel.shared_bytes = at.shared_bytes(instance.problem);

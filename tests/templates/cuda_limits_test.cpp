@@ -228,6 +228,50 @@ TEST_CASE("offsets of more than 2^31 elements reach their tokens, heads and slot
     });
 }
 
+// Boxes of the copy engine bring what lies behind a sequence's end, too.
+TEST_CASE("stream_wgmma: parts of a fused projection, with NaN behind every head and behind the sequence") {
+  const char* line = GENERATE("forward H2 K64 V64 bf16 @ lens=70,40", "forward H2 K72 V40 bf16 @ lens=33,64",
+                              "forward H2 K64 V64 bf16 gate=f32 logit @ lens=70,5");
+  const Case what = parse_case(line).value();
+  Emulated kernel = emulate(what.problem, "stream_wgmma");
+  const Extents extents = extents_of(what.problem, what.shape, 1);
+  Call call(what, Gates::weak, 1);
+  kernel.run(call.words(), extents);
+  call.read_outputs();
+  const std::vector<float> o(call.o.data().begin(), call.o.data().end());
+  const std::vector<float> states(call.state_out.data().begin(), call.state_out.data().end());
+
+  constexpr std::int64_t token_bytes = 4096, head_bytes = 512;
+  const std::int64_t gate = size_of(what.problem.gate), k = what.problem.k.count(), v = what.problem.v.count();
+  std::vector<std::byte> fused(static_cast<std::size_t>(what.shape.total().count() * token_bytes + 16),
+                               std::byte{0xff});
+  std::byte* part = fused.data() + (16 - reinterpret_cast<std::uintptr_t>(fused.data()) % 16) % 16;
+  Words words = call.words();
+  const auto move = [&](Arg base, Arg token, Arg head, const Guarded& tensor, std::int64_t dim, std::int64_t element) {
+    for (std::int64_t row = 0; row < 2 * call.tokens(0); ++row)
+      std::memcpy(part + row / 2 * token_bytes + row % 2 * head_bytes,
+                  static_cast<const std::byte*>(tensor.memory()) + row * dim * element,
+                  static_cast<std::size_t>(dim * element));
+    words.set_pointer(base, part);
+    words[token] = static_cast<std::uint64_t>(token_bytes / element);
+    words[head] = static_cast<std::uint64_t>(head_bytes / element);
+    part += 2 * head_bytes;
+  };
+  move(Arg::q, Arg::q_token, Arg::q_head, call.q, k, 2);
+  move(Arg::k, Arg::k_token, Arg::k_head, call.k, k, 2);
+  move(Arg::v, Arg::v_token, Arg::v_head, call.v, v, 2);
+  move(Arg::g, Arg::g_token, Arg::g_head, call.g, k, gate);
+  for (int run = 0; run < 3; ++run) {
+    call.poison_outputs();
+    kernel.run(words, extents);
+    call.read_outputs();
+    const auto of_first = static_cast<std::size_t>(call.tokens(0) * call.o_strides.token);
+    CHECK(same_bits(call.o.data().first(of_first), std::span(o).first(of_first)));
+    const auto state = static_cast<std::size_t>(call.state_slot);
+    CHECK(same_bits(call.state_out.data().first(state), std::span(states).first(state)));
+  }
+}
+
 // 2^31 tokens would take days here. With positions and lengths of 16 bits in the place of 32, the same arithmetic ends
 // at 2^15 tokens.
 TEST_CASE("stream: the longest sequence ends at its last token") {

@@ -3,13 +3,17 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
 
+#include "runtime/tensor_map.hpp"
 #include "templates/cuda/cuda.hpp"
+#include "tests/templates/emulator/tensor_map.hpp"
 
 namespace glaive {
 namespace {
@@ -26,12 +30,30 @@ std::string host_text(const CudaSource& source, const Plan& plan, const Emulated
     std::string arguments;
     for (std::size_t i = 0; i < stage.args.size(); ++i)
       arguments += (i == 0 ? "words[" : ", words[") + std::to_string(i) + "]";
-    text += "extern \"C\" void emulate_" + stage.entry + "(const unsigned long* words, unsigned grid, int order) {\n" +
-            "  using namespace " + stage.entry + "_text;\n" +
-            "  emulator::run(grid, threads, shared_bytes, order, [&] { " + stage.entry + "(" + arguments +
-            "); });\n}\n";
+    if (not stage.maps.empty()) arguments += ", *static_cast<const Maps*>(maps)";
+    text += "extern \"C\" void emulate_" + stage.entry +
+            "(const unsigned long* words, const void* maps, unsigned grid, int order) {\n" + "  using namespace " +
+            stage.entry + "_text;\n" + "  emulator::run(grid, threads, shared_bytes, order, [&] { " + stage.entry +
+            "(" + arguments + "); });\n}\n";
   }
   return text;
+}
+
+/// What the driver does on a GPU.
+cuda::Outcome encode(cuda::EncodedMap* encoded, cuda::MapElements elements, std::uint32_t rank, cuda::Address base,
+                     const std::uint64_t* extents, const std::uint64_t* strides, const std::uint32_t* box,
+                     const std::uint32_t*, cuda::MapInterleave, cuda::MapSwizzle swizzle, cuda::MapPromotion,
+                     cuda::MapFill) {
+  if (rank != 3 or extents[2] == 0) return cuda::invalid_value;
+  emulator::TensorMap map = {};
+  map.base = static_cast<char*>(base);
+  std::copy_n(extents, 3, map.extents);
+  std::copy_n(strides, 2, map.strides);
+  std::copy_n(box, 3, map.box);
+  map.element_bytes = elements == cuda::map_u16 ? 2 : 4;
+  map.swizzled = swizzle == cuda::map_swizzle_128_bytes;
+  std::memcpy(encoded, &map, sizeof map);
+  return cuda::success;
 }
 
 }  // namespace
@@ -69,9 +91,11 @@ void Emulated::run(Words words, const Extents& extents) {
   words.set_pointer(Arg::workspace, workspace.memory());
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const Stage& stage = plan_.stages[i];
+    cuda::EncodedMap maps[most_tensor_maps];
+    words[Arg::mapped] = not stage.maps.empty() and cuda::map_tensors(stage, words, extents, encode, maps);
     std::vector<std::uint64_t> arguments;
     for (const Arg arg : stage.args) arguments.push_back(words[arg]);
-    entries_[i](arguments.data(), static_cast<unsigned>(stage.tasks.at(extents)), runs_ % 3);
+    entries_[i](arguments.data(), maps, static_cast<unsigned>(stage.tasks.at(extents)), runs_ % 3);
   }
   ++runs_;
   if (not workspace.guards_intact()) throw std::runtime_error(plan_.variant + " wrote outside its workspace");

@@ -26,7 +26,7 @@ class Emulated {
  private:
   Plan plan_;
   void* library_ = nullptr;
-  using Entry = void(const std::uint64_t* words, unsigned grid, int order);
+  using Entry = void(const std::uint64_t* words, const void* maps, unsigned grid, int order);
   std::vector<Entry*> entries_;  // of the plan's stages
   int runs_ = 0;
 };

@@ -1,19 +1,27 @@
 #pragma once
-// Stands in for templates/cuda/hopper.cuh. Copies that a barrier waits for arrive when somebody waits there; products
-// happen when they are begun or when they are waited for, by the order of the run.
+// Stands in for templates/cuda/hopper.cuh. Copies that a barrier waits for arrive when somebody waits there, or boxes
+// at once; products happen when they are begun or when they are waited for: by the order of the run.
 #include <map>
 
 #include "emulator.hpp"
+#include "tensor_map.hpp"
 
 using Barrier = u64;
+using emulator::TensorMap;
 
 namespace emulator {
 
 struct Phases {
   int count = 0, pending = 0;
   u32 parity = 0;
+  i64 bytes = 0;  // of boxes that are expected
   void arrive() {
-    if (--pending > 0) return;
+    --pending;
+    end_when_complete();
+  }
+  void end_when_complete() {
+    if (pending > 0 or bytes > 0) return;
+    if (bytes < 0) fail("more bytes of boxes than a barrier expects");
     pending = count;
     parity ^= 1;
     ++phases_ended;
@@ -23,6 +31,31 @@ struct Arrival {
   Barrier* barrier;
   std::vector<Copy> copies;
 };
+struct Box {
+  Barrier* barrier;
+  char* to;
+  const TensorMap* map;
+  i64 first[3];
+
+  u32 bytes() const { return map->box[0] * map->box[1] * map->box[2] * map->element_bytes; }
+  void copy() const {
+    const u32 row_bytes = map->box[0] * map->element_bytes;
+    for (u32 t = 0; t < map->box[2]; ++t)
+      for (u32 c = 0; c < map->box[0]; ++c) {
+        const i64 at[3] = {first[0] + c, first[1], first[2] + t};
+        bool inside = true;
+        for (int i = 0; i < 3; ++i) inside = inside and at[i] >= 0 and at[i] < static_cast<i64>(map->extents[i]);
+        u64 place = to - shared_begin + t * row_bytes + c * map->element_bytes;
+        if (map->swizzled) place ^= (place >> 7 & 7) << 4;
+        const char* const from = map->base + at[0] * map->element_bytes + at[1] * static_cast<i64>(map->strides[0]) +
+                                 at[2] * static_cast<i64>(map->strides[1]);
+        if (inside)
+          std::memcpy(shared_begin + place, from, map->element_bytes);
+        else
+          std::memset(shared_begin + place, 0, map->element_bytes);
+      }
+  }
+};
 struct Gathering {
   int arrived = 0;
   unsigned generation = 0;
@@ -30,6 +63,7 @@ struct Gathering {
 };
 inline std::map<Barrier*, Phases> phases;
 inline std::vector<Arrival> arrivals;
+inline std::vector<Box> boxes;
 inline std::map<int, Gathering> gatherings;
 using Product = std::function<void()>;
 inline std::map<u32, std::vector<std::vector<Product>>> products;  // by thread and group; the last one is open
@@ -109,13 +143,32 @@ inline u32 larger_pair(u32 a, u32 b) {
 }
 
 inline void init_barrier(Barrier& barrier, int count) { emulator::phases[&barrier] = {count, count, 0}; }
+inline void publish_barriers() {}
 inline void arrive(Barrier& barrier) { emulator::phases[&barrier].arrive(); }
 inline void arrive_when_copied(Barrier& barrier) {
   emulator::arrivals.push_back({&barrier, std::exchange(emulator::current().copies, {})});
 }
+inline void arrive_expecting(Barrier& barrier, u32 bytes) {
+  emulator::Phases& phase = emulator::phases[&barrier];
+  phase.bytes += bytes;
+  phase.arrive();
+}
+inline void copy_box(void* shared, const TensorMap& map, int channel, int head, int token, Barrier& barrier) {
+  const emulator::Box box{&barrier, static_cast<char*>(shared), &map, {channel, head, token}};
+  emulator::check_shared(shared, box.bytes(), map.swizzled ? 1024 : 128);
+  if (emulator::order == 2) box.copy();  // its bytes are told later
+  emulator::boxes.push_back(box);
+}
 inline void wait(Barrier& barrier, u32 parity) {
   emulator::Phases& phase = emulator::phases[&barrier];
   while (phase.parity == parity) {
+    for (const emulator::Box& box : emulator::boxes)
+      if (box.barrier == &barrier) {
+        if (emulator::order != 2) box.copy();
+        phase.bytes -= box.bytes();
+        phase.end_when_complete();
+      }
+    std::erase_if(emulator::boxes, [&](const auto& box) { return box.barrier == &barrier; });
     for (auto& arrival : emulator::arrivals)
       if (arrival.barrier == &barrier) {
         emulator::copy_all(arrival.copies);

@@ -1,0 +1,159 @@
+// State warpgroups: the state in registers, and o.
+using StateTile = float[channels / 2];  // [64 of V, channels]
+
+/// Channels from .. to - 1 of S decay.
+template <int from, int to>
+__device__ inline void decay_state(StateTile& s, const float* decay) {
+#pragma unroll
+  for (int n = from; n < to; n += 8) {
+    const float2 x = *reinterpret_cast<const float2*>(decay + n + threadIdx.x % 4 * 2);
+    float* const tile = s + n / 2;
+    tile[0] *= x.x, tile[1] *= x.y, tile[2] *= x.x, tile[3] *= x.y;
+  }
+}
+
+struct StateElements {
+  StateTile& s;
+  int state_group;
+
+  /// body(element, offset in the state) for all that lie in it.
+  template <class Body>
+  __device__ void each(const Task& task, Body body) {
+    const Lane lane(threadIdx.x);
+#pragma unroll
+    for (int i = 0; i < channels / 2; ++i) {
+      const int d = i / 4 * 8 + lane.column + i % 2, v = 64 * state_group + 16 * lane.warp + lane.row + i / 2 % 2 * 8;
+      if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column))
+        body(s[i], k_first ? i64(d) * V + v : i64(v) * K + d);
+    }
+  }
+  __device__ void decay(const float* decays) { decay_state<0, channels>(s, decays); }
+};
+
+/// O^T += S^T q~^T over channels from .. to - 1; S decays before or after, or not at all.
+template <int from, int to>
+__device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* decay, bool before, bool after,
+                                 u64 query) {
+  u32 a[(to - from) / 16][4];
+  if constexpr (from > 0) {
+    commit_products();
+    wait_products<0>();
+    hold(o);
+  }
+  if (before) decay_state<from, to>(s, decay);
+#pragma unroll
+  for (int n = 0; n < (to - from) / 16; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float* const x = s + (from + 16 * n) / 2 + 2 * i;
+      a[n][i] = narrow_pair<Io>(x[0], x[1]);
+    }
+  if (after) decay_state<from, to>(s, decay);
+  begin_products();
+#pragma unroll
+  for (int n = 0; n < (to - from) / 16; ++n) {
+    const int d = from + 16 * n;
+    multiply_registers<Io, 0>(o, a[n], query + d / 64 * (panel_bytes >> 4) + d % 64 / 8, d > 0);
+  }
+}
+
+/// O^T [64 of V, C tokens] into this warpgroup's panel of v, as rows of tokens.
+__device__ inline void put_out(const float (&o)[C / 2], float scale, char* panel) {
+  const int lane = threadIdx.x % 32, w = threadIdx.x / 32 % 4;
+  char* const to = panel + (lane % 8 + lane / 16 * 8) * 128 + ((2 * w + lane / 8 % 2) ^ lane % 8) * 16;
+#pragma unroll
+  for (int n = 0; n < C / 8; n += 2) {
+    u32 pair[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) pair[i] = narrow_pair<Io>(o[4 * n + 2 * i] * scale, o[4 * n + 2 * i + 1] * scale);
+    store_transposed(to + n * 1024, pair[0], pair[1], pair[2], pair[3]);
+  }
+}
+
+/// From there to global memory.
+__device__ inline void send_out(const Task& task, int state_group, const Turn& turn, const char* panel) {
+  const int left = task.length - turn.first, end = min(64, V - task.column - 64 * state_group);
+  const int t0 = threadIdx.x % 128 / 8, p = threadIdx.x % 8;
+  const i64 stride = task.o.token;
+  Io* out = task.o.at(i64(turn.first) + t0, turn.head) + 64 * state_group + 8 * p;
+  const char* from = panel + t0 * 128 + ((p ^ t0 % 8) << 4);
+  if (task.o.aligned() and end % 8 == 0) {
+    if (8 * p < end)
+#pragma unroll
+      for (int i = 0; i < C / 16; ++i)
+        if (t0 + 16 * i < left)
+          store_streaming(out + 16 * i * stride, *reinterpret_cast<const uint4*>(from + 16 * i * 128));
+    return;
+  }
+#pragma unroll 1
+  for (int t = t0; t < min(C, left); t += 16, out += 16 * stride, from += 16 * 128)
+#pragma unroll 1
+    for (int i = 0; i < min(8, end - 8 * p); ++i) out[i] = reinterpret_cast<const Io*>(from)[i];
+}
+
+__device__ inline void keep_state(const Words& words, Shared& shared, const Maps* maps) {
+  const Task& task = shared.task;
+  const int state_group = threadIdx.x / 128;
+  StateTile s;
+#pragma unroll
+  for (int i = 0; i < channels / 2; ++i) s[i] = 0;
+  StateElements elements = {s, state_group};
+  Ring ring;
+  Turn turn;  // u32: ends beyond a length that fills an int
+#pragma unroll 1
+  for (int i = 0; i < stages; ++i)
+    if (const Turn soon(i); fetches(maps) and soon.first < u32(task.length)) fetch_chunk(shared, maps, i, soon);
+  load_state<columns, segment>(words, task, balance, elements);
+  if (task.length > 0) {
+#pragma unroll 1
+    do {
+      Stage& stage = shared.stage[ring.stage];
+      char* const panel = stage.v + state_group * panel_bytes;
+      const float* const decay = shared.decay[ring.stage];
+      wait(shared.full[ring.stage], ring.parity);
+      wait(shared.ready[ring.stage], ring.parity);
+      const bool weak = __shfl_sync(~0u, shared.weak[ring.stage], 0) != 0;
+      const bool before = weak and turn.is_first(), after = not weak and turn.is_last();
+      const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
+      float o[C / 2];
+      if constexpr (channels <= 128) {
+        ask_state<0, channels>(o, s, decay, before, after, query);
+      } else {  // in parts: registers are scarce
+        ask_state<0, 64>(o, s, decay, before, after, query);
+        ask_state<64, 128>(o, s, decay, before, after, query);
+        ask_state<128, 192>(o, s, decay, before, after, query);
+        ask_state<192, channels>(o, s, decay, before, after, query);
+      }
+      const u64 score = rows_operand(stage.g), key = columns_operand(stage.k, panel_bytes);
+#pragma unroll
+      for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 0>(o, value + n * 128, score + n * 2, 1);
+      commit_products();
+      if (turn.is_last()) {
+        begin_products();
+#pragma unroll
+        for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 1>(s, value + n * 128, key + n * 128, 1);
+        commit_products();
+        wait_products<0>();
+        hold(s);
+      } else {
+        wait_products<0>();
+      }
+      hold(o);
+      put_out(o, task.scale, panel);
+      sync<128>(2 + state_group);
+      send_out(task, state_group, turn, panel);
+      publish_to_products();
+      arrive(shared.empty[ring.stage]);
+      Turn later = turn;
+      later.advance(stages);
+      if (fetches(maps) and later.first < u32(task.length)) {
+        wait(shared.empty[ring.stage], ring.parity);
+        fetch_chunk(shared, maps, ring.stage, later);
+      }
+      ring.advance();
+      turn.advance(1);
+    } while (turn.first < u32(task.length));
+  }
+  if (task.state_out != nullptr)
+    elements.each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x * (1 / balance)); });
+}
