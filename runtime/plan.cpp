@@ -7,7 +7,7 @@
 namespace glaive {
 namespace {
 
-constexpr std::uint32_t plan_version = 3;
+constexpr std::uint32_t plan_version = 4;
 constexpr std::int64_t most_bytes = std::int64_t{1} << 48;
 constexpr std::uint32_t most_stages = 64, most_factors = 16, most_counts = 64;
 

@@ -11,6 +11,7 @@ namespace glaive::cuda {
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+inline constexpr std::int64_t task_bytes = 176;  ///< sizeof(Task) of task.cuh
 inline std::int64_t group_of(const Problem& problem) { return problem.heads.count() / problem.kv_heads.count(); }
 
 /// Whether the problem has this op, and the target is a GPU with bf16 in mma.sync and cp.async: sm_80 or later.
@@ -41,7 +42,7 @@ struct Kernel {
     std::int64_t value;
   };
   std::vector<Constant> constants;  ///< beside those of the problem
-  std::vector<TensorMap> maps;      ///< where there are any, the text says what `Maps` has, in this order
+  std::vector<TensorMap> maps;      ///< where there are any they are the entry's last parameter, in this order
   std::int64_t tiles = 1;           ///< CTAs that share V of a head
   std::int64_t threads = 32;
   std::int64_t shared_bytes = 0;

@@ -15,6 +15,9 @@
 //          X in fp16 whose rows are q times the decay since the middle there and k times the decay up to the middle
 //          here; X X^T has the scores. The diagonal is q . k itself. No factor exceeds 1, so that -inf is legal.
 //              O^T = S^T q~^T + V^T A^T,   S^T = S^T Diag(decay) + V^T k~    (weak: S decays before O, else after)
+// GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first decides the tier
+// and
+//          has S decay if it is weak, the last has S decay if it is not, and adds to it.
 // NUMBERS  S and k~ are kept at `balance` times their values and q~ at 1 / balance, the range of fp16 in mind.
 constexpr int panels = channels / 64, panel_bytes = 128 * C, tile_bytes = panels * panel_bytes;
 constexpr int state_groups = columns / 64, state_threads = 128 * state_groups, gate_threads = 128 * gate_groups;
@@ -54,6 +57,20 @@ struct Ring {
     stage = 0;
     parity ^= 1;
   }
+};
+
+/// A chunk, by its first token, and a query head of the group.
+struct Turn {
+  u32 first = 0;
+  int head = 0;
+
+  __device__ explicit Turn(int number = 0) { advance(number); }
+  __device__ void advance(int turns) {
+    first += (head + turns) / group * C;
+    head = (head + turns) % group;
+  }
+  __device__ bool is_first() const { return group == 1 or head == 0; }
+  __device__ bool is_last() const { return group == 1 or head == group - 1; }
 };
 
 /// A thread of a warpgroup. Of an accumulator tile, 16 rows a warp, it has rows `row` and `row + 8`, and of every 8

@@ -228,17 +228,17 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& 
 }
 
 /// The raw words of this thread's items once more, where operands have taken their place.
-__device__ inline void fetch_again(Stage& stage, const Task& task, u32 first) {
+__device__ inline void fetch_again(Stage& stage, const Task& task, const Turn& turn) {
 #pragma unroll 1
   for (int i = 0; i < 8 * items; ++i) {
     const Item item(i / 8);
-    const u32 t = first + 8 * item.block + i % 8;
+    const u32 t = turn.first + 8 * item.block + i % 8;
     const auto pair = [&](const void* row) {
       const u16* const at = static_cast<const u16*>(row) + 2 * item.pair;
       const bool present = t < u32(task.length);
       return u32(present and 2 * item.pair < K ? at[0] : 0) | u32(present and 2 * item.pair + 1 < K ? at[1] : 0) << 16;
     };
-    item.in(stage.q, i % 8) = pair(task.q.at(t));
+    item.in(stage.q, i % 8) = pair(task.q.at(t, turn.head));
     item.in(stage.k, i % 8) = pair(task.k.at(t));
     if constexpr (gates_in_tile) item.in(stage.g, i % 8) = pair(task.g.at(t));
   }

@@ -14,7 +14,7 @@ __device__ inline void decay_state(StateTile& s, const float* decay) {
 
 struct StateElements {
   StateTile& s;
-  int group;
+  int state_group;
 
   /// body(element, offset in the state) for all that lie in it.
   template <class Body>
@@ -22,30 +22,25 @@ struct StateElements {
     const Lane lane(threadIdx.x);
 #pragma unroll
     for (int i = 0; i < channels / 2; ++i) {
-      const int d = i / 4 * 8 + lane.column + i % 2, v = 64 * group + 16 * lane.warp + lane.row + i / 2 % 2 * 8;
+      const int d = i / 4 * 8 + lane.column + i % 2, v = 64 * state_group + 16 * lane.warp + lane.row + i / 2 % 2 * 8;
       if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column))
         body(s[i], k_first ? i64(d) * V + v : i64(v) * K + d);
     }
   }
-  /// body(four elements, value tile, key tile)
-  template <class Body>
-  __device__ void tiles(const Task& task, Body body) {
-#pragma unroll
-    for (int n = 0; n < channels / 8; ++n) body(s + 4 * n, task.column / 16 + 4 * group + threadIdx.x / 32 % 4, n);
-  }
   __device__ void decay(const float* decays) { decay_state<0, channels>(s, decays); }
 };
 
-/// O^T += S^T q~^T over channels from .. to - 1; S decays before or after.
+/// O^T += S^T q~^T over channels from .. to - 1; S decays before or after, or not at all.
 template <int from, int to>
-__device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* decay, bool weak, u64 query) {
+__device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* decay, bool before, bool after,
+                                 u64 query) {
   u32 a[(to - from) / 16][4];
   if constexpr (from > 0) {
     commit_products();
     wait_products<0>();
     hold(o);
   }
-  if (weak) decay_state<from, to>(s, decay);
+  if (before) decay_state<from, to>(s, decay);
 #pragma unroll
   for (int n = 0; n < (to - from) / 16; ++n)
 #pragma unroll
@@ -53,7 +48,7 @@ __device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* d
       const float* const x = s + (from + 16 * n) / 2 + 2 * i;
       a[n][i] = narrow_pair<Io>(x[0], x[1]);
     }
-  if (not weak) decay_state<from, to>(s, decay);
+  if (after) decay_state<from, to>(s, decay);
   begin_products();
 #pragma unroll
   for (int n = 0; n < (to - from) / 16; ++n) {
@@ -76,13 +71,13 @@ __device__ inline void put_out(const float (&o)[C / 2], float scale, char* panel
 }
 
 /// From there to global memory.
-__device__ inline void send_out(const Task& task, int group, u32 first, const char* panel) {
-  const int left = task.length - first, end = min(64, V - task.column - 64 * group);
+__device__ inline void send_out(const Task& task, int state_group, const Turn& turn, const char* panel) {
+  const int left = task.length - turn.first, end = min(64, V - task.column - 64 * state_group);
   const int t0 = threadIdx.x % 128 / 8, p = threadIdx.x % 8;
   const i64 stride = task.o.token;
-  Io* out = task.o.at(i64(first) + t0) + 64 * group + 8 * p;
+  Io* out = task.o.at(i64(turn.first) + t0, turn.head) + 64 * state_group + 8 * p;
   const char* from = panel + t0 * 128 + ((p ^ t0 % 8) << 4);
-  if ((u64(task.o.base) % 16 | u64(stride) % 8) == 0 and end % 8 == 0) {
+  if (task.o.aligned() and end % 8 == 0) {
     if (8 * p < end)
 #pragma unroll
       for (int i = 0; i < C / 16; ++i)
@@ -98,60 +93,66 @@ __device__ inline void send_out(const Task& task, int group, u32 first, const ch
 
 __device__ inline void keep_state(const Words& words, Shared& shared, const Maps* maps) {
   const Task& task = shared.task;
-  const int group = threadIdx.x / 128;
+  const int state_group = threadIdx.x / 128;
   StateTile s;
 #pragma unroll
   for (int i = 0; i < channels / 2; ++i) s[i] = 0;
-  StateElements elements = {s, group};
+  StateElements elements = {s, state_group};
   Ring ring;
-  u32 first = 0;  // u32: ends beyond a length that fills an int
+  Turn turn;  // u32: ends beyond a length that fills an int
 #pragma unroll 1
   for (int i = 0; i < stages; ++i)
-    if (fetches(maps) and u32(i * C) < u32(task.length)) fetch_chunk(shared, maps, i, i * C);
+    if (const Turn soon(i); fetches(maps) and soon.first < u32(task.length)) fetch_chunk(shared, maps, i, soon);
   load_state<columns, segment>(words, task, balance, elements);
   if (task.length > 0) {
 #pragma unroll 1
     do {
       Stage& stage = shared.stage[ring.stage];
-      char* const panel = stage.v + group * panel_bytes;
+      char* const panel = stage.v + state_group * panel_bytes;
       const float* const decay = shared.decay[ring.stage];
       wait(shared.full[ring.stage], ring.parity);
       wait(shared.ready[ring.stage], ring.parity);
       const bool weak = __shfl_sync(~0u, shared.weak[ring.stage], 0) != 0;
+      const bool before = weak and turn.is_first(), after = not weak and turn.is_last();
       const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
       float o[C / 2];
       if constexpr (channels <= 128) {
-        ask_state<0, channels>(o, s, decay, weak, query);
+        ask_state<0, channels>(o, s, decay, before, after, query);
       } else {  // in parts: registers are scarce
-        ask_state<0, 64>(o, s, decay, weak, query);
-        ask_state<64, 128>(o, s, decay, weak, query);
-        ask_state<128, 192>(o, s, decay, weak, query);
-        ask_state<192, channels>(o, s, decay, weak, query);
+        ask_state<0, 64>(o, s, decay, before, after, query);
+        ask_state<64, 128>(o, s, decay, before, after, query);
+        ask_state<128, 192>(o, s, decay, before, after, query);
+        ask_state<192, channels>(o, s, decay, before, after, query);
       }
       const u64 score = rows_operand(stage.g), key = columns_operand(stage.k, panel_bytes);
 #pragma unroll
       for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 0>(o, value + n * 128, score + n * 2, 1);
       commit_products();
-      begin_products();
+      if (turn.is_last()) {
+        begin_products();
 #pragma unroll
-      for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 1>(s, value + n * 128, key + n * 128, 1);
-      commit_products();
-      wait_products<0>();
+        for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 1>(s, value + n * 128, key + n * 128, 1);
+        commit_products();
+        wait_products<0>();
+        hold(s);
+      } else {
+        wait_products<0>();
+      }
       hold(o);
-      hold(s);
       put_out(o, task.scale, panel);
-      sync<128>(2 + group);
-      send_out(task, group, first, panel);
+      sync<128>(2 + state_group);
+      send_out(task, state_group, turn, panel);
       publish_to_products();
       arrive(shared.empty[ring.stage]);
-      const u32 later = first + stages * C;
-      if (fetches(maps) and later < u32(task.length) and later > first) {
+      Turn later = turn;
+      later.advance(stages);
+      if (fetches(maps) and later.first < u32(task.length)) {
         wait(shared.empty[ring.stage], ring.parity);
         fetch_chunk(shared, maps, ring.stage, later);
       }
       ring.advance();
-      first += C;
-    } while (first < u32(task.length));
+      turn.advance(1);
+    } while (turn.first < u32(task.length));
   }
   if (task.state_out != nullptr)
     elements.each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x * (1 / balance)); });

@@ -64,7 +64,6 @@ class StreamWgmmaFamily final : public KernelFamily {
     if (arch.number() != 90 or arch.suffix != 'a') return fail(Status::unsupported, "runs on sm_90a only");
     const Problem& problem = instance.problem;
     if (problem.io != DType::bf16) return fail(Status::unsupported, "takes io in bf16 only");
-    if (group_of(problem) != 1) return fail(Status::unsupported, "has as many kv heads as heads");
     if (problem.k.count() > 256) return fail(Status::unsupported, "covers K up to 256");
     return {};
   }
@@ -104,7 +103,8 @@ class StreamWgmmaFamily final : public KernelFamily {
     const double clocks = 1500 + chunk * width * (at.gate_groups == 2 ? 0.6 : 0.75) * (at.stages == 2 ? 1 : 1.02);
     const auto tasks = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * at.tiles);
     const double rounds = std::max(1.0, std::ceil(tasks / device.units));
-    const double chunks = std::ceil(static_cast<double>(shape.longest().count()) / chunk);
+    const double chunks = std::ceil(static_cast<double>(shape.longest().count()) / chunk) *
+                          static_cast<double>(group_of(instance.problem));
     const double rate = device.memory_rate > 0 ? 0.95 * static_cast<double>(device.memory_rate) : 1e12;
     return 5e-6 + std::max(rounds * chunks * clocks / 1.6e9,
                            static_cast<double>(minimal_bytes(instance.problem, shape)) / rate);

@@ -4,20 +4,22 @@ __device__ inline void make_operands(Shared& shared) {
   Ring ring;
   Tier tier = halves;
 #pragma unroll 1
-  for (u32 first = 0; first < length; first += C) {
+  for (Turn turn; turn.first < length; turn.advance(1)) {
     Stage& stage = shared.stage[ring.stage];
-    const int left = length - first;
+    const int left = length - turn.first;
     Near near;
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_rows(stage, left);
     publish_to_products();
-    const bool guessed = tier >= exact;  // as the chunk before
-    float2 sum;
-    if (guessed and gate_group() == 0)
-      diagonal(near, stage, [&] { sum = sum_gates(shared, stage, left); });
-    else
-      sum = sum_gates(shared, stage, left);
-    tier = choose_tier(shared, sum);
+    const bool guessed = turn.is_first() and tier >= exact;  // as the chunk before
+    if (turn.is_first()) {
+      float2 sum;
+      if (guessed and gate_group() == 0)
+        diagonal(near, stage, [&] { sum = sum_gates(shared, stage, left); });
+      else
+        sum = sum_gates(shared, stage, left);
+      tier = choose_tier(shared, sum);
+    }
     if (tier >= exact and not guessed) {
       if (gate_group() == 0) diagonal(near, stage, [] {});
       sync<1, gate_threads>();
@@ -39,7 +41,7 @@ __device__ inline void make_operands(Shared& shared) {
       }
       publish_to_products();
       if (sync_and<1, gate_threads>(suits)) break;
-      fetch_again(stage, shared.task, first);
+      fetch_again(stage, shared.task, turn);
       tier = tier == halves ? split : wide;
     }
     if (tier == halves)

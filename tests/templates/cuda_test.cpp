@@ -99,6 +99,12 @@ TEST_CASE("stream_wgmma: every dtype, gate form and layout") {
         "stream_wgmma");
 }
 
+TEST_CASE("stream_wgmma: query heads that share a kv head") {
+  check(GENERATE("forward H2 Hkv1 K64 V64 bf16 @ B1 T150", "forward H6 Hkv2 K40 V24 bf16 gate=f32 vk @ lens=70,0,30",
+                 "forward H5 Hkv1 K64 V128 bf16 logit @ B1 T90"),
+        "stream_wgmma");
+}
+
 TEST_CASE("stream_wgmma: what it does where q and k pass the range of fp16") {
   const auto never = [](std::string& text) {
     const std::string_view suits = "return larger == 0 or";
@@ -111,7 +117,8 @@ TEST_CASE("stream_wgmma: what it does where q and k pass the range of fp16") {
 
 TEST_CASE("stream_wgmma: every value of its parameters") {
   every_value("stream_wgmma",
-              GENERATE("forward H2 K64 V128 bf16 @ lens=210,30", "forward H1 K200 V70 bf16 vk @ B1 T90"),
+              GENERATE("forward H2 K64 V128 bf16 @ lens=210,30", "forward H1 K200 V70 bf16 vk @ B1 T90",
+                       "forward H3 Hkv1 K64 V64 bf16 @ B1 T100"),
               {Gates::weak, Gates::mixed});
 }
 

@@ -92,9 +92,9 @@ void Emulated::run(Words words, const Extents& extents) {
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const Stage& stage = plan_.stages[i];
     cuda::EncodedMap maps[most_tensor_maps];
-    const bool mapped = not stage.maps.empty() and cuda::map_tensors(stage, words, extents, encode, maps);
+    words[Arg::mapped] = not stage.maps.empty() and cuda::map_tensors(stage, words, extents, encode, maps);
     std::vector<std::uint64_t> arguments;
-    for (const Arg arg : stage.args) arguments.push_back(arg == Arg::mapped ? mapped : words[arg]);
+    for (const Arg arg : stage.args) arguments.push_back(words[arg]);
     entries_[i](arguments.data(), maps, static_cast<unsigned>(stage.tasks.at(extents)), runs_ % 3);
   }
   ++runs_;
