@@ -11,7 +11,6 @@ namespace glaive::cuda {
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
-inline constexpr std::int64_t task_bytes = 176;  ///< sizeof(Task) of task.cuh
 inline std::int64_t group_of(const Problem& problem) { return problem.heads.count() / problem.kv_heads.count(); }
 
 /// Whether the problem has this op, and the target is a GPU with bf16 in mma.sync and cp.async: sm_80 or later.

@@ -47,6 +47,7 @@ struct Task {
   float scale;
   float inverse_tau, clamp;  ///< of raw logits; the clamp times log2 e
   int head;                  ///< of k and v
+  int after;                 ///< tokens of the sequence behind these
   i64 first;                 ///< token of the call with which the sequence begins
 
   /// log2 of a channel's decay, from the gate as it lies in memory.

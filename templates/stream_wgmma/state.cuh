@@ -27,6 +27,13 @@ struct StateElements {
         body(s[i], k_first ? i64(d) * V + v : i64(v) * K + d);
     }
   }
+  /// body(four elements, value tile, key tile)
+  template <class Body>
+  __device__ void tiles(const Task& task, Body body) {
+#pragma unroll
+    for (int n = 0; n < channels / 8; ++n)
+      body(s + 4 * n, task.column / 16 + 4 * state_group + threadIdx.x / 32 % 4, n);
+  }
   __device__ void decay(const float* decays) { decay_state<0, channels>(s, decays); }
 };
 

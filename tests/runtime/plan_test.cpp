@@ -22,7 +22,6 @@ Plan full_plan() {
   second.block[0] = 128;
   second.cluster = 2;
   second.shared_bytes = 4096;
-  second.maps = {{Arg::k, 2, true, 64, 64}, {Arg::g, 4, false, 32, 128}};
   second.early = true;
   second.maps = {{Arg::k, 2, true, 64, 64}, {Arg::g, 4, false, 32, 128}};
   plan.stages.push_back(second);
