@@ -85,6 +85,7 @@ Source KernelFamily::instantiate(const Instance& instance, const Config& config)
     const std::string begin = "\nnamespace " + kernel.entry + "_text {\n", end = "}\n";
     text += begin;
     for (const auto& [name, value] : kernel.constants) constant("int", name, std::to_string(value));
+    constant("int", "cluster", std::to_string(kernel.cluster));
     constant("int", "segment", std::to_string(kernel.segment));
     constant("int", "threads", std::to_string(kernel.threads));
     constant("int", "ctas", std::to_string(kernel.ctas));
@@ -115,6 +116,7 @@ Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
     stage.maps = kernel.maps;
     stage.block[0] = static_cast<std::uint32_t>(kernel.threads);
     stage.shared_bytes = static_cast<std::uint32_t>(kernel.shared_bytes);
+    stage.cluster = static_cast<std::uint32_t>(kernel.cluster);
     stage.early = kernel.early;
     plan.stages.push_back(std::move(stage));
     segment = kernel.segment;

@@ -46,6 +46,7 @@ struct Kernel {
   std::int64_t threads = 32;
   std::int64_t shared_bytes = 0;
   std::int64_t ctas = 1;     ///< that an SM shall hold at once: bounds the registers
+  std::int64_t cluster = 1;  ///< CTAs that reach each other's shared memory; divides `tiles`
   std::int64_t segment = 0;  ///< tokens of a sequence for which there is a CTA; 0 = all of them
   bool early = false;        ///< may begin while the kernel before it ends; waits for it itself
 };

@@ -28,6 +28,20 @@ __device__ inline void wait(Barrier& barrier, u32 parity) {
       : "memory");
 }
 
+/// Whether it has.
+__device__ inline bool has_ended(Barrier& barrier, u32 parity) {
+  u32 ended;
+  asm volatile("{.reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+               : "=r"(ended)
+               : "r"(shared_address(&barrier)), "r"(parity)
+               : "memory");
+  return ended != 0;
+}
+/// Its place may be initialised again.
+__device__ inline void drop_barrier(Barrier& barrier) {
+  asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(shared_address(&barrier)) : "memory");
+}
+
 /// Of barriers initialised so far, to the copy engine.
 __device__ inline void publish_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 
@@ -43,6 +57,35 @@ __device__ inline void copy_box(void* shared, const TensorMap& map, int channel,
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
           "r"(shared_address(shared)),
       "l"(&map), "r"(channel), "r"(head), "r"(token), "r"(shared_address(&barrier))
+      : "memory");
+}
+
+// ---- CTAs of a cluster: the same variable of another one is at the same place in its shared memory
+template <int cluster>
+__device__ inline u32 cta_in_cluster() {
+  u32 rank = 0;
+  if constexpr (cluster > 1) asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+/// Joins all threads of the cluster.
+__device__ inline void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+__device__ inline void arrive_at(Barrier& barrier, u32 cta) {
+  asm volatile(
+      "{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [there];}" ::
+          "r"(shared_address(&barrier)),
+      "r"(cta)
+      : "memory");
+}
+/// `bytes`, a multiple of 16, to another CTA's shared memory in the background; its barrier is told of them. Called by
+/// one thread.
+__device__ inline void copy_to(u32 cta, void* to, const void* from, u32 bytes, Barrier& barrier) {
+  asm volatile(
+      "{.reg .b32 there, done; mapa.shared::cluster.u32 there, %0, %4; mapa.shared::cluster.u32 done, %3, %4;\n"
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [there], [%1], %2, [done];}" ::"r"(
+          shared_address(to)),
+      "r"(shared_address(from)), "r"(bytes), "r"(shared_address(&barrier)), "r"(cta)
       : "memory");
 }
 

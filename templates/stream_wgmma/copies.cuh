@@ -1,11 +1,10 @@
-// How chunks come into their stages: by the copy engine, as boxes; or by the threads of the state warpgroups.
-/// C rows of all tensors, those past the sequence's end too: gate warpgroups clear them.
-__device__ inline void fetch_boxes(Shared& shared, const Maps& maps, int stage, const Turn& turn) {
-  const Task& task = shared.task;
-  Stage& to = shared.stage[stage];
-  Barrier& full = shared.full[stage];
-  const int token = int(task.first + turn.first), head = task.head;
-  arrive_expecting(full, 2 * tile_bytes + gate_bytes + state_groups * panel_bytes);
+// How chunks come into their stages: by the copy engine, as boxes; or by the threads that want them.
+constexpr int value_bytes = state_groups * panel_bytes, raw_bytes = 2 * tile_bytes + gate_bytes;
+constexpr int sent_bytes = 2 * tile_bytes + score_bytes;  // q~, k~ and A: one after the other
+
+/// C rows of a tensor, those past the sequence's end too: gate warpgroups clear them.
+__device__ inline void begin_raw_boxes(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full) {
+  const int token = int(shared.task.first + turn.first), head = shared.task.head;
 #pragma unroll
   for (int p = 0; p < panels; ++p) {
     if (gates_in_tile) copy_box(to.g + p * panel_bytes, maps.g, 64 * p, head, token, full);
@@ -13,16 +12,20 @@ __device__ inline void fetch_boxes(Shared& shared, const Maps& maps, int stage, 
     copy_box(to.k + p * panel_bytes, maps.k, 64 * p, head, token, full);
   }
   if (not gates_in_tile) copy_box(to.g, maps.g, 0, head, token, full);
+}
+__device__ inline void begin_value_boxes(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full) {
 #pragma unroll
   for (int w = 0; w < state_groups; ++w)
-    copy_box(to.v + w * panel_bytes, maps.v, task.column + 64 * w, head, token, full);
+    copy_box(to.v + w * panel_bytes, maps.v, shared.task.column + 64 * w, shared.task.head,
+             int(shared.task.first + turn.first), full);
 }
 
-/// C rows from `begin` on into a tile, zeros past the ends; whether they come in the background.
-template <class T, int padded, bool swizzled>
-__device__ inline bool fetch(char* tile, const Rows<const T>& rows, const T* begin, int left, int width) {
-  constexpr int piece = 16 / sizeof(T), pieces = padded / piece, step = state_threads / pieces;
-  const int p = threadIdx.x % pieces, t0 = threadIdx.x / pieces;
+/// C rows from `begin` on into a tile, zeros past the ends, by `count` threads; whether they come in the background.
+template <class T, int padded, bool swizzled, int count>
+__device__ inline bool copy_rows(char* tile, const Rows<const T>& rows, const T* begin, int left, int width,
+                                 int thread) {
+  constexpr int piece = 16 / sizeof(T), pieces = padded / piece, step = count / pieces;
+  const int p = thread % pieces, t0 = thread / pieces;
   const i64 stride = rows.token;
   const auto place = [&](int t, int p) {
     return tile + (swizzled ? p / 8 * panel_bytes + t * 128 + ((p % 8 ^ t % 8) << 4) : (t * pieces + p) * 16);
@@ -46,48 +49,96 @@ __device__ inline bool fetch(char* tile, const Rows<const T>& rows, const T* beg
     }
   return false;
 }
-
-__device__ inline void fetch_rows(Shared& shared, int stage, const Turn& turn) {
-  const Task& task = shared.task;
-  Stage& to = shared.stage[stage];
+template <int count>
+__device__ inline bool copy_raw_rows(const Task& task, Stage& to, const Turn& turn, int thread) {
   const int left = task.length - turn.first;
-  bool background = fetch<Gate, channels, gates_in_tile>(to.g, task.g, task.g.at(turn.first), left, K);
-  background &= fetch<Io, channels, true>(to.q, task.q, task.q.at(turn.first, turn.head), left, K);
-  background &= fetch<Io, channels, true>(to.k, task.k, task.k.at(turn.first), left, K);
-  background &= fetch<Io, columns, true>(to.v, task.v, task.v.at(turn.first), left, min(columns, V - task.column));
-  if (background) return arrive_when_copied(shared.full[stage]);
+  bool background =
+      copy_rows<Gate, channels, gates_in_tile, count>(to.g, task.g, task.g.at(turn.first), left, K, thread);
+  background &= copy_rows<Io, channels, true, count>(to.q, task.q, task.q.at(turn.first, turn.head), left, K, thread);
+  return background & copy_rows<Io, channels, true, count>(to.k, task.k, task.k.at(turn.first), left, K, thread);
+}
+__device__ inline bool copy_value_rows(const Task& task, Stage& to, const Turn& turn) {
+  return copy_rows<Io, columns, true, state_threads>(to.v, task.v, task.v.at(turn.first), task.length - turn.first,
+                                                     min(columns, V - task.column), threadIdx.x);
+}
+__device__ inline void arrive_with_copies(Barrier& barrier, bool background) {
+  if (background) return arrive_when_copied(barrier);
   wait_for_copies();
-  arrive(shared.full[stage]);
+  arrive(barrier);
 }
 
-/// Whether this thread has a part in copies. `maps`: null where there are none.
-__device__ inline bool fetches(const Maps* maps) { return maps == nullptr or thread_again() == 0; }
+/// Whether this thread has a part in copies of its role, whose first thread is `first`. `maps`: null where there are
+/// none.
+__device__ inline bool fetches(const Maps* maps, int first) { return maps == nullptr or int(thread_again()) == first; }
 
+/// By state warpgroups. In a cluster v alone: the CTA that makes operands fetches what it makes them of.
 __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, const Turn& turn) {
-  if (maps != nullptr)
-    fetch_boxes(shared, *maps, stage, turn);
-  else
-    fetch_rows(shared, stage, turn);
+  Stage& to = stage_of(shared, stage);
+  if constexpr (cluster == 1) {
+    Barrier& full = shared.full[stage];
+    if (maps != nullptr) {
+      arrive_expecting(full, raw_bytes + value_bytes);
+      begin_raw_boxes(shared, *maps, to, turn, full);
+      begin_value_boxes(shared, *maps, to, turn, full);
+    } else {
+      const bool background = copy_raw_rows<state_threads>(shared.task, to, turn, threadIdx.x);
+      arrive_with_copies(full, background & copy_value_rows(shared.task, to, turn));
+    }
+  } else {
+    Barrier& received = shared.received[stage];
+    if (threadIdx.x == 0)
+      arrive_expecting(received,
+                       (makes(stage) ? 0 : sent_bytes + int(sizeof(Fate))) + (maps != nullptr ? value_bytes : 0));
+    if (maps != nullptr)
+      begin_value_boxes(shared, *maps, to, turn, received);
+    else
+      arrive_with_copies(received, copy_value_rows(shared.task, to, turn));
+  }
+}
+/// By gate warpgroups, in a cluster.
+__device__ inline void fetch_raw(Shared& shared, const Maps* maps, int stage, const Turn& turn) {
+  Stage& to = stage_of(shared, stage);
+  Barrier& full = shared.full[stage];
+  if (maps != nullptr) {
+    arrive_expecting(full, raw_bytes);
+    begin_raw_boxes(shared, *maps, to, turn, full);
+  } else {
+    arrive_with_copies(full, copy_raw_rows<gate_threads>(shared.task, to, turn, Gates::index()));
+  }
+}
+__device__ inline void init_barriers(Shared& shared, const Maps* maps) {
+  for (int i = 0; i < stages; ++i) {
+    init_barrier(shared.full[i], maps != nullptr ? 1 : cluster > 1 ? gate_threads : state_threads);
+    init_barrier(shared.ready[i], gate_threads);
+    init_barrier(shared.empty[i], state_threads);
+    init_barrier(shared.received[i], maps != nullptr ? 1 : 1 + state_threads);
+    init_barrier(shared.clear[i], cluster);
+  }
+  publish_barriers();
 }
 
-/// Zeros in the rows past the sequence's end, where boxes bring what lies behind it.
-__device__ inline void clear_rows(Stage& stage, int left) {
-  const auto clear = [](char* piece) { *reinterpret_cast<uint4*>(piece) = uint4{0, 0, 0, 0}; };
-  const int thread = thread_again() - state_threads;
+__device__ inline void drop_barriers(Shared& shared) {
+  for (int i = 0; i < stages; ++i)
+    for (Barrier* const barrier :
+         {&shared.full[i], &shared.ready[i], &shared.empty[i], &shared.received[i], &shared.clear[i]})
+      drop_barrier(*barrier);
+}
+
+/// Zeros in the rows past the sequence's end, where boxes bring what lies behind it; by `count` threads.
+template <int count, int row_bytes>
+__device__ inline void clear_rows(char* tile, int left, int thread) {
 #pragma unroll 1
-  for (int at = 128 * left + 16 * thread; at < panel_bytes; at += 16 * gate_threads) {
+  for (int at = row_bytes * left + 16 * thread; at < row_bytes * C; at += 16 * count)
+    *reinterpret_cast<uint4*>(tile + at) = uint4{0, 0, 0, 0};
+}
+__device__ inline void clear_raw_rows(Stage& stage, int left) {
 #pragma unroll
-    for (int p = 0; p < panels; ++p) {
-      clear(stage.q + p * panel_bytes + at);
-      clear(stage.k + p * panel_bytes + at);
-      if (gates_in_tile) clear(stage.g + p * panel_bytes + at);
-    }
-#pragma unroll
-    for (int w = 0; w < state_groups; ++w) clear(stage.v + w * panel_bytes + at);
+  for (int p = 0; p < panels; ++p) {
+    clear_rows<gate_threads, 128>(stage.q + p * panel_bytes, left, Gates::index());
+    clear_rows<gate_threads, 128>(stage.k + p * panel_bytes, left, Gates::index());
+    if (gates_in_tile) clear_rows<gate_threads, 128>(stage.g + p * panel_bytes, left, Gates::index());
   }
-  if (not gates_in_tile)
-#pragma unroll 1
-    for (int at = 4 * channels * left + 16 * thread; at < gate_bytes; at += 16 * gate_threads) clear(stage.g + at);
+  if (not gates_in_tile) clear_rows<gate_threads, 4 * channels>(stage.g, left, Gates::index());
   publish_to_products();
-  sync<1, gate_threads>();
+  Gates::join();
 }

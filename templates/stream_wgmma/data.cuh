@@ -4,9 +4,9 @@
 //          tokens [C, channels] lie in shared memory as panels of 64 channels, rows of 128 bytes, swizzled for wgmma.
 //          The state lies transposed in registers as accumulators of wgmma, fp32, which serve as left operands too:
 //          state warpgroup w has columns 64 w .. 64 w + 63 of V.
-// ROLES    Chunks come as boxes into a ring of stages, asked for by one thread of the state warpgroups; where tensors
-//          allow no maps, all their threads copy. State warpgroups hold the state and make o. Gate warpgroups turn q
-//          and k into operands, in place, and make the scores A. Three barriers a stage join them:
+// ROLES    Chunks come as boxes into a ring of stages, asked for by one thread; where tensors allow no maps, all
+//          threads of a role copy. State warpgroups hold the state and make o. Gate warpgroups turn q and k into
+//          operands, in place, and make the scores A. Barriers of each stage join them:
 //              copies --full--> gates --ready--> state --empty--> copies
 // CHUNK    G is log2 of the decays. R(t) = sum of G after t, P(t) = sum up to t, in the chunk. k~ = k 2^R is the key
 //          into the outgoing state. Where decays are weak, q~ = q 2^-R asks the state as it will have decayed by the
@@ -15,46 +15,88 @@
 //          X in fp16 whose rows are q times the decay since the middle there and k times the decay up to the middle
 //          here; X X^T has the scores. The diagonal is q . k itself. No factor exceeds 1, so that -inf is legal.
 //              O^T = S^T q~^T + V^T A^T,   S^T = S^T Diag(decay) + V^T k~    (weak: S decays before O, else after)
-// GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first decides the tier
-// and
-//          has S decay if it is weak, the last has S decay if it is not, and adds to it.
+// MODES    Weak chunks want stages, the others tiles for the levels of halving, and neither shall pay for the other:
+//          each has a loop of its own. Where a chunk does not suit the loop, all warpgroups leave it together and the
+//          other one goes on from there. In the loop for strong decays the state warpgroups, idle until operands are
+//          there, make their share of them.
+// CLUSTER  CTAs that have the tiles of V of one head may share operands: chunk i is made by CTA i % cluster, which
+//          sends q~, k~, A and decays to the others' stages. There is one loop then; halving takes the levels in turns.
+// GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first has S decay if the
+//          chunk is weak, the last has S decay if it is not, and adds to it.
 // NUMBERS  S and k~ are kept at `balance` times their values and q~ at 1 / balance, the range of fp16 in mind.
 constexpr int panels = channels / 64, panel_bytes = 128 * C, tile_bytes = panels * panel_bytes;
 constexpr int state_groups = columns / 64, state_threads = 128 * state_groups, gate_threads = 128 * gate_groups;
 constexpr int blocks = C / 8, levels = C == 64 ? 6 : 5;
 constexpr bool gates_in_tile = sizeof(Gate) == 2;  // then the last level takes the place of the raw gates
 constexpr int gate_bytes = gates_in_tile ? tile_bytes : 4 * C * channels;
+constexpr int score_bytes = 128 * C;
 constexpr int pairs = channels / 2;
-constexpr int items = pairs * blocks / gate_threads;  // of a gate thread: 2 channels, 8 tokens each
 constexpr float balance = 64, log2_balance = 6;
+constexpr int patience = 8;  // weak chunks that the loop for strong ones puts up with
 constexpr float weak_limit = -8 * log2_e, split_limit = -72 * log2_e;  // of a channel's sum of G over a chunk
 static_assert(threads == state_threads + gate_threads, "a thread for every lane");
-static_assert(items > 0 and gate_threads % pairs == 0 and pairs % 32 == 0, "a thread keeps to its channels");
 
-struct Stage {  // raw, then operands
-  char q[tile_bytes], k[tile_bytes];
-  char g[gate_bytes];                  // then the last level, then A: C rows of 128 bytes
+struct Stage {
   char v[state_groups * panel_bytes];  // a panel for each state warpgroup; o leaves through it
+  char q[tile_bytes], k[tile_bytes];   // raw, then operands
+  char g[gate_bytes];                  // then copies of q~ or the last level, then A: C rows of 128 bytes
 };
-struct __align__(1024) Shared {  // tiles first: of chunks shorter than 64, products read as much again behind them
-  char level[levels - (gates_in_tile ? 1 : 0)][tile_bytes];
-  Stage stage[stages];
+/// Of a stage whose operands another CTA makes: there are no gates, but A.
+constexpr int received_bytes = sizeof(Stage) - gate_bytes + score_bytes;
+constexpr int ring_bytes = stages / cluster * (sizeof(Stage) + (cluster - 1) * received_bytes);
+
+enum Mode : int { weak, strong, mixed };  // which chunks a loop is for
+template <Mode mode>
+constexpr int stages_of = mode == strong ? strong_stages : stages;
+
+/// What the state must know of a chunk beside its operands.
+struct Fate {
+  float decay[channels];  // 2^ of the sum of G over the chunk
+  u32 weak, leave;        // leave: the chunk is for the other loop
+  u32 unused[2];
+};
+struct __align__(1024) Shared {
+  char memory[memory_bytes];  // stages, then tiles; of chunks shorter than 64, products read as much again behind them
   float total[blocks][channels];  // of G over 8 tokens
-  float decay[stages][channels];  // 2^ of the sum of G over the chunk
+  Fate fate[stages];
   Barrier full[stages], ready[stages], empty[stages];
-  u32 weak[stages];
+  Barrier received[stages];  // cluster: v is there, and operands that another CTA makes
+  Barrier clear[stages];     // cluster: all CTAs are done with a stage that this one fills
   Task task;
 };
 static_assert(sizeof(Shared) == shared_bytes, "the plan's shared memory");
 
+/// Whether this CTA makes the operands of a stage.
+__device__ inline bool makes(int stage) { return cluster == 1 or u32(stage) % cluster == cta_in_cluster<cluster>(); }
+
+/// Where a stage is in the memory of a CTA of the cluster.
+__device__ inline Stage& stage_of(Shared& shared, int stage, u32 cta) {
+  const int full_before = cluster == 1 ? stage : (stage + cluster - 1 - int(cta)) / cluster;
+  return *reinterpret_cast<Stage*>(shared.memory + stage * received_bytes +
+                                   full_before * int(sizeof(Stage) - received_bytes));
+}
+__device__ inline Stage& stage_of(Shared& shared, int stage) {
+  return stage_of(shared, stage, cta_in_cluster<cluster>());
+}
+
+/// Where rows of a level of halving lie; of weak chunks the copies of q~ in the last one's place, of k~ in the first's.
+template <Mode mode>
+__device__ inline char* level_tile(Shared& shared, Stage& stage, int level) {
+  if (gates_in_tile and level == levels - 1) return stage.g;
+  if (mode == strong) return shared.memory + strong_stages * sizeof(Stage) + level * tile_bytes;
+  return shared.memory + ring_bytes + (level == levels - 1 ? tile_bytes : 0);
+}
+
 /// A place in the ring of stages, and the parity of its barriers' phase.
+template <Mode mode>
 struct Ring {
   int stage = 0;
   u32 parity = 0;
 
-  __device__ void advance() {
-    if (++stage < stages) return;
-    stage = 0;
+  __device__ void advance(int by = 1) {
+    stage += by;
+    if (stage < stages_of<mode>) return;
+    stage -= stages_of<mode>;
     parity ^= 1;
   }
 };
@@ -69,6 +111,11 @@ struct Turn {
     first += (head + turns) / group * C;
     head = (head + turns) % group;
   }
+  __device__ Turn later(int turns) const {
+    Turn turn = *this;
+    turn.advance(turns);
+    return turn;
+  }
   __device__ bool is_first() const { return group == 1 or head == 0; }
   __device__ bool is_last() const { return group == 1 or head == group - 1; }
 };
@@ -80,12 +127,33 @@ struct Lane {
   __device__ explicit Lane(u32 thread) : warp(thread / 32 % 4), row(thread % 32 / 4), column(thread % 4 * 2) {}
 };
 
+/// Threads that do something together, `count` of them from `first` on, joined by the barrier `id`.
+template <int first, int count, int id>
+struct Crew {
+  static constexpr int threads = count;
+  static constexpr int items = pairs * blocks / count;  // of a thread
+  __device__ static int index() { return int(thread_again()) - first; }
+  __device__ static void join() { sync<id, count>(); }
+  __device__ static bool all(bool mine) { return sync_and<id, count>(mine); }
+};
+using Gates = Crew<state_threads, gate_threads, 1>;
+using Everyone = Crew<0, threads, 2 + state_groups>;  // each state warpgroup has a barrier of its own before it
+/// Who makes operands.
+template <Mode mode>
+struct Makers : Gates {};
+template <>
+struct Makers<strong>
+    : Crew<helped ? 0 : state_threads, helped ? threads : gate_threads, helped ? 2 + state_groups : 1> {};
+static_assert(Gates::items > 0 and gate_threads % pairs == 0 and pairs % 32 == 0, "a thread keeps to its channels");
+static_assert(Makers<strong>::items * Makers<strong>::threads == pairs * blocks, "all items are made");
+
 /// By value: of two places `?:` would make an address, and put the arrays into memory.
 template <class T>
 __device__ inline T either(bool first, T a, T b) {
   return first ? a : b;
 }
 __device__ inline float2 operator+(float2 a, float2 b) { return {a.x + b.x, a.y + b.y}; }
+__device__ inline float2 operator-(float2 a) { return {-a.x, -a.y}; }
 __device__ inline float2 operator*(float2 a, float2 b) { return {a.x * b.x, a.y * b.y}; }
 using ::exp2_fast;
 __device__ inline float2 exp2_fast(float2 a) { return {exp2_fast(a.x), exp2_fast(a.y)}; }

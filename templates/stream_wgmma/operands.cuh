@@ -6,11 +6,11 @@ struct Item {
   int block, pair;
   u32 at;  ///< of the first token in a tile
 
-  __device__ explicit Item(int i) {
-    const int thread = thread_again() - state_threads;
-    pair = thread % pairs;
-    block = thread / pairs * items + i;
-    at = pair / 32 * panel_bytes + block * 1024 + pair % 32 * 4;
+  /// The i-th of this thread in a crew.
+  template <class Crew>
+  __device__ static Item of(int i) {
+    const int thread = Crew::index(), pair = thread % pairs, block = thread / pairs * Crew::items + i;
+    return {block, pair, u32(pair / 32 * panel_bytes + block * 1024 + pair % 32 * 4)};
   }
   /// Of token t, in a tile.
   __device__ u32 word(int t) const { return (at ^ t << 4) + t * 128; }
@@ -48,6 +48,12 @@ __device__ inline Pairs8 log2_decays(const Task& task, const Stage& stage, const
   }
   return raw;
 }
+__device__ inline Pairs8 decays(const Task& task, const Stage& stage, const Item& item, int left) {
+  Pairs8 e = log2_decays(task, stage, item, left);
+#pragma unroll
+  for (int t = 0; t < 8; ++t) e.at[t] = exp2_fast(e.at[t]);
+  return e;
+}
 
 __device__ inline float2 total_of(const Shared& shared, int block, const Item& item) {
   return *reinterpret_cast<const float2*>(&shared.total[block][2 * item.pair]);
@@ -66,9 +72,9 @@ __device__ inline bool suits_fp16(u32 pair) {
 /// Sums of G over the blocks of this thread's items, and over all of them.
 __device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left) {
   float2 sum = {0, 0};
-#pragma unroll(items > 2 ? 1 : items)
-  for (int i = 0; i < items; ++i) {
-    const Item item(i);
+#pragma unroll(Gates::items > 2 ? 1 : Gates::items)
+  for (int i = 0; i < Gates::items; ++i) {
+    const Item item = Item::of<Gates>(i);
     const Pairs8 g = log2_decays(shared.task, stage, item, left);
     float2 part = {0, 0};
 #pragma unroll
@@ -79,62 +85,59 @@ __device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left)
   return sum;
 }
 
-/// The tier of the chunk, from this thread's sums.
+/// From this thread's sums; sums of all are seen after it.
+__device__ inline bool all_weak(float2 sum) {
+  constexpr float share = weak_limit * Gates::items / blocks;
+  return Gates::all(sum.x > share and sum.y > share);
+}
+/// The tier of the chunk.
 __device__ inline Tier choose_tier(const Shared& shared, float2 sum) {
-  constexpr float share = weak_limit * items / blocks;
-  if (sync_and<1, gate_threads>(sum.x > share and sum.y > share)) return halves;
-  const Item item(0);
+  if (all_weak(sum)) return halves;
+  const Item item = Item::of<Gates>(0);
   sum = {0, 0};
 #pragma unroll
   for (int b = 0; b < blocks; ++b) sum = sum + total_of(shared, b, item);
-  return sync_and<1, gate_threads>(sum.x > split_limit and sum.y > split_limit) ? split : exact;
-}
-
-__device__ inline char* level_tile(Shared& shared, Stage& stage, int level) {
-  return gates_in_tile and level == levels - 1 ? stage.g : shared.level[level];
+  return Gates::all(sum.x > split_limit and sum.y > split_limit) ? split : exact;
 }
 
 __device__ inline void put_decay(Shared& shared, int stage, const Item& item) {
   float2 sum = {0, 0};
 #pragma unroll
   for (int b = 0; b < blocks; ++b) sum = sum + total_of(shared, b, item);
-  *reinterpret_cast<float2*>(&shared.decay[stage][2 * item.pair]) = exp2_fast(sum);
+  *reinterpret_cast<float2*>(&shared.fate[stage].decay[2 * item.pair]) = exp2_fast(sum);
 }
 
-/// q~ and k~ of an item in place; to the last and the first level's tile their copies in fp16 or, where R is too large
-/// for that, what bf16 has left of them. Whether all suit their type.
+/// q~ and k~ of an item in place; to `query` and `key` their copies in fp16 or, where R is too large for that, what
+/// bf16 has left of them. Whether all suit their type.
 template <Tier tier>
-__device__ inline bool weak_operands(Shared& shared, Stage& stage, const Item& item, int left) {
-  const Pairs8 g = log2_decays(shared.task, stage, item, left);
-  const Words8 q(item, stage.q), k(item, stage.k);
-  float2 after = {-log2_balance, -log2_balance};  // minus the sum after t
+__device__ inline bool weak_operands(Shared& shared, Stage& stage, char* query, char* key, const Item& item, int left) {
+  const Pairs8 e = decays(shared.task, stage, item, left);
+  float2 behind = {0, 0};  // sum of G behind the block
 #pragma unroll 1
-  for (int b = blocks - 1; b > item.block; --b) {
-    const float2 total = total_of(shared, b, item);
-    after.x -= total.x, after.y -= total.y;
-  }
-  char* const query = level_tile(shared, stage, levels - 1);
-  char* const key = level_tile(shared, stage, 0);
+  for (int b = blocks - 1; b > item.block; --b) behind = behind + total_of(shared, b, item);
+  // From token to token 2^-R decays, and 2^R backwards.
+  float2 ask = exp2_fast(-(behind + total_of(shared, item.block, item)) + float2{-log2_balance, -log2_balance});
+  float2 tell = exp2_fast(behind + float2{log2_balance, log2_balance});
   u32 most_query = 0, most_key = 0;
-#pragma unroll
-  for (int t = 7; t >= 0; --t) {
-    const float2 x = widen_pair<Io>(q.at[t]) * exp2_fast(after);
-    const float2 y = widen_pair<Io>(k.at[t]) * exp2_fast(float2{-after.x, -after.y});
-    const u32 ask = narrow_pair<Io>(x.x, x.y), tell = narrow_pair<Io>(y.x, y.y);
-    item.in(stage.q, t) = ask;
-    item.in(stage.k, t) = tell;
+  const auto put = [&](char* tile, char* copies, int t, float2 x, u32& most) {
+    const u32 operand = narrow_pair<Io>(x.x, x.y);
+    item.in(tile, t) = operand;
     if constexpr (tier == halves) {
-      const u32 a = narrow_pair<f16>(x.x, x.y), b = narrow_pair<f16>(y.x, y.y);
-      item.in(query, t) = a;
-      item.in(key, t) = b;
-      most_query = larger_pair(most_query, a);
-      most_key = larger_pair(most_key, b);
+      const u32 copy = narrow_pair<f16>(x.x, x.y);
+      item.in(copies, t) = copy;
+      most = larger_pair(most, copy);
     } else {
-      const float2 a = widen_pair<Io>(ask), b = widen_pair<Io>(tell);
-      item.in(query, t) = narrow_pair<Io>(x.x - a.x, x.y - a.y);
-      item.in(key, t) = narrow_pair<Io>(y.x - b.x, y.y - b.y);
+      const float2 there = widen_pair<Io>(operand);
+      item.in(copies, t) = narrow_pair<Io>(x.x - there.x, x.y - there.y);
     }
-    after.x -= g.at[t].x, after.y -= g.at[t].y;
+  };
+  const Words8 q(item, stage.q), k(item, stage.k);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    ask = ask * e.at[i];
+    put(stage.q, query, i, widen_pair<Io>(q.at[i]) * ask, most_query);
+    put(stage.k, key, 7 - i, widen_pair<Io>(k.at[7 - i]) * tell, most_key);
+    tell = tell * e.at[7 - i];
   }
   return suits_fp16(most_query) and suits_fp16(most_key);
 }
@@ -156,8 +159,8 @@ __device__ inline void put_level(const Item& item, char* tile, const Words8& q, 
   }
 }
 
-/// q~ and k~ of an item in place, and its rows of all levels in T. Whether q and k suit T.
-template <class T>
+/// Rows of the levels from .. to - 1 of an item, in T; with the last level q~ and k~, in place. Whether q and k suit T.
+template <class T, Mode mode, int from, int to>
 __device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& item, int left) {
   Words8 asking(item, stage.q), telling(item, stage.k);
   bool suits = true;
@@ -171,7 +174,7 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& 
     }
     suits = suits_fp16(most_query) and suits_fp16(most_key);
   }
-  {
+  if constexpr (from < 3) {
     const Pairs8 g = log2_decays(shared.task, stage, item, left);
     Words8 e;
 #pragma unroll
@@ -179,10 +182,11 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& 
       const float2 x = exp2_fast(g.at[t]);
       e.at[t] = narrow_pair<T>(x.x, x.y);
     }
-    put_level<T, 1>(item, level_tile(shared, stage, 0), asking, telling, e);
-    put_level<T, 2>(item, level_tile(shared, stage, 1), asking, telling, e);
-    put_level<T, 4>(item, level_tile(shared, stage, 2), asking, telling, e);
+    if constexpr (from == 0) put_level<T, 1>(item, level_tile<mode>(shared, stage, 0), asking, telling, e);
+    if constexpr (from <= 1 and to > 1) put_level<T, 2>(item, level_tile<mode>(shared, stage, 1), asking, telling, e);
+    if constexpr (to > 2) put_level<T, 4>(item, level_tile<mode>(shared, stage, 2), asking, telling, e);
   }
+  if constexpr (to <= 3) return suits;
   float2 before = {0, 0}, behind = {0, 0};  // sums over the blocks of a level's half that precede, that follow
   u32 factor[levels];                       // from a row within its block to the level's middle
 #pragma unroll
@@ -199,9 +203,7 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& 
   }
   const float2 ask = exp2_fast(before + float2{-log2_balance, -log2_balance});
   const float2 tell = exp2_fast(behind + float2{log2_balance, log2_balance});
-  Pairs8 e = log2_decays(shared.task, stage, item, left);  // once more: registers are scarce
-#pragma unroll
-  for (int t = 0; t < 8; ++t) e.at[t] = exp2_fast(e.at[t]);
+  const Pairs8 e = decays(shared.task, stage, item, left);  // once more: registers are scarce
   float2 after = {1, 1}, since = {1, 1};
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -210,14 +212,16 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& 
     after = after * e.at[7 - i];
     asking.at[i] = narrow_pair<T>(x.x, x.y);
     telling.at[7 - i] = narrow_pair<T>(y.x, y.y);
-    x = x * ask, y = y * tell;
-    item.in(stage.q, i) = narrow_pair<Io>(x.x, x.y);
-    item.in(stage.k, 7 - i) = narrow_pair<Io>(y.x, y.y);
+    if constexpr (to == levels) {
+      x = x * ask, y = y * tell;
+      item.in(stage.q, i) = narrow_pair<Io>(x.x, x.y);
+      item.in(stage.k, 7 - i) = narrow_pair<Io>(y.x, y.y);
+    }
   }
 #pragma unroll
-  for (int level = 3; level < levels; ++level) {
+  for (int level = from > 3 ? from : 3; level < to; ++level) {
     const bool second = (item.block >> (level - 3) & 1) != 0;
-    char* const tile = level_tile(shared, stage, level);
+    char* const tile = level_tile<mode>(shared, stage, level);
 #pragma unroll
     for (int t = 0; t < 8; ++t) {
       const u32 row = either(second, asking.at[t], telling.at[t]);
@@ -228,10 +232,11 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& 
 }
 
 /// The raw words of this thread's items once more, where operands have taken their place.
+template <class Crew>
 __device__ inline void fetch_again(Stage& stage, const Task& task, const Turn& turn) {
 #pragma unroll 1
-  for (int i = 0; i < 8 * items; ++i) {
-    const Item item(i / 8);
+  for (int i = 0; i < 8 * Crew::items; ++i) {
+    const Item item = Item::of<Crew>(i / 8);
     const u32 t = turn.first + 8 * item.block + i % 8;
     const auto pair = [&](const void* row) {
       const u16* const at = static_cast<const u16*>(row) + 2 * item.pair;

@@ -16,12 +16,11 @@ __device__ inline void put_scores(char* tile, const Lane& lane, int half, int bl
 
 /// A of weak decays: this warpgroup's columns.
 template <Tier tier>
-__device__ inline void weak_scores(Shared& shared, Stage& stage) {
+__device__ inline void weak_scores(Stage& stage, const char* queries, const char* keys) {
   const int group = gate_group();
   constexpr int width = C / gate_groups;
   float d[width / 2];
-  const u64 query = rows_operand(level_tile(shared, stage, levels - 1));
-  const u64 key = rows_operand(level_tile(shared, stage, 0) + group * width * 128);
+  const u64 query = rows_operand(queries), key = rows_operand(keys + group * width * 128);
   begin_products();
   if constexpr (tier == halves) {
     begin_score<f16>(d, query, key);
@@ -34,7 +33,7 @@ __device__ inline void weak_scores(Shared& shared, Stage& stage) {
   commit_products();
   wait_products<0>();
   hold(d);
-  sync<1, gate_threads>();  // A takes the place of q~
+  Gates::join();  // A takes the place of the copies of q~
   const Lane lane(thread_again());
 #pragma unroll
   for (int n = 0; n < width / 8; ++n)
@@ -66,7 +65,7 @@ __device__ inline void pick(Near& near, const float (&d)[C / 2]) {
 
 /// q . k from the raw tiles; `meanwhile` runs beside the products.
 template <class Meanwhile>
-__device__ inline void diagonal(Near& near, const Stage& stage, Meanwhile meanwhile) {
+__device__ inline void take_diagonal(Near& near, const Stage& stage, Meanwhile meanwhile) {
   float d[C / 2];
   begin_products();
   begin_score<Io>(d, rows_operand(stage.q), rows_operand(stage.k));
@@ -74,26 +73,7 @@ __device__ inline void diagonal(Near& near, const Stage& stage, Meanwhile meanwh
   meanwhile();
   wait_products<0>();
   hold(d);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) near[i] = 0;
   pick<0>(near, d);
-}
-
-template <class T>
-__device__ inline void begin_level(float (&d)[C / 2], Shared& shared, Stage& stage, int level) {
-  const u64 x = rows_operand(level_tile(shared, stage, level));
-  begin_products();
-  begin_score<T>(d, x, x);
-  commit_products();
-}
-
-template <class T, int level>
-__device__ inline void near_level(Near& near, Shared& shared, Stage& stage) {
-  float d[C / 2];
-  begin_level<T>(d, shared, stage, level);
-  wait_products<0>();
-  hold(d);
-  pick<1 << level>(near, d);
 }
 
 /// Blocks of 8 x 8 below the diagonal: [columns][upper, lower 8 rows], as pairs.
@@ -111,38 +91,65 @@ __device__ inline void pick_far(Far& far, const float (&d)[C / 2], int level) {
     }
 }
 
-/// A by halving: the first warpgroup makes the blocks of 8 x 8 on the diagonal, the last one the others.
-template <class T>
-__device__ inline void exact_scores(Near& near, Shared& shared, Stage& stage) {
-  const int group = gate_group();
+/// A by halving, in pieces: the first warpgroup makes the blocks of 8 x 8 on the diagonal, the last one the others.
+struct Scores {
+  Near near;
   Far far;
-  if (group == 0) {
-    near_level<T, 0>(near, shared, stage);
-    near_level<T, 1>(near, shared, stage);
-    near_level<T, 2>(near, shared, stage);
+
+  __device__ Scores() {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) near[i] = 0;
   }
-  if (group == gate_groups - 1) {
+  /// Levels from .. to - 1, this warpgroup's of them.
+  template <class T, Mode mode, int from, int to>
+  __device__ void take(Shared& shared, Stage& stage) {
+    const int group = gate_group();
+    if (from < 3 and group == 0) {
+      if constexpr (from <= 0 and to > 0) take_near<T, mode, 0>(shared, stage);
+      if constexpr (from <= 1 and to > 1) take_near<T, mode, 1>(shared, stage);
+      if constexpr (from <= 2 and to > 2) take_near<T, mode, 2>(shared, stage);
+    }
+    if (to > 3 and group == gate_groups - 1) {
+      if constexpr (from <= 3)
 #pragma unroll
-    for (int n = 0; n < C / 8; ++n) far[n][0] = far[n][1] = 0;
+        for (int n = 0; n < C / 8; ++n) far[n][0] = far[n][1] = 0;
 #pragma unroll
-    for (int level = 3; level < levels; ++level) {
-      float d[C / 2];
-      begin_level<T>(d, shared, stage, level);
-      wait_products<0>();
-      hold(d);
-      pick_far(far, d, level);
+      for (int level = from > 3 ? from : 3; level < to; ++level) {
+        float d[C / 2];
+        multiply_level<T, mode>(d, shared, stage, level);
+        pick_far(far, d, level);
+      }
     }
   }
-  sync<1, gate_threads>();  // A takes the place of the last level
-  const Lane lane(thread_again());
-  if (group == 0)
-#pragma unroll
-    for (int r = 0; r < 2; ++r)
-      put_scores(stage.g, lane, r, 2 * lane.warp + r, narrow_pair<Io>(near[2 * r], near[2 * r + 1]));
-  if (group == gate_groups - 1)
-#pragma unroll
-    for (int n = 0; n < C / 8; ++n)
+  __device__ void put(Stage& stage) const {
+    const int group = gate_group();
+    const Lane lane(thread_again());
+    if (group == 0)
 #pragma unroll
       for (int r = 0; r < 2; ++r)
-        if (n != 2 * lane.warp + r) put_scores(stage.g, lane, r, n, far[n][r]);
-}
+        put_scores(stage.g, lane, r, 2 * lane.warp + r, narrow_pair<Io>(near[2 * r], near[2 * r + 1]));
+    if (group == gate_groups - 1)
+#pragma unroll
+      for (int n = 0; n < C / 8; ++n)
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+          if (n != 2 * lane.warp + r) put_scores(stage.g, lane, r, n, far[n][r]);
+  }
+
+ private:
+  template <class T, Mode mode>
+  __device__ static void multiply_level(float (&d)[C / 2], Shared& shared, Stage& stage, int level) {
+    const u64 x = rows_operand(level_tile<mode>(shared, stage, level));
+    begin_products();
+    begin_score<T>(d, x, x);
+    commit_products();
+    wait_products<0>();
+    hold(d);
+  }
+  template <class T, Mode mode, int level>
+  __device__ void take_near(Shared& shared, Stage& stage) {
+    float d[C / 2];
+    multiply_level<T, mode>(d, shared, stage, level);
+    pick<1 << level>(near, d);
+  }
+};

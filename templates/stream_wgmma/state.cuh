@@ -4,9 +4,10 @@ using StateTile = float[channels / 2];  // [64 of V, channels]
 /// Channels from .. to - 1 of S decay.
 template <int from, int to>
 __device__ inline void decay_state(StateTile& s, const float* decay) {
+  const float* const mine = decay + thread_again() % 4 * 2;
 #pragma unroll
   for (int n = from; n < to; n += 8) {
-    const float2 x = *reinterpret_cast<const float2*>(decay + n + threadIdx.x % 4 * 2);
+    const float2 x = *reinterpret_cast<const float2*>(mine + n);
     float* const tile = s + n / 2;
     tile[0] *= x.x, tile[1] *= x.y, tile[2] *= x.x, tile[3] *= x.y;
   }
@@ -66,7 +67,7 @@ __device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* d
 
 /// O^T [64 of V, C tokens] into this warpgroup's panel of v, as rows of tokens.
 __device__ inline void put_out(const float (&o)[C / 2], float scale, char* panel) {
-  const int lane = threadIdx.x % 32, w = threadIdx.x / 32 % 4;
+  const int lane = thread_again() % 32, w = thread_again() / 32 % 4;
   char* const to = panel + (lane % 8 + lane / 16 * 8) * 128 + ((2 * w + lane / 8 % 2) ^ lane % 8) * 16;
 #pragma unroll
   for (int n = 0; n < C / 8; n += 2) {
@@ -80,7 +81,7 @@ __device__ inline void put_out(const float (&o)[C / 2], float scale, char* panel
 /// From there to global memory.
 __device__ inline void send_out(const Task& task, int state_group, const Turn& turn, const char* panel) {
   const int left = task.length - turn.first, end = min(64, V - task.column - 64 * state_group);
-  const int t0 = threadIdx.x % 128 / 8, p = threadIdx.x % 8;
+  const int t0 = thread_again() % 128 / 8, p = thread_again() % 8;
   const i64 stride = task.o.token;
   Io* out = task.o.at(i64(turn.first) + t0, turn.head) + 64 * state_group + 8 * p;
   const char* from = panel + t0 * 128 + ((p ^ t0 % 8) << 4);
@@ -98,69 +99,97 @@ __device__ inline void send_out(const Task& task, int state_group, const Turn& t
     for (int i = 0; i < min(8, end - 8 * p); ++i) out[i] = reinterpret_cast<const Io*>(from)[i];
 }
 
-__device__ inline void keep_state(const Words& words, Shared& shared, const Maps* maps) {
+/// This role's part of what `make_operands` has all makers do.
+template <Mode mode>
+__device__ inline bool help(Shared& shared, int stage, const Turn& turn);
+
+/// The first chunks from `turn` on.
+template <Mode mode>
+__device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& turn) {
+  if (not fetches(maps, 0)) return;
+#pragma unroll 1
+  for (int i = 0; i < stages_of<mode>; ++i)
+    if (const Turn soon = turn.later(i); soon.first < u32(shared.task.length)) fetch_chunk(shared, maps, i, soon);
+}
+
+/// From `turn` on, until the sequence is over or a chunk is for the other loop; whether it is over.
+template <Mode mode>
+__device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps, Turn& turn) {
   const Task& task = shared.task;
   const int state_group = threadIdx.x / 128;
-  StateTile s;
-#pragma unroll
-  for (int i = 0; i < channels / 2; ++i) s[i] = 0;
-  StateElements elements = {s, state_group};
-  Ring ring;
-  Turn turn;  // u32: ends beyond a length that fills an int
+  // Read where it is used: registers are scarce. u32: chunks end beyond a length that fills an int.
+  const auto length = [&] { return u32(*static_cast<const volatile int*>(&task.length)); };
+  Ring<mode> ring;
+  bool leaves = false;
 #pragma unroll 1
-  for (int i = 0; i < stages; ++i)
-    if (const Turn soon(i); fetches(maps) and soon.first < u32(task.length)) fetch_chunk(shared, maps, i, soon);
-  load_state<columns, segment>(words, task, balance, elements);
-  if (task.length > 0) {
-#pragma unroll 1
-    do {
-      Stage& stage = shared.stage[ring.stage];
-      char* const panel = stage.v + state_group * panel_bytes;
-      const float* const decay = shared.decay[ring.stage];
-      wait(shared.full[ring.stage], ring.parity);
-      wait(shared.ready[ring.stage], ring.parity);
-      const bool weak = __shfl_sync(~0u, shared.weak[ring.stage], 0) != 0;
-      const bool before = weak and turn.is_first(), after = not weak and turn.is_last();
-      const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
-      float o[C / 2];
-      if constexpr (channels <= 128) {
-        ask_state<0, channels>(o, s, decay, before, after, query);
-      } else {  // in parts: registers are scarce
-        ask_state<0, 64>(o, s, decay, before, after, query);
-        ask_state<64, 128>(o, s, decay, before, after, query);
-        ask_state<128, 192>(o, s, decay, before, after, query);
-        ask_state<192, channels>(o, s, decay, before, after, query);
-      }
-      const u64 score = rows_operand(stage.g), key = columns_operand(stage.k, panel_bytes);
-#pragma unroll
-      for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 0>(o, value + n * 128, score + n * 2, 1);
-      commit_products();
-      if (turn.is_last()) {
-        begin_products();
-#pragma unroll
-        for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 1>(s, value + n * 128, key + n * 128, 1);
-        commit_products();
-        wait_products<0>();
-        hold(s);
-      } else {
-        wait_products<0>();
-      }
-      hold(o);
-      put_out(o, task.scale, panel);
-      sync<128>(2 + state_group);
-      send_out(task, state_group, turn, panel);
+  do {
+    Stage& stage = stage_of(shared, ring.stage);
+    const Fate& fate = shared.fate[ring.stage];
+    char* const panel = stage.v + state_group * panel_bytes;
+    wait(cluster == 1 ? shared.full[ring.stage] : shared.received[ring.stage], ring.parity);
+    if (const int left = length() - turn.first; left < C) {
+      clear_rows<128, 128>(panel, left, thread_again() % 128);
       publish_to_products();
-      arrive(shared.empty[ring.stage]);
-      Turn later = turn;
-      later.advance(stages);
-      if (fetches(maps) and later.first < u32(task.length)) {
-        wait(shared.empty[ring.stage], ring.parity);
-        fetch_chunk(shared, maps, ring.stage, later);
-      }
-      ring.advance();
-      turn.advance(1);
-    } while (turn.first < u32(task.length));
+      sync<128>(2 + state_group);
+    }
+    if constexpr (mode == strong and helped)
+      leaves = help<mode>(shared, ring.stage, turn);
+    else if (makes(ring.stage))
+      wait(shared.ready[ring.stage], ring.parity);
+    if constexpr (cluster == 1 and not(mode == strong and helped)) leaves = __shfl_sync(~0u, fate.leave, 0) != 0;
+    if (leaves) break;
+    const bool is_weak = mode == mixed ? __shfl_sync(~0u, fate.weak, 0) != 0 : mode == weak;
+    const bool before = is_weak and turn.is_first(), after = not is_weak and turn.is_last();
+    const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
+    float o[C / 2];
+    if constexpr (channels <= 128) {
+      ask_state<0, channels>(o, s, fate.decay, before, after, query);
+    } else {  // in parts: registers are scarce
+      ask_state<0, 64>(o, s, fate.decay, before, after, query);
+      ask_state<64, 128>(o, s, fate.decay, before, after, query);
+      ask_state<128, 192>(o, s, fate.decay, before, after, query);
+      ask_state<192, channels>(o, s, fate.decay, before, after, query);
+    }
+    if constexpr (mode == strong and helped) {
+      wait(shared.ready[ring.stage], ring.parity);
+      begin_products();
+    }
+    const u64 score = rows_operand(stage.g), key = columns_operand(stage.k, panel_bytes);
+#pragma unroll
+    for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 0>(o, value + n * 128, score + n * 2, 1);
+    commit_products();
+    if (turn.is_last()) {
+      begin_products();
+#pragma unroll
+      for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 1>(s, value + n * 128, key + n * 128, 1);
+      commit_products();
+      wait_products<0>();
+      hold(s);
+    } else {
+      wait_products<0>();
+    }
+    hold(o);
+    put_out(o, task.scale, panel);
+    sync<128>(2 + state_group);
+    send_out(task, state_group, turn, panel);
+    publish_to_products();
+    arrive(shared.empty[ring.stage]);
+    const Turn later = turn.later(stages_of<mode>);
+    if (fetches(maps, 0) and later.first < length()) {
+      wait(shared.empty[ring.stage], ring.parity);
+      if constexpr (cluster > 1)
+        if (threadIdx.x == 0) arrive_at(shared.clear[ring.stage], ring.stage % cluster);
+      fetch_chunk(shared, maps, ring.stage, later);
+    }
+    ring.advance();
+    turn.advance(1);
+  } while (turn.first < length());
+  if (not leaves) return true;
+  // What was fetched for this loop is awaited before its place is used otherwise.
+#pragma unroll 1
+  for (int i = 1; i < stages_of<mode>; ++i) {
+    ring.advance();
+    if (turn.later(i).first < length()) wait(shared.full[ring.stage], ring.parity);
   }
-  if (task.state_out != nullptr)
-    elements.each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x * (1 / balance)); });
+  return false;
 }

@@ -1,61 +1,268 @@
-// The loop of the gate warpgroups, and the kernel. What it computes, with which data and roles: data.cuh.
-__device__ inline void make_operands(Shared& shared) {
-  const u32 length = shared.task.length;
-  Ring ring;
-  Tier tier = halves;
+// The loops of the gate warpgroups, and the kernel. What it computes, with which data and roles: data.cuh.
+
+/// The part of the makers of operands of a strong chunk, once sums are there; false where q or k pass the range of T.
+template <class T>
+__device__ inline bool make_strong(Shared& shared, Stage& stage, int number, int left) {
+  using Crew = Makers<strong>;
+  bool suits = true;
 #pragma unroll 1
-  for (Turn turn; turn.first < length; turn.advance(1)) {
-    Stage& stage = shared.stage[ring.stage];
-    const int left = length - turn.first;
-    Near near;
-    wait(shared.full[ring.stage], ring.parity);
-    if (left < C) clear_rows(stage, left);
-    publish_to_products();
-    const bool guessed = turn.is_first() and tier >= exact;  // as the chunk before
-    if (turn.is_first()) {
-      float2 sum;
-      if (guessed and gate_group() == 0)
-        diagonal(near, stage, [&] { sum = sum_gates(shared, stage, left); });
+  for (int i = 0; i < Crew::items; ++i) {
+    const Item item = Item::of<Crew>(i);
+    suits &= exact_operands<T, strong, 0, levels>(shared, stage, item, left);
+    if (item.block == 0) put_decay(shared, number, item);
+  }
+  publish_to_products();
+  return Crew::all(suits);
+}
+__device__ inline Tier make_strong(Shared& shared, Stage& stage, int number, const Turn& turn) {
+  const int left = shared.task.length - turn.first;
+  if (make_strong<f16>(shared, stage, number, left)) return exact;
+  fetch_again<Makers<strong>>(stage, shared.task, turn);
+  make_strong<bf16>(shared, stage, number, left);
+  return wide;
+}
+
+template <>
+__device__ inline bool help<strong>(Shared& shared, int number, const Turn& turn) {
+  Makers<strong>::join();
+  if (__shfl_sync(~0u, shared.fate[number].leave, 0) != 0) return true;
+  make_strong(shared, stage_of(shared, number), number, turn);
+  return false;
+}
+
+/// Operands of a weak chunk; the tier that suits it.
+template <Mode mode>
+__device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const Turn& turn, Tier tier) {
+  char* const query = level_tile<mode>(shared, stage, levels - 1);
+  char* const key = level_tile<mode>(shared, stage, 0);
+  const int left = shared.task.length - turn.first;
+  while (true) {
+    bool suits = true;
+#pragma unroll 1
+    for (int i = 0; i < Gates::items; ++i) {
+      const Item item = Item::of<Gates>(i);
+      if (tier == halves)
+        suits &= weak_operands<halves>(shared, stage, query, key, item, left);
       else
-        sum = sum_gates(shared, stage, left);
-      tier = choose_tier(shared, sum);
+        weak_operands<split>(shared, stage, query, key, item, left);
+      if (item.block == 0) put_decay(shared, number, item);
     }
-    if (tier >= exact and not guessed) {
-      if (gate_group() == 0) diagonal(near, stage, [] {});
-      sync<1, gate_threads>();
-    }
-    while (true) {
-      bool suits = true;
+    publish_to_products();
+    if (Gates::all(suits)) return tier;
+    fetch_again<Gates>(stage, shared.task, turn);
+    tier = split;
+  }
+}
+template <Mode mode>
+__device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier) {
+  const char* const query = level_tile<mode>(shared, stage, levels - 1);
+  const char* const key = level_tile<mode>(shared, stage, 0);
+  if (tier == halves)
+    weak_scores<halves>(stage, query, key);
+  else
+    weak_scores<split>(stage, query, key);
+}
+
+/// A strong chunk where there is a tile for one level only: one after the other.
+template <class T, int level>
+__device__ inline bool make_level(Scores& scores, Shared& shared, Stage& stage, int number, int left) {
+  bool suits = true;
 #pragma unroll 1
-      for (int i = 0; i < items; ++i) {
-        const Item item(i);
-        if (tier == halves)
-          suits &= weak_operands<halves>(shared, stage, item, left);
-        else if (tier == split)
-          weak_operands<split>(shared, stage, item, left);
-        else if (tier == exact)
-          suits &= exact_operands<f16>(shared, stage, item, left);
-        else
-          exact_operands<bf16>(shared, stage, item, left);
-        if (item.block == 0) put_decay(shared, ring.stage, item);
-      }
-      publish_to_products();
-      if (sync_and<1, gate_threads>(suits)) break;
-      fetch_again(stage, shared.task, turn);
-      tier = tier == halves ? split : wide;
+  for (int i = 0; i < Gates::items; ++i) {
+    const Item item = Item::of<Gates>(i);
+    suits &= exact_operands<T, mixed, level, level + 1>(shared, stage, item, left);
+    if (level == 0 and item.block == 0) put_decay(shared, number, item);
+  }
+  publish_to_products();
+  if (not Gates::all(suits) and level == 0) return false;
+  scores.take<T, mixed, level, level + 1>(shared, stage);
+  Gates::join();  // the next level takes its place
+  if constexpr (level + 1 < levels) make_level<T, level + 1>(scores, shared, stage, number, left);
+  return true;
+}
+
+/// What a chunk is, told to the state.
+__device__ inline void put_fate(Shared& shared, int stage, bool is_weak, bool leaves) {
+  if (int(thread_again()) != state_threads) return;
+  shared.fate[stage].weak = is_weak;
+  shared.fate[stage].leave = leaves;
+}
+
+/// To the stages of the other CTAs, once all gate threads have arrived at `ready`.
+__device__ inline void send_operands(Shared& shared, int stage, u32 parity) {
+  if (int(thread_again()) != state_threads) return;
+  wait(shared.ready[stage], parity);
+  const u32 here = cta_in_cluster<cluster>();
+#pragma unroll 1
+  for (u32 cta = 0; cta < cluster; ++cta) {
+    if (cta == here) continue;
+    Barrier& received = shared.received[stage];
+    copy_to(cta, stage_of(shared, stage, cta).q, stage_of(shared, stage).q, sent_bytes, received);
+    copy_to(cta, &shared.fate[stage], &shared.fate[stage], sizeof(Fate), received);
+  }
+}
+
+/// The raw tensors of a chunk that this CTA makes later, into the stage of the one that it made before `turn`, once the
+/// states of all CTAs have done with that.
+struct Refill {
+  Turn turn;
+  int stage;
+  u32 parity;
+  bool pending;
+
+  __device__ void try_now(Shared& shared, const Maps* maps) {
+    if (maps == nullptr or not pending or not fetches(maps, state_threads)) return;
+    if (not has_ended(shared.clear[stage], parity)) return;
+    fetch_raw(shared, maps, stage, turn);
+    pending = false;
+  }
+  __device__ void finish(Shared& shared, const Maps* maps) {
+    if (not pending or not fetches(maps, state_threads)) return;
+    wait(shared.clear[stage], parity);
+    fetch_raw(shared, maps, stage, turn);
+    pending = false;
+  }
+};
+
+/// Chunks of a cluster that this CTA makes.
+__device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
+  const u32 length = shared.task.length;
+  const int first = cta_in_cluster<cluster>();
+  Ring<mixed> ring, last;
+  ring.advance(first);
+#pragma unroll 1
+  for (int i = first; i < stages; i += cluster)
+    if (const Turn soon(i); fetches(maps, state_threads) and soon.first < length) fetch_raw(shared, maps, i, soon);
+  bool begun = false;
+#pragma unroll 1
+  for (Turn turn(first); turn.first < length; turn.advance(cluster)) {
+    Stage& stage = stage_of(shared, ring.stage);
+    const int left = length - turn.first;
+    Refill refill = {turn.later(stages - cluster), last.stage, last.parity, begun};
+    refill.pending = begun and refill.turn.first < length;
+    wait(shared.full[ring.stage], ring.parity);
+    if (left < C) clear_raw_rows(stage, left);
+    publish_to_products();
+    refill.try_now(shared, maps);
+    Tier tier = choose_tier(shared, sum_gates(shared, stage, left));
+    put_fate(shared, ring.stage, tier < exact, false);
+    if (tier < exact) {
+      tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier);
+      refill.try_now(shared, maps);
+      score_weak<mixed>(shared, stage, tier);
+    } else {
+      Scores scores;
+      if (gate_group() == 0) take_diagonal(scores.near, stage, [] {});
+      Gates::join();  // the last level takes the place of q and k
+      if (not make_level<f16, 0>(scores, shared, stage, ring.stage, left))
+        make_level<bf16, 0>(scores, shared, stage, ring.stage, left);
+      scores.put(stage);
     }
-    if (tier == halves)
-      weak_scores<halves>(shared, stage);
-    else if (tier == split)
-      weak_scores<split>(shared, stage);
-    else if (tier == exact)
-      exact_scores<f16>(near, shared, stage);
-    else
-      exact_scores<bf16>(near, shared, stage);
-    if (threadIdx.x == state_threads) shared.weak[ring.stage] = tier < exact;
     publish_to_products();
     arrive(shared.ready[ring.stage]);
+    send_operands(shared, ring.stage, ring.parity);
+    refill.finish(shared, maps);
+    begun = true;
+    last = ring;
+    ring.advance(cluster);
+  }
+}
+
+/// From `turn` on, until the sequence is over or a chunk is for the other loop; whether it is over.
+template <Mode mode>
+__device__ inline bool make_operands(Shared& shared, Turn& turn) {
+  const u32 length = shared.task.length;
+  Ring<mode> ring;
+  Tier tier = halves;
+  int calm = 0;  // weak chunks one after the other
+#pragma unroll 1
+  for (; turn.first < length; turn.advance(1)) {
+    Stage& stage = stage_of(shared, ring.stage);
+    const int left = length - turn.first;
+    wait(shared.full[ring.stage], ring.parity);
+    if (left < C) clear_raw_rows(stage, left);
+    publish_to_products();
+    if constexpr (mode == weak) {
+      if (turn.is_first()) tier = choose_tier(shared, sum_gates(shared, stage, left));
+      const bool leaves = tier >= exact;
+      put_fate(shared, ring.stage, true, leaves);
+      if (not leaves) {
+        tier = make_weak<mode>(shared, stage, ring.stage, turn, tier);
+        score_weak<mode>(shared, stage, tier);
+        publish_to_products();
+      }
+      arrive(shared.ready[ring.stage]);
+      if (leaves) return false;
+    } else {
+      Scores scores;
+      if (turn.is_first()) {
+        float2 sum;
+        if (gate_group() == 0)
+          take_diagonal(scores.near, stage, [&] { sum = sum_gates(shared, stage, left); });
+        else
+          sum = sum_gates(shared, stage, left);
+        calm = all_weak(sum) ? calm + 1 : 0;
+      } else if (gate_group() == 0) {
+        take_diagonal(scores.near, stage, [] {});
+      }
+      const bool leaves = calm > patience and turn.is_first();
+      put_fate(shared, ring.stage, false, leaves);
+      if constexpr (not helped)
+        if (leaves) arrive(shared.ready[ring.stage]);
+      Makers<mode>::join();
+      if (leaves) return false;
+      tier = make_strong(shared, stage, ring.stage, turn);
+      if (tier == exact)
+        scores.take<f16, mode, 0, levels>(shared, stage);
+      else
+        scores.take<bf16, mode, 0, levels>(shared, stage);
+      Gates::join();  // A takes the place of the last level
+      scores.put(stage);
+      publish_to_products();
+      arrive(shared.ready[ring.stage]);
+    }
     ring.advance();
+  }
+  return true;
+}
+
+/// Of all warpgroups, between two loops.
+__device__ inline void change_loop(Shared& shared, const Maps* maps) {
+  publish_to_products();
+  Everyone::join();
+  if (threadIdx.x == 0) {
+    drop_barriers(shared);
+    init_barriers(shared, maps);
+  }
+  Everyone::join();
+}
+
+__device__ inline void be_state(StateTile& s, Shared& shared, const Maps* maps) {
+  Turn turn;
+  if constexpr (cluster > 1) {
+    keep_state<mixed>(s, shared, maps, turn);
+  } else {
+#pragma unroll 1
+    while (not keep_state<weak>(s, shared, maps, turn)) {
+      change_loop(shared, maps);
+      fill_ring<strong>(shared, maps, turn);
+      if (keep_state<strong>(s, shared, maps, turn)) return;
+      change_loop(shared, maps);
+      fill_ring<weak>(shared, maps, turn);
+    }
+  }
+}
+__device__ inline void be_gates(Shared& shared, const Maps* maps) {
+  Turn turn;
+  if constexpr (cluster > 1) {
+    make_shared_operands(shared, maps);
+  } else {
+#pragma unroll 1
+    while (not make_operands<weak>(shared, turn)) {
+      change_loop(shared, maps);
+      if (make_operands<strong>(shared, turn)) return;
+      change_loop(shared, maps);
+    }
   }
 }
 
@@ -66,20 +273,26 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
   const Maps* const source = words.mapped != 0 ? &maps : nullptr;
   if (threadIdx.x == 0) {
     shared.task = find_task<columns, 0, segment>(words);
-    for (int i = 0; i < stages; ++i) {
-      init_barrier(shared.full[i], source != nullptr ? 1 : state_threads);
-      init_barrier(shared.ready[i], gate_threads);
-      init_barrier(shared.empty[i], state_threads);
-    }
-    publish_barriers();
+    init_barriers(shared, source);
   }
   __syncthreads();
+  if constexpr (cluster > 1) sync_cluster();  // the barriers of the others are there
+  const Task& task = shared.task;
   // The state's branch comes first: with it last the compiler holds it to the registers of the launch (C7512).
   if (threadIdx.x < state_threads) {
     take_registers<state_registers>();
-    keep_state(words, shared, source);
+    fill_ring<cluster == 1 ? weak : mixed>(shared, source, Turn());
+    StateTile s;
+#pragma unroll
+    for (int i = 0; i < channels / 2; ++i) s[i] = 0;
+    StateElements elements = {s, int(threadIdx.x) / 128};
+    load_state<columns, segment>(words, task, balance, elements);
+    if (task.length > 0) be_state(s, shared, source);
+    if (task.state_out != nullptr)
+      elements.each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x * (1 / balance)); });
   } else {
     give_registers_back<gate_registers>();
-    make_operands(shared);
+    if (task.length > 0) be_gates(shared, source);
   }
+  if constexpr (cluster > 1) sync_cluster();  // nobody sends to a CTA that is gone
 }

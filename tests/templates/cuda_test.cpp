@@ -115,6 +115,27 @@ TEST_CASE("stream_wgmma: what it does where q and k pass the range of fp16") {
   check("forward H2 K16 V16 bf16 @ B1 T150", "stream_wgmma", some, never);
 }
 
+TEST_CASE("stream_wgmma: from the loop for weak chunks to that for strong ones, and back") {
+  const auto impatient = [](std::string& text) {
+    const std::string_view patience = "patience = 8";
+    text.replace(text.find(patience), patience.size(), "patience = 0");
+  };
+  constexpr Gates some[] = {Gates::mixed, Gates::infinite};
+  check("forward H1 K64 V128 bf16 @ lens=500,300", "stream_wgmma(C=32,gates=1,stages=4)", some, impatient);
+  check("forward H1 K128 V128 bf16 @ B1 T450", "stream_wgmma(C=64,columns=128,gates=2)", some, impatient);
+  check("forward H3 Hkv1 K64 V64 bf16 @ B1 T300", "stream_wgmma(C=32,columns=64,gates=1,stages=4)", some, impatient);
+}
+
+TEST_CASE("stream_wgmma: CTAs of a cluster that share operands") {
+  check("forward H2 K64 V128 bf16 @ lens=210,30,0,1", "stream_wgmma(C=32,columns=64,gates=1,stages=4,cluster=2)");
+  constexpr Gates some[] = {Gates::weak, Gates::mixed, Gates::infinite};
+  check("forward H1 K256 V256 bf16 @ B1 T140", "stream_wgmma(C=32,columns=128,gates=1,stages=4,cluster=2)", some);
+  check("forward H1 K200 V190 bf16 gate=f32 vk @ B1 T90", "stream_wgmma(C=32,columns=64,gates=1,stages=2,cluster=1)",
+        some);
+  check("forward H3 Hkv1 K64 V200 bf16 logit vk @ lens=70,0,150",
+        "stream_wgmma(C=64,columns=64,gates=2,stages=4,cluster=2)", some);
+}
+
 TEST_CASE("stream_wgmma: every value of its parameters") {
   every_value("stream_wgmma",
               GENERATE("forward H2 K64 V128 bf16 @ lens=210,30", "forward H1 K200 V70 bf16 vk @ B1 T90",

@@ -33,8 +33,8 @@ std::string host_text(const CudaSource& source, const Plan& plan, const Emulated
     if (not stage.maps.empty()) arguments += ", *static_cast<const Maps*>(maps)";
     text += "extern \"C\" void emulate_" + stage.entry +
             "(const unsigned long* words, const void* maps, unsigned grid, int order) {\n" + "  using namespace " +
-            stage.entry + "_text;\n" + "  emulator::run(grid, threads, shared_bytes, order, [&] { " + stage.entry +
-            "(" + arguments + "); });\n}\n";
+            stage.entry + "_text;\n" + "  emulator::run(grid, cluster, threads, shared_bytes, order, [&] { " +
+            stage.entry + "(" + arguments + "); });\n}\n";
   }
   return text;
 }

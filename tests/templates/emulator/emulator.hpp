@@ -1,7 +1,8 @@
 #pragma once
-// Stands in for templates/cuda/ptx.cuh: a CTA on one host thread, its threads as fibers, so that the text of a kernel
-// can be run, and verified, where there is no GPU. What a warp does together is done when all 32 lanes have come;
-// cp.async arrives when it is waited for. Two runs may take the threads in different orders: what differs is a race.
+// Stands in for templates/cuda/ptx.cuh: a CTA, or a cluster, on one host thread, its threads as fibers, so that the
+// text of a kernel can be run, and verified, where there is no GPU. What a warp does together is done when all 32 lanes
+// have come; cp.async arrives when it is waited for. Two runs may take the threads in different orders: what differs is
+// a race.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -87,16 +88,22 @@ struct Fiber {
   std::vector<Copy> copies;
 };
 
-inline std::vector<Fiber> fibers;
+struct Cta {
+  std::vector<char> storage;
+  char* shared = nullptr;
+  int arrived = 0;
+  unsigned generation = 0;
+  bool all[2] = {};
+};
+
+inline std::vector<Fiber> fibers;  // of all CTAs of a cluster
 inline std::vector<Warp> warps;
-inline std::vector<char> shared_storage;
+inline std::vector<Cta> ctas;
+inline std::size_t cta_index, fiber_index;  // of who runs
 inline char* shared_begin;
 inline std::size_t shared_size;
 inline const std::function<void()>* body;
 inline void* scheduler;
-inline int barrier_arrived;
-inline unsigned barrier_generation;
-inline bool barrier_and[2];
 inline int order;
 inline unsigned phases_ended;  // of other barriers
 
@@ -105,7 +112,7 @@ inline unsigned phases_ended;  // of other barriers
   std::abort();
 }
 
-inline Fiber& current() { return fibers[thread_index.x]; }
+inline Fiber& current() { return fibers[fiber_index]; }
 inline void yield() {
   Fiber& fiber = current();
   emulator_switch(&fiber.pointer, scheduler);
@@ -119,7 +126,7 @@ inline void enter() {
 
 /// What all lanes gave, once all have come.
 inline const Lane* meet(const Lane& mine) {
-  Warp& warp = warps[thread_index.x / 32];
+  Warp& warp = warps[fiber_index / 32];
   const unsigned generation = warp.generation;
   Lane* const lanes = warp.lanes[generation % 2];
   lanes[thread_index.x % 32] = mine;
@@ -132,15 +139,17 @@ inline const Lane* meet(const Lane& mine) {
 }
 
 inline bool barrier(bool value) {
-  const unsigned generation = barrier_generation;
-  bool& all = barrier_and[generation % 2];
-  if (barrier_arrived == 0) all = true;
+  Cta& cta = ctas[cta_index];
+  const unsigned generation = cta.generation;
+  bool& all = cta.all[generation % 2];
+  if (cta.arrived == 0) all = true;
   all = all and value;
-  if (++barrier_arrived == static_cast<int>(fibers.size())) {
-    barrier_arrived = 0;
-    ++barrier_generation;
+  if (++cta.arrived == static_cast<int>(fibers.size() / ctas.size())) {
+    cta.arrived = 0;
+    ++cta.generation;
+    ++phases_ended;
   }
-  while (barrier_generation == generation) yield();
+  while (cta.generation == generation) yield();
   return all;
 }
 
@@ -153,15 +162,17 @@ inline void check_aligned(const void* at, std::size_t alignment) {
   if (reinterpret_cast<std::uintptr_t>(at) % alignment != 0) fail("a misaligned address");
 }
 
-inline void run_block(std::size_t threads) {
+/// CTAs from `first_block` on, as many as there are.
+inline void run_cluster(u32 first_block, std::size_t threads) {
   constexpr std::size_t stack_bytes = 128 << 10;
-  if (fibers.size() != threads) {
+  const std::size_t all_threads = threads * ctas.size();
+  if (fibers.size() != all_threads) {
     fibers.clear();
-    fibers.resize(threads);
+    fibers.resize(all_threads);
     for (Fiber& fiber : fibers) fiber.stack = std::make_unique_for_overwrite<char[]>(stack_bytes);
-    warps.assign(threads / 32, {});
+    warps.assign(all_threads / 32, {});
   }
-  barrier_arrived = 0;
+  for (Cta& cta : ctas) cta.arrived = 0;
   for (Fiber& fiber : fibers) {
     auto top = reinterpret_cast<std::uintptr_t>(fiber.stack.get() + stack_bytes) & ~std::uintptr_t{15};
     auto* slots = reinterpret_cast<void**>(top) - 8;  // six registers, the entry, and what makes the stack's alignment
@@ -172,26 +183,29 @@ inline void run_block(std::size_t threads) {
     fiber.copies.clear();
   }
   std::size_t idle = 0;
-  for (std::size_t left = threads; left > 0;) {
+  for (std::size_t left = all_threads; left > 0;) {
     const std::size_t before = left;
-    const unsigned barrier_before = barrier_generation;
     unsigned generations = phases_ended;
     for (const Warp& warp : warps) generations += warp.generation;
-    for (std::size_t w = 0; w < threads / 32; ++w) {
+    for (std::size_t w = 0; w < all_threads / 32; ++w) {
       // order 1 takes the warps, and their lanes, from the last to the first; order 2 lets a warp run as far as it can.
       for (int rounds = 0; rounds < (order == 2 ? 64 : 1); ++rounds)
         for (std::size_t l = 0; l < 32; ++l) {
           std::size_t i = 32 * w + l;
-          if (order == 1) i = threads - 1 - i;
+          if (order == 1) i = all_threads - 1 - i;
           if (fibers[i].done) continue;
-          thread_index.x = static_cast<u32>(i);
+          fiber_index = i;
+          cta_index = i / threads;
+          thread_index.x = static_cast<u32>(i % threads);
+          block_index.x = first_block + static_cast<u32>(cta_index);
+          shared_begin = ctas[cta_index].shared;
           emulator_switch(&scheduler, fibers[i].pointer);
           if (fibers[i].done) --left;
         }
     }
     unsigned now = phases_ended;
     for (const Warp& warp : warps) now += warp.generation;
-    idle = left == before and barrier_generation == barrier_before and now == generations ? idle + 1 : 0;
+    idle = left == before and now == generations ? idle + 1 : 0;
     if (idle > 4) fail("threads wait for each other forever");
   }
   for (const Fiber& fiber : fibers)
@@ -199,17 +213,21 @@ inline void run_block(std::size_t threads) {
 }
 
 /// Runs `kernel` for every thread of a grid.
-inline void run(u32 grid, std::size_t threads, std::size_t shared_bytes, int order_of_threads,
+inline void run(u32 grid, std::size_t cluster, std::size_t threads, std::size_t shared_bytes, int order_of_threads,
                 const std::function<void()>& kernel) {
   order = order_of_threads;
   body = &kernel;
   shared_size = shared_bytes;
-  shared_storage.resize(shared_bytes + 1024);
-  shared_begin = shared_storage.data();
-  while (reinterpret_cast<std::uintptr_t>(shared_begin) % 1024 != 0) ++shared_begin;
-  for (block_index.x = 0; block_index.x < grid; ++block_index.x) {
-    std::memset(shared_begin, 0xff, shared_bytes);  // NaN
-    run_block(threads);
+  ctas.clear();
+  ctas.resize(cluster);
+  for (Cta& cta : ctas) {
+    cta.storage.resize(shared_bytes + 1024);
+    cta.shared = cta.storage.data();
+    while (reinterpret_cast<std::uintptr_t>(cta.shared) % 1024 != 0) ++cta.shared;
+  }
+  for (u32 block = 0; block < grid; block += static_cast<u32>(cluster)) {
+    for (const Cta& cta : ctas) std::memset(cta.shared, 0xff, shared_bytes);  // NaN
+    run_cluster(block, threads);
   }
 }
 

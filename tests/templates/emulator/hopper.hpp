@@ -20,8 +20,9 @@ struct Phases {
     end_when_complete();
   }
   void end_when_complete() {
-    if (pending > 0 or bytes > 0) return;
-    if (bytes < 0) fail("more bytes of boxes than a barrier expects");
+    if (pending > 0) return;  // until then bytes may come before they are expected
+    if (bytes > 0) return;
+    if (bytes < 0) fail("more bytes than a barrier expects");
     pending = count;
     parity ^= 1;
     ++phases_ended;
@@ -56,6 +57,12 @@ struct Box {
       }
   }
 };
+struct Sent {  // to another CTA
+  Barrier* barrier;
+  char* to;
+  const char* from;
+  u32 bytes;
+};
 struct Gathering {
   int arrived = 0;
   unsigned generation = 0;
@@ -64,9 +71,10 @@ struct Gathering {
 inline std::map<Barrier*, Phases> phases;
 inline std::vector<Arrival> arrivals;
 inline std::vector<Box> boxes;
-inline std::map<int, Gathering> gatherings;
+inline std::vector<Sent> sent;
+inline std::map<std::pair<std::size_t, int>, Gathering> gatherings;  // by CTA and number
 using Product = std::function<void()>;
-inline std::map<u32, std::vector<std::vector<Product>>> products;  // by thread and group; the last one is open
+inline std::map<std::size_t, std::vector<std::vector<Product>>> products;  // by thread and group; the last one is open
 
 inline void copy_all(std::vector<Copy>& copies) {
   for (const auto& [to, from, present] : copies)
@@ -74,8 +82,8 @@ inline void copy_all(std::vector<Copy>& copies) {
   copies.clear();
 }
 
-inline bool gather(int id, int count, bool value) {
-  Gathering& here = gatherings[id];
+inline bool gather(int id, int count, bool value, std::size_t cta = cta_index) {
+  Gathering& here = gatherings[{cta, id}];
   const unsigned generation = here.generation;
   bool& all = here.all[generation % 2];
   if (here.arrived == 0) all = true;
@@ -106,7 +114,7 @@ inline u16 element(u64 operand, bool columns, int i, int k) {
 
 inline void later(Product product) {
   if (order == 0) return product();
-  auto& groups = products[thread_index.x];
+  auto& groups = products[fiber_index];
   if (groups.empty()) groups.emplace_back();
   groups.back().push_back(std::move(product));
 }
@@ -144,6 +152,16 @@ inline u32 larger_pair(u32 a, u32 b) {
 
 inline void init_barrier(Barrier& barrier, int count) { emulator::phases[&barrier] = {count, count, 0}; }
 inline void publish_barriers() {}
+inline void drop_barrier(Barrier& barrier) {
+  for (const auto& box : emulator::boxes)
+    if (box.barrier == &barrier) emulator::fail("boxes under way to a barrier that is dropped");
+  for (const auto& arrival : emulator::arrivals)
+    if (arrival.barrier == &barrier) emulator::fail("copies under way to a barrier that is dropped");
+  emulator::phases.erase(&barrier);
+}
+inline bool has_ended(const Barrier& barrier, u32 parity) {
+  return emulator::phases[const_cast<Barrier*>(&barrier)].parity != parity;
+}
 inline void arrive(Barrier& barrier) { emulator::phases[&barrier].arrive(); }
 inline void arrive_when_copied(Barrier& barrier) {
   emulator::arrivals.push_back({&barrier, std::exchange(emulator::current().copies, {})});
@@ -169,6 +187,13 @@ inline void wait(Barrier& barrier, u32 parity) {
         phase.end_when_complete();
       }
     std::erase_if(emulator::boxes, [&](const auto& box) { return box.barrier == &barrier; });
+    for (const emulator::Sent& one : emulator::sent)
+      if (one.barrier == &barrier) {
+        if (emulator::order != 2) std::memcpy(one.to, one.from, one.bytes);
+        phase.bytes -= one.bytes;
+        phase.end_when_complete();
+      }
+    std::erase_if(emulator::sent, [&](const auto& one) { return one.barrier == &barrier; });
     for (auto& arrival : emulator::arrivals)
       if (arrival.barrier == &barrier) {
         emulator::copy_all(arrival.copies);
@@ -177,6 +202,31 @@ inline void wait(Barrier& barrier, u32 parity) {
     std::erase_if(emulator::arrivals, [&](const auto& arrival) { return arrival.barrier == &barrier; });
     if (phase.parity == parity) emulator::yield();
   }
+}
+
+template <int cluster>
+u32 cta_in_cluster() {
+  return cluster == 1 ? 0 : static_cast<u32>(emulator::cta_index);
+}
+inline void sync_cluster() {
+  emulator::gather(0, static_cast<int>(emulator::fibers.size()), true, emulator::ctas.size());
+}
+namespace emulator {
+template <class T>
+T* in_cta(u32 cta, T* here) {
+  if (cta >= ctas.size()) fail("a CTA that is not in the cluster");
+  return reinterpret_cast<T*>(ctas[cta].shared + (reinterpret_cast<char*>(here) - shared_begin));
+}
+}  // namespace emulator
+inline void arrive_at(Barrier& barrier, u32 cta) { emulator::phases[emulator::in_cta(cta, &barrier)].arrive(); }
+inline void copy_to(u32 cta, void* to, const void* from, u32 bytes, Barrier& barrier) {
+  emulator::check_shared(to, bytes, 16);
+  emulator::check_shared(from, bytes, 16);
+  if (bytes % 16 != 0) emulator::fail("a copy of no multiple of 16 bytes");
+  const emulator::Sent one{emulator::in_cta(cta, &barrier), emulator::in_cta(cta, static_cast<char*>(to)),
+                           static_cast<const char*>(from), bytes};
+  if (emulator::order == 2) std::memcpy(one.to, one.from, one.bytes);  // its bytes are told later
+  emulator::sent.push_back(one);
 }
 
 template <int id, int count>
@@ -210,13 +260,13 @@ inline void store_transposed(void* row, u32 m0, u32 m1, u32 m2, u32 m3) {
 inline void publish_to_products() {}
 inline void begin_products() {}
 inline void commit_products() {
-  auto& groups = emulator::products[emulator::thread_index.x];
+  auto& groups = emulator::products[emulator::fiber_index];
   if (groups.empty()) groups.emplace_back();
   groups.emplace_back();
 }
 template <std::size_t pending>
 void wait_products() {
-  auto& groups = emulator::products[emulator::thread_index.x];
+  auto& groups = emulator::products[emulator::fiber_index];
   for (; groups.size() > pending + 1; groups.erase(groups.begin()))
     for (const auto& product : groups.front()) product();
 }
