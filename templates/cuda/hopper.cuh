@@ -108,6 +108,13 @@ __device__ inline bool sync_and(bool mine) {
   return __shfl_sync(~0u, all, 0) != 0;  // uniform, for the compiler to see
 }
 
+/// Bits that any lane of a warp has.
+__device__ inline u32 any_bits(u32 mine) {
+  u32 any;
+  asm volatile("redux.sync.or.b32 %0, %1, 0xffffffff;" : "=r"(any) : "r"(mine));
+  return any;
+}
+
 /// threadIdx.x, read again: what follows from it is computed where it is used, and not kept, and spilled, over a loop.
 __device__ inline u32 thread_again() {
   u32 x;
@@ -172,11 +179,13 @@ __device__ inline void hold(float (&d)[n]) {
   for (int i = 0; i < n; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
+/// Where a tile begins, without the CTA of a cluster that the upper bits of its address name.
+__device__ inline u64 place_of(const void* tile) { return (shared_address(tile) & 0x3ffff) >> 4; }
 /// An operand whose rows run along the sum (K-major): 16 elements on are 2 on, within a panel.
 __device__ inline u64 rows_operand(const void* tile) {
-  return u64(shared_address(tile) >> 4) | u64(1) << 16 | u64(1024 >> 4) << 32 | u64(1) << 62;
+  return place_of(tile) | u64(1) << 16 | u64(1024 >> 4) << 32 | u64(1) << 62;
 }
 /// An operand whose columns run along the sum (MN-major): 16 rows on are 128 on.
 __device__ inline u64 columns_operand(const void* tile, int panel_bytes) {
-  return u64(shared_address(tile) >> 4) | u64(panel_bytes >> 4) << 16 | u64(1024 >> 4) << 32 | u64(1) << 62;
+  return place_of(tile) | u64(panel_bytes >> 4) << 16 | u64(1024 >> 4) << 32 | u64(1) << 62;
 }

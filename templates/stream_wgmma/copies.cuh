@@ -59,7 +59,7 @@ __device__ inline bool copy_raw_rows(const Task& task, Stage& to, const Turn& tu
 }
 __device__ inline bool copy_value_rows(const Task& task, Stage& to, const Turn& turn) {
   return copy_rows<Io, columns, true, state_threads>(to.v, task.v, task.v.at(turn.first), task.length - turn.first,
-                                                     min(columns, V - task.column), threadIdx.x);
+                                                     min(columns, V - task.column), thread_again());
 }
 __device__ inline void arrive_with_copies(Barrier& barrier, bool background) {
   if (background) return arrive_when_copied(barrier);
@@ -71,7 +71,8 @@ __device__ inline void arrive_with_copies(Barrier& barrier, bool background) {
 /// none.
 __device__ inline bool fetches(const Maps* maps, int first) { return maps == nullptr or int(thread_again()) == first; }
 
-/// By state warpgroups. In a cluster v alone: the CTA that makes operands fetches what it makes them of.
+/// By a crew, of state warpgroups in a cluster: v alone then, the CTA that makes operands fetches what it makes them
+/// of.
 __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, const Turn& turn) {
   Stage& to = stage_of(shared, stage);
   if constexpr (cluster == 1) {
@@ -81,7 +82,7 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
       begin_raw_boxes(shared, *maps, to, turn, full);
       begin_value_boxes(shared, *maps, to, turn, full);
     } else {
-      const bool background = copy_raw_rows<state_threads>(shared.task, to, turn, threadIdx.x);
+      const bool background = copy_raw_rows<state_threads>(shared.task, to, turn, thread_again());
       arrive_with_copies(full, background & copy_value_rows(shared.task, to, turn));
     }
   } else {

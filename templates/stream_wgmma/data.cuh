@@ -17,8 +17,10 @@
 //              O^T = S^T q~^T + V^T A^T,   S^T = S^T Diag(decay) + V^T k~    (weak: S decays before O, else after)
 // MODES    Weak chunks want stages, the others tiles for the levels of halving, and neither shall pay for the other:
 //          each has a loop of its own. Where a chunk does not suit the loop, all warpgroups leave it together and the
-//          other one goes on from there. In the loop for strong decays the state warpgroups, idle until operands are
-//          there, make their share of them.
+//          other one goes on from there. Operands of strong chunks take long: where registers suffice the state
+//          warpgroups, which would wait for them, make their share (`helped`).
+// RESETS   Tokens before which all channels are forgotten (decay 0) leave a chunk weak: they count as if they did not
+//          decay, A ends at them, q~ behind the first and k~ before the last are 0, and S is when k~ is added.
 // CLUSTER  CTAs that have the tiles of V of one head may share operands: chunk i is made by CTA i % cluster, which
 //          sends q~, k~, A and decays to the others' stages. There is one loop then; halving takes the levels in turns.
 // GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first has S decay if the
@@ -34,6 +36,8 @@ constexpr int pairs = channels / 2;
 constexpr float balance = 64, log2_balance = 6;
 constexpr int patience = 8;  // weak chunks that the loop for strong ones puts up with
 constexpr float weak_limit = -8 * log2_e, split_limit = -72 * log2_e;  // of a channel's sum of G over a chunk
+constexpr float forgotten = -126;                                      // log2 of decays that are 0
+constexpr float no_decay = logit ? 1e30f : 0;                          // as a raw gate
 static_assert(threads == state_threads + gate_threads, "a thread for every lane");
 
 struct Stage {
@@ -46,14 +50,18 @@ constexpr int received_bytes = sizeof(Stage) - gate_bytes + score_bytes;
 constexpr int ring_bytes = stages / cluster * (sizeof(Stage) + (cluster - 1) * received_bytes);
 
 enum Mode : int { weak, strong, mixed };  // which chunks a loop is for
+/// How a chunk's scores are made. Weak decays: from fp16, or from two parts in bf16 where R or q or k pass the range of
+/// fp16. Others by halving: from fp16 or, where q or k pass its range, from bf16.
+enum Tier : int { halves, split, exact, wide };
+
 template <Mode mode>
 constexpr int stages_of = mode == strong ? strong_stages : stages;
 
 /// What the state must know of a chunk beside its operands.
-struct Fate {
+struct __align__(16) Fate {
   float decay[channels];  // 2^ of the sum of G over the chunk
-  u32 weak, leave;        // leave: the chunk is for the other loop
-  u32 unused[2];
+  u32 tier, leave;        // leave: the chunk is for the other loop
+  u64 resets;             // a bit for each token
 };
 struct __align__(1024) Shared {
   char memory[memory_bytes];  // stages, then tiles; of chunks shorter than 64, products read as much again behind them
@@ -62,6 +70,8 @@ struct __align__(1024) Shared {
   Barrier full[stages], ready[stages], empty[stages];
   Barrier received[stages];  // cluster: v is there, and operands that another CTA makes
   Barrier clear[stages];     // cluster: all CTAs are done with a stage that this one fills
+  u64 resets[panels];        // of a chunk, as each panel has them
+  u32 strong_seen;           // the last chunk that the loop for weak ones would not have taken, by its token
   Task task;
 };
 static_assert(sizeof(Shared) == shared_bytes, "the plan's shared memory");
@@ -130,7 +140,7 @@ struct Lane {
 /// Threads that do something together, `count` of them from `first` on, joined by the barrier `id`.
 template <int first, int count, int id>
 struct Crew {
-  static constexpr int threads = count;
+  static constexpr int threads = count, barrier = id;
   static constexpr int items = pairs * blocks / count;  // of a thread
   __device__ static int index() { return int(thread_again()) - first; }
   __device__ static void join() { sync<id, count>(); }
@@ -138,14 +148,11 @@ struct Crew {
 };
 using Gates = Crew<state_threads, gate_threads, 1>;
 using Everyone = Crew<0, threads, 2 + state_groups>;  // each state warpgroup has a barrier of its own before it
-/// Who makes operands.
-template <Mode mode>
-struct Makers : Gates {};
-template <>
-struct Makers<strong>
-    : Crew<helped ? 0 : state_threads, helped ? threads : gate_threads, helped ? 2 + state_groups : 1> {};
+/// Who makes operands of strong chunks.
+using Makers =
+    Crew<helped ? 0 : state_threads, helped ? threads : gate_threads, helped ? Everyone::barrier : Gates::barrier>;
 static_assert(Gates::items > 0 and gate_threads % pairs == 0 and pairs % 32 == 0, "a thread keeps to its channels");
-static_assert(Makers<strong>::items * Makers<strong>::threads == pairs * blocks, "all items are made");
+static_assert(Makers::items * Makers::threads == pairs * blocks, "all items are made");
 
 /// By value: of two places `?:` would make an address, and put the arrays into memory.
 template <class T>

@@ -59,10 +59,6 @@ __device__ inline float2 total_of(const Shared& shared, int block, const Item& i
   return *reinterpret_cast<const float2*>(&shared.total[block][2 * item.pair]);
 }
 
-/// How a chunk's scores are made. Weak decays: from fp16, or from two parts in bf16 where R or q or k pass the range of
-/// fp16. Others by halving: from fp16 or, where q or k pass its range, from bf16.
-enum Tier : int { halves, split, exact, wide };
-
 /// Whether magnitudes in fp16 are zero, or from 2^-12 on and finite: elsewhere it loses more than bf16.
 __device__ inline bool suits_fp16(u32 pair) {
   const u32 larger = max(pair & 0xffffu, pair >> 16);
@@ -90,33 +86,100 @@ __device__ inline bool all_weak(float2 sum) {
   constexpr float share = weak_limit * Gates::items / blocks;
   return Gates::all(sum.x > share and sum.y > share);
 }
-/// The tier of the chunk.
-__device__ inline Tier choose_tier(const Shared& shared, float2 sum) {
-  if (all_weak(sum)) return halves;
-  const Item item = Item::of<Gates>(0);
-  sum = {0, 0};
-#pragma unroll
-  for (int b = 0; b < blocks; ++b) sum = sum + total_of(shared, b, item);
-  return Gates::all(sum.x > split_limit and sum.y > split_limit) ? split : exact;
-}
-
-__device__ inline void put_decay(Shared& shared, int stage, const Item& item) {
+__device__ inline float2 total_of_chunk(const Shared& shared, const Item& item) {
   float2 sum = {0, 0};
 #pragma unroll
   for (int b = 0; b < blocks; ++b) sum = sum + total_of(shared, b, item);
+  return sum;
+}
+
+/// For chunks that look strong: whether it is resets that make them so. Sums are without them then.
+__device__ inline bool find_resets(Shared& shared, const Stage& stage, int left, u64& resets) {
+  float2 sum = {0, 0};
+  bool agree = true;
+#pragma unroll 1
+  for (int i = 0; i < Gates::items; ++i) {
+    const Item item = Item::of<Gates>(i);
+    const Pairs8 g = log2_decays(shared.task, stage, item, left);
+    float2 part = {0, 0};
+    u32 mine = 0;
+#pragma unroll
+    for (int t = 0; t < 8; ++t) {
+      const bool reset = g.at[t].x < forgotten and (g.at[t].y < forgotten or 2 * item.pair + 1 >= K);
+      mine |= u32(reset) << t;
+      part = part + either(reset, float2{0, 0}, g.at[t]);
+    }
+    const bool counts = 2 * item.pair < K;
+    const u32 any = any_bits(counts ? mine : 0), not_all = any_bits(counts ? ~mine & 255 : 0);
+    agree = agree and (any & not_all) == 0;
+    *reinterpret_cast<float2*>(&shared.total[item.block][2 * item.pair]) = part;
+    if (item.pair % 32 == 0) reinterpret_cast<unsigned char*>(&shared.resets[item.pair / 32])[item.block] = any;
+    sum = sum + part;
+  }
+  constexpr float share = weak_limit * Gates::items / blocks;
+  if (not Gates::all(agree and sum.x > share and sum.y > share)) return false;
+  constexpr u64 all = ~u64(0) >> (64 - C);
+  resets = shared.resets[0] & all;
+#pragma unroll
+  for (int p = 1; p < panels; ++p)
+    if (64 * p < K and (shared.resets[p] & all) != resets) return false;
+  return true;
+}
+
+/// Raw gates at resets as those of no decay.
+__device__ inline void clear_resets(Stage& stage, u64 resets) {
+#pragma unroll 1
+  for (int i = 0; i < Gates::items; ++i) {
+    const Item item = Item::of<Gates>(i);
+#pragma unroll 1
+    for (int t = 0; t < 8; ++t) {
+      if ((resets >> (8 * item.block + t) & 1) == 0) continue;
+      if constexpr (gates_in_tile)
+        item.in(stage.g, t) = narrow_pair<Gate>(no_decay, no_decay);
+      else
+        *reinterpret_cast<float2*>(stage.g + (8 * item.block + t) * channels * 4 + item.pair * 8) = {no_decay,
+                                                                                                     no_decay};
+    }
+  }
+}
+
+/// The tier of the chunk, and its resets if it is weak. `resets`: at first those of the chunk before: where there were
+/// some, more are expected.
+__device__ inline Tier choose_tier(Shared& shared, Stage& stage, int left, u64& resets) {
+  const bool expected = resets != 0;
+  const auto look = [&] {
+    if (not find_resets(shared, stage, left, resets)) {
+      resets = 0;
+      return false;
+    }
+    if (resets != 0) clear_resets(stage, resets);
+    return true;
+  };
+  if (expected and look()) return halves;
+  if (all_weak(sum_gates(shared, stage, left))) return halves;
+  const float2 sum = total_of_chunk(shared, Item::of<Gates>(0));
+  if (Gates::all(sum.x > split_limit and sum.y > split_limit)) return split;
+  return not expected and look() ? halves : exact;
+}
+
+__device__ inline void put_decay(Shared& shared, int stage, const Item& item, float2 sum) {
   *reinterpret_cast<float2*>(&shared.fate[stage].decay[2 * item.pair]) = exp2_fast(sum);
 }
 
 /// q~ and k~ of an item in place; to `query` and `key` their copies in fp16 or, where R is too large for that, what
 /// bf16 has left of them. Whether all suit their type.
 template <Tier tier>
-__device__ inline bool weak_operands(Shared& shared, Stage& stage, char* query, char* key, const Item& item, int left) {
-  const Pairs8 e = decays(shared.task, stage, item, left);
+__device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, char* query, char* key, const Item& item,
+                                     int left) {
   float2 behind = {0, 0};  // sum of G behind the block
-#pragma unroll 1
-  for (int b = blocks - 1; b > item.block; --b) behind = behind + total_of(shared, b, item);
+#pragma unroll
+  for (int b = 1; b < blocks; ++b)
+    if (b > item.block) behind = behind + total_of(shared, b, item);
+  const Pairs8 e = decays(shared.task, stage, item, left);
+  const float2 from_block = behind + total_of(shared, item.block, item);
+  if (item.block == 0) put_decay(shared, number, item, from_block);
   // From token to token 2^-R decays, and 2^R backwards.
-  float2 ask = exp2_fast(-(behind + total_of(shared, item.block, item)) + float2{-log2_balance, -log2_balance});
+  float2 ask = exp2_fast(-from_block + float2{-log2_balance, -log2_balance});
   float2 tell = exp2_fast(behind + float2{log2_balance, log2_balance});
   u32 most_query = 0, most_key = 0;
   const auto put = [&](char* tile, char* copies, int t, float2 x, u32& most) {
@@ -142,6 +205,16 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, char* query, 
   return suits_fp16(most_query) and suits_fp16(most_key);
 }
 
+/// Behind the first reset no state is asked, before the last one none learns.
+__device__ inline void end_at_resets(Stage& stage, const Item& item, u64 resets) {
+  const int first = __ffsll(resets) - 1, last = 63 - __clzll(resets);
+#pragma unroll 1
+  for (int t = 0; t < 8; ++t) {
+    if (8 * item.block + t >= first) item.in(stage.q, t) = 0;
+    if (8 * item.block + t < last) item.in(stage.k, t) = 0;
+  }
+}
+
 /// Rows of level b < 8: all of its 2 b tokens are the item's.
 template <class T, int b>
 __device__ inline void put_level(const Item& item, char* tile, const Words8& q, const Words8& k, const Words8& e) {
@@ -161,7 +234,7 @@ __device__ inline void put_level(const Item& item, char* tile, const Words8& q, 
 
 /// Rows of the levels from .. to - 1 of an item, in T; with the last level q~ and k~, in place. Whether q and k suit T.
 template <class T, Mode mode, int from, int to>
-__device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& item, int left) {
+__device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, u32 first, int left) {
   Words8 asking(item, stage.q), telling(item, stage.k);
   bool suits = true;
   if constexpr (not is_bf16<T>) {
@@ -200,6 +273,11 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, const Item& 
     for (int i = 0; i < half; ++i) sum = sum + total_of(shared, other + i, item);
     before = before + either(second, sum, float2{0, 0});
     behind = behind + either(second, float2{0, 0}, sum);
+  }
+  if (to == levels and item.block == 0) {
+    const float2 sum = behind + total_of(shared, 0, item);
+    if (not(sum.x > split_limit and sum.y > split_limit)) shared.strong_seen = first;
+    put_decay(shared, number, item, sum);
   }
   const float2 ask = exp2_fast(before + float2{-log2_balance, -log2_balance});
   const float2 tell = exp2_fast(behind + float2{log2_balance, log2_balance});

@@ -16,7 +16,7 @@ __device__ inline void put_scores(char* tile, const Lane& lane, int half, int bl
 
 /// A of weak decays: this warpgroup's columns.
 template <Tier tier>
-__device__ inline void weak_scores(Stage& stage, const char* queries, const char* keys) {
+__device__ inline void weak_scores(Stage& stage, const char* queries, const char* keys, u64 resets) {
   const int group = gate_group();
   constexpr int width = C / gate_groups;
   float d[width / 2];
@@ -36,13 +36,18 @@ __device__ inline void weak_scores(Stage& stage, const char* queries, const char
   Gates::join();  // A takes the place of the copies of q~
   const Lane lane(thread_again());
 #pragma unroll
-  for (int n = 0; n < width / 8; ++n)
+  for (int r = 0; r < 2; ++r) {
+    const int t = 16 * lane.warp + 8 * r + lane.row;
+    const u64 so_far = resets & ~(~u64(1) << t);
+    const u32 reach = so_far == 0 ? 64 : t - 63 + __clzll(so_far);  // tokens back to the last reset
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int block = group * width / 8 + n, apart = 16 * lane.warp + 8 * r + lane.row - 8 * block - lane.column;
+    for (int n = 0; n < width / 8; ++n) {
+      const int block = group * width / 8 + n;
+      const u32 apart = t - 8 * block - lane.column;  // of a later token: past any reach
       put_scores(stage.g, lane, r, block,
-                 narrow_pair<Io>(apart >= 0 ? d[4 * n + 2 * r] : 0, apart >= 1 ? d[4 * n + 2 * r + 1] : 0));
+                 narrow_pair<Io>(apart <= reach ? d[4 * n + 2 * r] : 0, apart - 1 <= reach ? d[4 * n + 2 * r + 1] : 0));
     }
+  }
 }
 
 /// Scores between tokens of the same block of 8, of a warp's two blocks.

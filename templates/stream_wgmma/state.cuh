@@ -99,8 +99,7 @@ __device__ inline void send_out(const Task& task, int state_group, const Turn& t
     for (int i = 0; i < min(8, end - 8 * p); ++i) out[i] = reinterpret_cast<const Io*>(from)[i];
 }
 
-/// This role's part of what `make_operands` has all makers do.
-template <Mode mode>
+/// The part of state warpgroups in the operands of a strong chunk; true where it is for the other loop.
 __device__ inline bool help(Shared& shared, int stage, const Turn& turn);
 
 /// The first chunks from `turn` on.
@@ -115,12 +114,13 @@ __device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& t
 /// From `turn` on, until the sequence is over or a chunk is for the other loop; whether it is over.
 template <Mode mode>
 __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps, Turn& turn) {
+  constexpr bool helps = helped and mode == strong;
   const Task& task = shared.task;
   const int state_group = threadIdx.x / 128;
   // Read where it is used: registers are scarce. u32: chunks end beyond a length that fills an int.
   const auto length = [&] { return u32(*static_cast<const volatile int*>(&task.length)); };
   Ring<mode> ring;
-  bool leaves = false;
+  bool leaves = false, begun = false;
 #pragma unroll 1
   do {
     Stage& stage = stage_of(shared, ring.stage);
@@ -132,14 +132,20 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
       publish_to_products();
       sync<128>(2 + state_group);
     }
-    if constexpr (mode == strong and helped)
-      leaves = help<mode>(shared, ring.stage, turn);
-    else if (makes(ring.stage))
-      wait(shared.ready[ring.stage], ring.parity);
-    if constexpr (cluster == 1 and not(mode == strong and helped)) leaves = __shfl_sync(~0u, fate.leave, 0) != 0;
+    if constexpr (helps) {
+      leaves = help(shared, ring.stage, turn);
+      // All have met: the stage before this one is free.
+      const Turn soon = turn.later(stages_of<mode> - 1);
+      if (begun and not leaves and fetches(maps, 0) and soon.first < length())
+        fetch_chunk(shared, maps, (ring.stage == 0 ? stages_of<mode> : ring.stage) - 1, soon);
+    } else {
+      if (makes(ring.stage)) wait(shared.ready[ring.stage], ring.parity);
+      if constexpr (cluster == 1) leaves = __shfl_sync(~0u, fate.leave, 0) != 0;
+    }
     if (leaves) break;
-    const bool is_weak = mode == mixed ? __shfl_sync(~0u, fate.weak, 0) != 0 : mode == weak;
+    const bool is_weak = mode == mixed ? __shfl_sync(~0u, fate.tier, 0) < exact : mode == weak;
     const bool before = is_weak and turn.is_first(), after = not is_weak and turn.is_last();
+    const bool forgets = mode != strong and __shfl_sync(~0u, u32(fate.resets != 0), 0) != 0;
     const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
     float o[C / 2];
     if constexpr (channels <= 128) {
@@ -150,7 +156,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
       ask_state<128, 192>(o, s, fate.decay, before, after, query);
       ask_state<192, channels>(o, s, fate.decay, before, after, query);
     }
-    if constexpr (mode == strong and helped) {
+    if constexpr (helps) {
       wait(shared.ready[ring.stage], ring.parity);
       begin_products();
     }
@@ -161,7 +167,8 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     if (turn.is_last()) {
       begin_products();
 #pragma unroll
-      for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 1>(s, value + n * 128, key + n * 128, 1);
+      for (int n = 0; n < C / 16; ++n)
+        multiply_shared<Io, 1, 1>(s, value + n * 128, key + n * 128, n > 0 or not forgets);
       commit_products();
       wait_products<0>();
       hold(s);
@@ -173,21 +180,25 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     sync<128>(2 + state_group);
     send_out(task, state_group, turn, panel);
     publish_to_products();
-    arrive(shared.empty[ring.stage]);
-    const Turn later = turn.later(stages_of<mode>);
-    if (fetches(maps, 0) and later.first < length()) {
-      wait(shared.empty[ring.stage], ring.parity);
-      if constexpr (cluster > 1)
-        if (threadIdx.x == 0) arrive_at(shared.clear[ring.stage], ring.stage % cluster);
-      fetch_chunk(shared, maps, ring.stage, later);
+    if constexpr (not helps) {
+      arrive(shared.empty[ring.stage]);
+      const Turn later = turn.later(stages_of<mode>);
+      if (fetches(maps, 0) and later.first < length()) {
+        wait(shared.empty[ring.stage], ring.parity);
+        if constexpr (cluster > 1)
+          if (threadIdx.x == 0) arrive_at(shared.clear[ring.stage], ring.stage % cluster);
+        fetch_chunk(shared, maps, ring.stage, later);
+      }
     }
     ring.advance();
     turn.advance(1);
+    begun = true;
   } while (turn.first < length());
   if (not leaves) return true;
   // What was fetched for this loop is awaited before its place is used otherwise.
+  const int fetched = stages_of<mode> - (helps and begun ? 1 : 0);
 #pragma unroll 1
-  for (int i = 1; i < stages_of<mode>; ++i) {
+  for (int i = 1; i < fetched; ++i) {
     ring.advance();
     if (turn.later(i).first < length()) wait(shared.full[ring.stage], ring.parity);
   }

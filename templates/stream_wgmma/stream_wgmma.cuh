@@ -1,38 +1,27 @@
 // The loops of the gate warpgroups, and the kernel. What it computes, with which data and roles: data.cuh.
 
-/// The part of the makers of operands of a strong chunk, once sums are there; false where q or k pass the range of T.
+/// The part of this thread, one of the makers, in the operands of a strong chunk of which sums are there; the tier that
+/// suits it.
 template <class T>
-__device__ inline bool make_strong(Shared& shared, Stage& stage, int number, int left) {
-  using Crew = Makers<strong>;
+__device__ inline bool make_strong(Shared& shared, Stage& stage, int number, const Turn& turn) {
   bool suits = true;
 #pragma unroll 1
-  for (int i = 0; i < Crew::items; ++i) {
-    const Item item = Item::of<Crew>(i);
-    suits &= exact_operands<T, strong, 0, levels>(shared, stage, item, left);
-    if (item.block == 0) put_decay(shared, number, item);
-  }
+  for (int i = 0; i < Makers::items; ++i)
+    suits &= exact_operands<T, strong, 0, levels>(shared, stage, number, Item::of<Makers>(i), turn.first,
+                                                  shared.task.length - turn.first);
   publish_to_products();
-  return Crew::all(suits);
+  return Makers::all(suits);
 }
 __device__ inline Tier make_strong(Shared& shared, Stage& stage, int number, const Turn& turn) {
-  const int left = shared.task.length - turn.first;
-  if (make_strong<f16>(shared, stage, number, left)) return exact;
-  fetch_again<Makers<strong>>(stage, shared.task, turn);
-  make_strong<bf16>(shared, stage, number, left);
+  if (make_strong<f16>(shared, stage, number, turn)) return exact;
+  fetch_again<Makers>(stage, shared.task, turn);
+  make_strong<bf16>(shared, stage, number, turn);
   return wide;
 }
 
-template <>
-__device__ inline bool help<strong>(Shared& shared, int number, const Turn& turn) {
-  Makers<strong>::join();
-  if (__shfl_sync(~0u, shared.fate[number].leave, 0) != 0) return true;
-  make_strong(shared, stage_of(shared, number), number, turn);
-  return false;
-}
-
-/// Operands of a weak chunk; the tier that suits it.
+/// Operands of a weak chunk; the tier that suits it, `exact` where it has resets and q or k pass the range of fp16.
 template <Mode mode>
-__device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const Turn& turn, Tier tier) {
+__device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const Turn& turn, Tier tier, u64 resets) {
   char* const query = level_tile<mode>(shared, stage, levels - 1);
   char* const key = level_tile<mode>(shared, stage, 0);
   const int left = shared.task.length - turn.first;
@@ -42,25 +31,33 @@ __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const
     for (int i = 0; i < Gates::items; ++i) {
       const Item item = Item::of<Gates>(i);
       if (tier == halves)
-        suits &= weak_operands<halves>(shared, stage, query, key, item, left);
+        suits &= weak_operands<halves>(shared, stage, number, query, key, item, left);
       else
-        weak_operands<split>(shared, stage, query, key, item, left);
-      if (item.block == 0) put_decay(shared, number, item);
+        weak_operands<split>(shared, stage, number, query, key, item, left);
+      if (resets != 0) end_at_resets(stage, item, resets);
     }
     publish_to_products();
     if (Gates::all(suits)) return tier;
+    if (resets != 0) return exact;
     fetch_again<Gates>(stage, shared.task, turn);
     tier = split;
   }
 }
 template <Mode mode>
-__device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier) {
+__device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 resets) {
   const char* const query = level_tile<mode>(shared, stage, levels - 1);
   const char* const key = level_tile<mode>(shared, stage, 0);
   if (tier == halves)
-    weak_scores<halves>(stage, query, key);
+    weak_scores<halves>(stage, query, key, resets);
   else
-    weak_scores<split>(stage, query, key);
+    weak_scores<split>(stage, query, key, 0);
+}
+
+__device__ inline bool help(Shared& shared, int number, const Turn& turn) {
+  Makers::join();
+  if (__shfl_sync(~0u, shared.fate[number].leave, 0) != 0) return true;
+  make_strong(shared, stage_of(shared, number), number, turn);
+  return false;
 }
 
 /// A strong chunk where there is a tile for one level only: one after the other.
@@ -68,11 +65,8 @@ template <class T, int level>
 __device__ inline bool make_level(Scores& scores, Shared& shared, Stage& stage, int number, int left) {
   bool suits = true;
 #pragma unroll 1
-  for (int i = 0; i < Gates::items; ++i) {
-    const Item item = Item::of<Gates>(i);
-    suits &= exact_operands<T, mixed, level, level + 1>(shared, stage, item, left);
-    if (level == 0 and item.block == 0) put_decay(shared, number, item);
-  }
+  for (int i = 0; i < Gates::items; ++i)
+    suits &= exact_operands<T, mixed, level, level + 1>(shared, stage, number, Item::of<Gates>(i), 0, left);
   publish_to_products();
   if (not Gates::all(suits) and level == 0) return false;
   scores.take<T, mixed, level, level + 1>(shared, stage);
@@ -81,17 +75,19 @@ __device__ inline bool make_level(Scores& scores, Shared& shared, Stage& stage, 
   return true;
 }
 
-/// What a chunk is, told to the state.
-__device__ inline void put_fate(Shared& shared, int stage, bool is_weak, bool leaves) {
+/// What a chunk is, for the state to know.
+__device__ inline void put_fate(Shared& shared, int stage, Tier tier, bool leaves, u64 resets) {
   if (int(thread_again()) != state_threads) return;
-  shared.fate[stage].weak = is_weak;
+  shared.fate[stage].tier = tier;
   shared.fate[stage].leave = leaves;
+  shared.fate[stage].resets = resets;
 }
 
-/// To the stages of the other CTAs, once all gate threads have arrived at `ready`.
-__device__ inline void send_operands(Shared& shared, int stage, u32 parity) {
+/// To the stages of the other CTAs.
+__device__ inline void send_operands(Shared& shared, int stage) {
+  Gates::join();
   if (int(thread_again()) != state_threads) return;
-  wait(shared.ready[stage], parity);
+  publish_to_products();
   const u32 here = cta_in_cluster<cluster>();
 #pragma unroll 1
   for (u32 cta = 0; cta < cluster; ++cta) {
@@ -134,6 +130,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
   for (int i = first; i < stages; i += cluster)
     if (const Turn soon(i); fetches(maps, state_threads) and soon.first < length) fetch_raw(shared, maps, i, soon);
   bool begun = false;
+  u64 resets = 0;
 #pragma unroll 1
   for (Turn turn(first); turn.first < length; turn.advance(cluster)) {
     Stage& stage = stage_of(shared, ring.stage);
@@ -142,15 +139,18 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     refill.pending = begun and refill.turn.first < length;
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_raw_rows(stage, left);
-    publish_to_products();
     refill.try_now(shared, maps);
-    Tier tier = choose_tier(shared, sum_gates(shared, stage, left));
-    put_fate(shared, ring.stage, tier < exact, false);
+    Tier tier = choose_tier(shared, stage, left, resets);
+    if (tier < exact) tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier, resets);
+    put_fate(shared, ring.stage, tier, false, resets);
+    refill.try_now(shared, maps);
     if (tier < exact) {
-      tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier);
-      refill.try_now(shared, maps);
-      score_weak<mixed>(shared, stage, tier);
+      score_weak<mixed>(shared, stage, tier, resets);
     } else {
+      if (resets != 0) fetch_again<Gates>(stage, shared.task, turn);
+      sum_gates(shared, stage, left);  // with resets
+      publish_to_products();
+      Gates::join();
       Scores scores;
       if (gate_group() == 0) take_diagonal(scores.near, stage, [] {});
       Gates::join();  // the last level takes the place of q and k
@@ -160,7 +160,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     }
     publish_to_products();
     arrive(shared.ready[ring.stage]);
-    send_operands(shared, ring.stage, ring.parity);
+    send_operands(shared, ring.stage);
     refill.finish(shared, maps);
     begun = true;
     last = ring;
@@ -174,44 +174,41 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
   const u32 length = shared.task.length;
   Ring<mode> ring;
   Tier tier = halves;
-  int calm = 0;  // weak chunks one after the other
+  u64 resets = 0;
+  int calm = 0;  // chunks one after the other that the loop for weak ones would take
 #pragma unroll 1
   for (; turn.first < length; turn.advance(1)) {
     Stage& stage = stage_of(shared, ring.stage);
     const int left = length - turn.first;
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_raw_rows(stage, left);
-    publish_to_products();
     if constexpr (mode == weak) {
-      if (turn.is_first()) tier = choose_tier(shared, sum_gates(shared, stage, left));
+      if (turn.is_first())
+        tier = choose_tier(shared, stage, left, resets);
+      else if (resets != 0)
+        clear_resets(stage, resets);
+      if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets);
       const bool leaves = tier >= exact;
-      put_fate(shared, ring.stage, true, leaves);
-      if (not leaves) {
-        tier = make_weak<mode>(shared, stage, ring.stage, turn, tier);
-        score_weak<mode>(shared, stage, tier);
-        publish_to_products();
-      }
+      put_fate(shared, ring.stage, tier, leaves, resets);
+      if (not leaves) score_weak<mode>(shared, stage, tier, resets);
+      publish_to_products();
       arrive(shared.ready[ring.stage]);
       if (leaves) return false;
     } else {
       Scores scores;
-      if (turn.is_first()) {
-        float2 sum;
-        if (gate_group() == 0)
-          take_diagonal(scores.near, stage, [&] { sum = sum_gates(shared, stage, left); });
-        else
-          sum = sum_gates(shared, stage, left);
-        calm = all_weak(sum) ? calm + 1 : 0;
-      } else if (gate_group() == 0) {
-        take_diagonal(scores.near, stage, [] {});
-      }
+      if (gate_group() == 0)
+        take_diagonal(scores.near, stage, [&] {
+          if (turn.is_first()) sum_gates(shared, stage, left);
+        });
+      else if (turn.is_first())
+        sum_gates(shared, stage, left);
       const bool leaves = calm > patience and turn.is_first();
-      put_fate(shared, ring.stage, false, leaves);
-      if constexpr (not helped)
-        if (leaves) arrive(shared.ready[ring.stage]);
-      Makers<mode>::join();
+      put_fate(shared, ring.stage, exact, leaves, 0);
+      if (not helped and leaves) arrive(shared.ready[ring.stage]);
+      Makers::join();
       if (leaves) return false;
       tier = make_strong(shared, stage, ring.stage, turn);
+      if (turn.is_first()) calm = shared.strong_seen == turn.first ? 0 : calm + 1;
       if (tier == exact)
         scores.take<f16, mode, 0, levels>(shared, stage);
       else
@@ -273,6 +270,7 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
   const Maps* const source = words.mapped != 0 ? &maps : nullptr;
   if (threadIdx.x == 0) {
     shared.task = find_task<columns, 0, segment>(words);
+    shared.strong_seen = ~0u;
     init_barriers(shared, source);
   }
   __syncthreads();

@@ -139,6 +139,14 @@ constexpr bool is_bf16 = false;
 template <>
 constexpr bool is_bf16<bf16> = true;
 
+inline u32 any_bits(u32 mine) {
+  const emulator::Lane* const lanes = emulator::meet({{mine}});
+  u32 any = 0;
+  for (int i = 0; i < 32; ++i) any |= static_cast<u32>(lanes[i].words[0]);
+  return any;
+}
+inline int __ffsll(long long x) { return __builtin_ffsll(x); }
+inline int __clzll(long long x) { return std::countl_zero(static_cast<u64>(x)); }
 inline u32 thread_again() { return emulator::thread_index.x; }
 template <class T>
 u32 multiply_pairs(u32 a, u32 b) {
