@@ -30,7 +30,7 @@ struct Pairs8 {
   float2 at[8];
 };
 
-__device__ inline Pairs8 log2_decays(const Task& task, const Stage& stage, const Item& item, int left) {
+__device__ inline Pairs8 raw_gates(const Stage& stage, const Item& item) {
   Pairs8 raw;
   if constexpr (gates_in_tile) {
     const Words8 words(item, stage.g);
@@ -41,12 +41,16 @@ __device__ inline Pairs8 log2_decays(const Task& task, const Stage& stage, const
     for (int t = 0; t < 8; ++t)
       raw.at[t] = *reinterpret_cast<const float2*>(stage.g + (8 * item.block + t) * channels * 4 + item.pair * 8);
   }
+  return raw;
+}
+__device__ inline Pairs8 log2_decays(const Task& task, const Stage& stage, const Item& item, int left) {
+  Pairs8 g = raw_gates(stage, item);
 #pragma unroll
   for (int t = 0; t < 8; ++t) {
-    raw.at[t] = {task.log2_decay(raw.at[t].x), task.log2_decay(raw.at[t].y)};
-    if (logit and 8 * item.block + t >= left) raw.at[t] = {0, 0};
+    g.at[t] = {task.log2_decay(g.at[t].x), task.log2_decay(g.at[t].y)};
+    if (logit and 8 * item.block + t >= left) g.at[t] = {0, 0};
   }
-  return raw;
+  return g;
 }
 __device__ inline Pairs8 decays(const Task& task, const Stage& stage, const Item& item, int left) {
   Pairs8 e = log2_decays(task, stage, item, left);
@@ -71,10 +75,11 @@ __device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left)
 #pragma unroll(Gates::items > 2 ? 1 : Gates::items)
   for (int i = 0; i < Gates::items; ++i) {
     const Item item = Item::of<Gates>(i);
-    const Pairs8 g = log2_decays(shared.task, stage, item, left);
+    const Pairs8 g = logit ? log2_decays(shared.task, stage, item, left) : raw_gates(stage, item);
     float2 part = {0, 0};
 #pragma unroll
     for (int t = 0; t < 8; ++t) part = part + g.at[t];
+    if (not logit) part = part * float2{log2_e, log2_e};
     *reinterpret_cast<float2*>(&shared.total[item.block][2 * item.pair]) = part;
     sum = sum + part;
   }

@@ -117,7 +117,7 @@ TEST_CASE("stream_wgmma: what it does where q and k pass the range of fp16") {
 
 TEST_CASE("stream_wgmma: from the loop for weak chunks to that for strong ones, and back") {
   const auto impatient = [](std::string& text) {
-    const std::string_view patience = "patience = 8";
+    const std::string_view patience = "patience = 1";
     text.replace(text.find(patience), patience.size(), "patience = 0");
   };
   constexpr Gates some[] = {Gates::mixed, Gates::infinite};
