@@ -13,6 +13,11 @@ set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS_POLICY ">=")
 set(CPACK_DEBIAN_ENABLE_COMPONENT_DEPENDS ON)
 set(CPACK_COMPONENT_DEVELOPMENT_DEPENDS runtime)
 
+if(MLIR_FOUND)
+  # dpkg-shlibdeps may take libLLVM for the link of llvm-19-dev's beside libMLIR, and learn nothing from that.
+  set(CPACK_DEBIAN_TOOL_PACKAGE_DEPENDS libllvm${LLVM_VERSION_MAJOR})
+endif()
+
 macro(glaive_debian component name section description)
   string(TOUPPER ${component} upper)
   set(CPACK_DEBIAN_${upper}_PACKAGE_NAME ${name})

@@ -53,7 +53,7 @@ static double error_of(const tensors* t) {
         double expected = 0;
         for (i = 0; i < t->key_dim; ++i) {
           double* s = state + i * t->value_dim + j;
-          *s = exp(g[i]) * *s + (double)k[i] * v[j];
+          *s = exp((double)g[i]) * *s + (double)k[i] * v[j];
           expected += q[i] * *s / sqrt((double)t->key_dim);
         }
         off += (o[j] - expected) * (o[j] - expected);
