@@ -20,7 +20,6 @@ $LIBDIR/libglaive.so -> libglaive.so.0
 $LIBDIR/libglaive.so.0 -> libglaive.so.$VERSION
 $LIBDIR/libglaive.so.$VERSION
 $LIBDIR/pkgconfig/glaive.pc
-$LIBDIR/pkgconfig/other.pc
 share/doc/glaive/LICENSE
 END_OF_LIST
 )

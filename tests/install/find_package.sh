@@ -33,6 +33,7 @@ refused() {
   [[ $said == *"$3"* ]] || fail "find_package(glaive $2) does not say: $3"
 }
 refused "$prefix" "0.2 REQUIRED" "not accepted: $prefix/$LIBDIR/cmake/glaive/glaive-config.cmake, version: $VERSION"
+refused "$prefix" "0.0 REQUIRED" "version: $VERSION"
 refused "$prefix" "1 REQUIRED" "version: $VERSION"
 refused "$prefix" "REQUIRED COMPONENTS runtime python" "glaive has no component 'python': there are runtime, static and tool"
 

@@ -1,18 +1,25 @@
 #!/usr/bin/env bash
-# After the other tests, uninstall leaves what was there before the install and what others have put beside it since.
+# Uninstall leaves what was there before the install, and what others have put beside it since.
 # shellcheck source=tests/install/common.sh
 source "$(dirname "$0")/common.sh"
 
+export DESTDIR=$WORK/uninstall
+prefix=$DESTDIR/opt/glaive
+rm -rf "$DESTDIR"
+mkdir -p "$prefix/$LIBDIR/pkgconfig" "$prefix/include"
+touch "$prefix/$LIBDIR/pkgconfig/other.pc"
+before=$(find "$DESTDIR")
+
+"$CMAKE" --install "$BUILD" --prefix /opt/glaive > /dev/null
+"$CMAKE" --install "$BUILD" --prefix /opt/glaive --component tool > /dev/null  # does not make it forget the rest
 files=$(find "$prefix" ! -type d ! -name other.pc | wc -l)
 touch "$prefix/share/doc/glaive/note"
-said=$(DESTDIR=$stage "$CMAKE" --build "$BUILD" --target uninstall)
+said=$("$CMAKE" --build "$BUILD" --target uninstall)
 printf '%s\n' "$said"
-[[ $said == *"Uninstalled: $files files"* ]] || fail "it does not say that it removed $files files"
 [[ $said == *"Removed: $prefix/bin/glaive"* ]] || fail "it does not say that it removed bin/glaive"
+[[ $said == *"Uninstalled: $files files"* ]] || fail "it does not say that it removed $files files"
+same "$(printf '%s\n' "$before" "$prefix"/share{,/doc{,/glaive{,/note}}} | sort)" "$(find "$DESTDIR" | sort)" \
+  "the folder is not as it was before the install"
 
-expected=$(printf '%s\n' "$prefix/share/doc" "$prefix/share/doc/glaive" "$prefix/share/doc/glaive/note" |
-  sort - "$WORK/before.txt")
-same "$expected" "$(find "$stage" | sort)" "the folder is not as it was before the install"
-
-said=$(DESTDIR=$stage "$CMAKE" --build "$BUILD" --target uninstall)
+said=$("$CMAKE" --build "$BUILD" --target uninstall)
 [[ $said == *"Nothing to uninstall"* ]] || fail "a second uninstall says: $said"
