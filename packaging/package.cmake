@@ -20,5 +20,5 @@ install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 include(packaging/debian.cmake)
 
 glaive_record(after)
-add_custom_target(uninstall VERBATIM
+add_custom_target(uninstall COMMENT "Uninstalling what was installed from here" USES_TERMINAL VERBATIM
   COMMAND ${CMAKE_COMMAND} -DBUILD=${CMAKE_BINARY_DIR} -P ${PROJECT_SOURCE_DIR}/packaging/uninstall.cmake)
