@@ -1,9 +1,9 @@
 # Takes away the files that `cmake --install` put anywhere from this build folder, and the folders that it made and that are
 # empty now. With DESTDIR set, what was staged below it.
-string(SHA1 stage "$ENV{DESTDIR}")
-set(record "${BUILD}/installed/${stage}.txt")
+string(SHA1 name "$ENV{DESTDIR}")
+set(record "${BUILD}/installed/${name}.txt")
 if(NOT EXISTS "${record}")
-  message(STATUS "Nothing to uninstall: from this build folder nothing is installed")
+  message(STATUS "Nothing to uninstall: from this build folder nothing is installed below $ENV{DESTDIR}/")
   return()
 endif()
 

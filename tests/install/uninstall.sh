@@ -10,7 +10,7 @@ mkdir -p "$prefix/$LIBDIR/pkgconfig" "$prefix/include"
 touch "$prefix/$LIBDIR/pkgconfig/other.pc"
 before=$(find "$DESTDIR")
 
-"$CMAKE" --install "$BUILD" --prefix /opt/glaive > /dev/null
+(cd "$WORK" && DESTDIR=uninstall "$CMAKE" --install "$BUILD" --prefix /opt/glaive > /dev/null)
 "$CMAKE" --install "$BUILD" --prefix /opt/glaive --component tool > /dev/null  # does not make it forget the rest
 files=$(find "$prefix" ! -type d ! -name other.pc | wc -l)
 touch "$prefix/share/doc/glaive/note"
@@ -23,3 +23,10 @@ same "$(printf '%s\n' "$before" "$prefix"/share{,/doc{,/glaive{,/note}}} | sort)
 
 said=$("$CMAKE" --build "$BUILD" --target uninstall)
 [[ $said == *"Nothing to uninstall"* ]] || fail "a second uninstall says: $said"
+
+# A prefix that is given relative to the working folder is noted as what it means.
+rm -rf "$WORK/record"
+(cd "$WORK" && timeout 60 "$CMAKE" -DWHEN=before -DBUILD="$WORK/record" -DCMAKE_INSTALL_PREFIX=out -DFOLDERS=bin \
+  -P "$SOURCE/packaging/record.cmake") || fail "a relative prefix is too much for it"
+same "$WORK/out/bin/
+$WORK/out/" "$(cat "$WORK"/record/installed/*)" "a relative prefix is not noted as what it means"
