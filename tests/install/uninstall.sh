@@ -26,7 +26,7 @@ said=$("$CMAKE" --build "$BUILD" --target uninstall)
 
 # A prefix that is given relative to the working folder is noted as what it means.
 rm -rf "$WORK/record"
-(cd "$WORK" && timeout 60 "$CMAKE" -DWHEN=before -DBUILD="$WORK/record" -DCMAKE_INSTALL_PREFIX=out -DFOLDERS=bin \
+(cd "$WORK" && unset DESTDIR && timeout 60 "$CMAKE" -DWHEN=before -DBUILD="$WORK/record" -DCMAKE_INSTALL_PREFIX=out -DFOLDERS=bin \
   -P "$SOURCE/packaging/record.cmake") || fail "a relative prefix is too much for it"
 same "$WORK/out/bin/
 $WORK/out/" "$(cat "$WORK"/record/installed/*)" "a relative prefix is not noted as what it means"
