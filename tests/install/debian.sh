@@ -2,7 +2,6 @@
 # Debian packages: what they say, and that dpkg installs and removes them, in a root of their own.
 # shellcheck source=tests/install/common.sh
 source "$(dirname "$0")/common.sh"
-[[ -z $SANITIZE ]] || skip "nobody packages a build with sanitizers"
 needs dpkg dpkg-deb dpkg-shlibdeps file pkg-config
 as_root=()
 if ((EUID != 0)); then
