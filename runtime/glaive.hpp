@@ -1,5 +1,8 @@
 #pragma once
 // The C++17 face of glaive.h: handles that close themselves, and errors as exceptions. Everything is inline.
+#if __cplusplus < 201703L
+#error "glaive.hpp needs C++17: compile with -std=c++17 or newer"
+#endif
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>

@@ -1,12 +1,15 @@
 /* A GLA forward in plain C with a Stage's signature, so that the runtime is tested without a compiler back end.
- * H = 2 * Hkv, K = V = 8, f32. One task is one (sequence, kv head); scratch holds the state. */
+ * H = 2 * Hkv, K = V = WIDTH, f32. One task is one (sequence, kv head); scratch holds the state. */
 #include <math.h>
 #include <sched.h>
 #include <stdint.h>
 #include <string.h>
 
 /* begin: what the tests on a GPU compile as CUDA, too. */
-enum { K = 8, V = 8 };
+#ifndef WIDTH
+#define WIDTH 8
+#endif
+enum { K = WIDTH, V = WIDTH };
 
 /* The order of the arguments in support.hpp. */
 enum {
