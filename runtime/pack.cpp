@@ -43,9 +43,14 @@ std::uint8_t range_of(std::int64_t value, const std::int32_t (&edges)[N]) {
   return static_cast<std::uint8_t>(std::max(passed, 0));
 }
 
+Range range_at(std::uint8_t index, std::span<const std::int32_t> edges) {
+  if (index + std::size_t{1} >= edges.size()) return {edges.back(), -1};
+  return {edges[index], edges[index + 1] - 1};
+}
+
 std::string range_text(std::uint8_t index, std::span<const std::int32_t> edges) {
-  if (index + std::size_t{1} >= edges.size()) return std::to_string(edges.back()) + "..";
-  const std::int32_t low = edges[index], high = edges[index + 1] - 1;
+  const auto [low, high] = range_at(index, edges);
+  if (high < 0) return std::to_string(low) + "..";
   return low == high ? std::to_string(low) : std::to_string(low) + ".." + std::to_string(high);
 }
 
@@ -229,6 +234,9 @@ Bucket bucket_of(const Extents& extents) {
 std::string to_string(Bucket bucket) {
   return "work " + range_text(bucket.work, work_edges) + ", tokens " + range_text(bucket.tokens, token_edges);
 }
+
+Range work_range(Bucket bucket) { return range_at(bucket.work, work_edges); }
+Range token_range(Bucket bucket) { return range_at(bucket.tokens, token_edges); }
 
 int distance(Bucket a, Bucket b) { return std::abs(a.work - b.work) + std::abs(a.tokens - b.tokens); }
 
