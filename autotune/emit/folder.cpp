@@ -60,9 +60,12 @@ Result<NewFolder> NewFolder::make(const fs::path& given, bool replace) {
   if (not place.has_filename()) place = place.parent_path();  // a path that ends in a slash
   std::error_code error;
   const auto kind = fs::status(place, error);
+  if (kind.type() != fs::file_type::not_found and error) return io_failure("cannot read", given, error.value());
   if (fs::exists(kind) and not fs::is_directory(kind))
     return fail(Status::io_error, fmt::format("{} is a file; --out is a folder that emit makes", given.string()));
-  if (fs::exists(kind) and not fs::is_empty(place, error)) {
+  const bool is_full = fs::exists(kind) and fs::directory_iterator(place, error) != fs::directory_iterator();
+  if (fs::exists(kind) and error) return io_failure("cannot read", given, error.value());
+  if (is_full) {
     if (not replace)
       return fail(
           Status::io_error,
@@ -70,12 +73,12 @@ Result<NewFolder> NewFolder::make(const fs::path& given, bool replace) {
                       given.string()));
     if (auto ours = check_ours(place); not ours) return std::unexpected(std::move(ours).error());
   }
-  if (error) return io_failure("cannot read", given, error.value());
+  error.clear();
   if (place.has_parent_path()) fs::create_directories(place.parent_path(), error);
   if (error) return io_failure("cannot make the folder", place.parent_path(), error.value());
   std::string temporary = place.string() + ".XXXXXX";
   if (mkdtemp(temporary.data()) == nullptr) return io_failure("cannot make the folder", temporary, errno);
-  NewFolder made(place, temporary);
+  NewFolder made(place, temporary, is_full);
   if (chmod(temporary.c_str(), 0755) != 0) return io_failure("cannot set the mode of", temporary, errno);
   return made;
 }
@@ -110,9 +113,7 @@ Result<void> NewFolder::put_in_place() {
     temporary_.clear();
     return {};
   }
-  const int why = errno;
-  if ((why == ENOTEMPTY or why == EEXIST) and
-      renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, place_.c_str(), RENAME_EXCHANGE) == 0)
+  if (replaces_ and renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, place_.c_str(), RENAME_EXCHANGE) == 0)
     return {};  // what was there is now the temporary, and goes with it
   return io_failure("cannot put in place", place_, errno);
 }

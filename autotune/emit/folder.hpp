@@ -9,7 +9,10 @@ class NewFolder {
   /// Fails where `place` holds anything, or, with `replace`, anything but what an earlier emit wrote.
   static Result<NewFolder> make(const std::filesystem::path& place, bool replace);
   NewFolder(NewFolder&& other) noexcept
-      : place_(std::move(other.place_)), temporary_(std::exchange(other.temporary_, {})) {}
+      : place_(std::move(other.place_)),
+        temporary_(std::exchange(other.temporary_, {})),
+        replaces_(other.replaces_),
+        files_(std::move(other.files_)) {}
   ~NewFolder();
 
   Result<void> write(const std::string& path, std::span<const std::byte> bytes, bool executable = false);
@@ -21,9 +24,10 @@ class NewFolder {
   Result<void> put_in_place();
 
  private:
-  NewFolder(std::filesystem::path place, std::filesystem::path temporary)
-      : place_(std::move(place)), temporary_(std::move(temporary)) {}
+  NewFolder(std::filesystem::path place, std::filesystem::path temporary, bool replaces)
+      : place_(std::move(place)), temporary_(std::move(temporary)), replaces_(replaces) {}
   std::filesystem::path place_, temporary_;
+  bool replaces_ = false;  // what an earlier emit wrote
   std::vector<WrittenFile> files_;
 };
 

@@ -1,18 +1,10 @@
 // The header for engines that launch by themselves: names, geometry and the order of arguments.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "autotune/emit/selection.hpp"
 
 namespace glaive::emission {
 namespace {
-
-std::string upper(std::string text) {
-  std::ranges::transform(text, text.begin(),
-                         [](char c) { return c >= 'a' and c <= 'z' ? static_cast<char>(c - 32) : c; });
-  return text;
-}
 
 /// What a problem fixes is a number here; the rest are parameters.
 std::string c_expression(const Count& count, const Problem& problem) {
@@ -46,8 +38,8 @@ std::string function(const std::string& name, const std::string& expression) {
 std::string describe(const Stage& stage, const EmittedPlan& plan, const Selection& selection, const std::string& name,
                      const Problem& problem) {
   const auto macro = upper(name);
-  std::string out = fmt::format("#define {}_CODE \"{}\"\n#define {}_ENTRY \"{}\"\n", macro,
-                                selection.codes[plan.codes[stage.code]].file, macro, stage.entry);
+  std::string out = fmt::format("#define {}_CODE {}\n#define {}_ENTRY {}\n", macro,
+                                c_string(selection.codes[plan.codes[stage.code]].file), macro, c_string(stage.entry));
   if (plan.plan.target.kind == Target::Kind::cuda) {
     out += fmt::format(
         "#define {0}_BLOCK_X {1}\n#define {0}_BLOCK_Y {2}\n#define {0}_BLOCK_Z {3}\n#define {0}_CLUSTER {4}\n"
@@ -116,12 +108,12 @@ std::string geometry_header(const Selection& selection, const std::string& name)
   for (std::size_t i = 0; i < selection.plans.size(); ++i) {
     const EmittedPlan& plan = selection.plans[i];
     const Entry* first = nullptr;
-    out += fmt::format("\n/* {} for {}", plan.plan.variant, to_string(plan.plan.target));
+    out += fmt::format("\n/* {} for {}", c_comment(plan.plan.variant), to_string(plan.plan.target));
     for (const Entry& entry : selection.entries) {
       if (entry.plan != i) continue;
       if (first == nullptr) first = &entry;
       out += fmt::format("\n * `{}`, {}{}", to_string(selection.problems[entry.problem]), to_string(entry.key.bucket),
-                         entry.key.device.empty() ? ", not tuned" : " on " + entry.key.device);
+                         entry.key.device.empty() ? ", not tuned" : " on " + c_comment(entry.key.device));
     }
     out += fmt::format(" */\n#define {}_P{}_STAGES {}\n", macro, i, plan.plan.stages.size());
     const Problem& problem = selection.problems[first->problem];

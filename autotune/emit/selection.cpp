@@ -126,8 +126,9 @@ Result<Selection> arrange(std::span<const PackEntry> entries) {
     if (not target) return bad(target.error().message);
 
     EmittedPlan plan{from.plan, {}};
-    const auto family = from.plan.variant.substr(0, from.plan.variant.find('('));
-    std::string identity = checksum_of(encode(from.plan));
+    auto family = from.plan.variant.substr(0, std::min<std::size_t>(from.plan.variant.find('('), 32));
+    std::ranges::replace_if(family, [](unsigned char c) { return std::isalnum(c) == 0 and c != '_'; }, '_');
+    std::string identity = from.key.problem + checksum_of(encode(from.plan));  // heads count in a plan, not in its code
     for (const CodeObject& object : from.code) {
       const auto sum = checksum_of(object.bytes);
       const auto key = to_string(object.target) + sum;

@@ -49,6 +49,11 @@ Result<Selection> arrange(std::span<const PackEntry> entries);
 std::string checksum_of(std::span<const std::byte> bytes);
 std::string checksum_of(std::string_view text);
 
+std::string upper(std::string text);
+std::string c_string(std::string_view text);
+/// A text that stays within a comment in C.
+std::string c_comment(std::string_view text);
+
 // The texts of the files.
 struct Text {
   std::string path, text;

@@ -13,12 +13,6 @@ namespace {
 
 constexpr std::string_view template_name = "gla";
 
-std::string upper(std::string text) {
-  std::ranges::transform(text, text.begin(),
-                         [](char c) { return c >= 'a' and c <= 'z' ? static_cast<char>(c - 32) : c; });
-  return text;
-}
-
 /// The words `gla`, `gla_x`, `GLA` and `GLA_X` with another name for gla.
 std::string renamed(std::string_view text, const std::string& name) {
   const auto is_word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 or c == '_'; };
@@ -48,21 +42,6 @@ std::string_view part(std::string_view name) {
   const auto parts = launcher_parts();
   const auto found = std::ranges::find(parts, name, &LauncherPart::name);
   return found == parts.end() ? std::string_view() : found->text;
-}
-
-/// A C string.
-std::string c_string(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' or c == '\\')
-      out += fmt::format("\\{}", c);
-    else if (byte < 0x20 or byte >= 0x7f or c == '?')
-      out += fmt::format("\\{:03o}", byte);
-    else
-      out += c;
-  }
-  return out + "\"";
 }
 
 std::string number(std::optional<double> value) { return value ? fmt::format("{:.6g}", *value) : "NAN"; }

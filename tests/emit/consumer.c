@@ -1,9 +1,11 @@
 /* An engine in C that links what `glaive emit` wrote, and nothing else:
  *   consumer DEVICE PROBLEM SEQUENCES TOKENS [WORKERS]
- * Runs the problem with states by slot, as a call, as a prepared launch, and on a CPU task by task, and holds each
- * against the recurrence in float64. Prints the plan and its errors. Ends with 1 where one is too large. */
+ * Runs the problem with states by slot, as a call, as a prepared launch, and on a CPU by tasks on threads of its own,
+ * and holds each against the recurrence in float64. Prints the plan and its errors. Ends with 1 where one is too large.
+ */
 #include <dlfcn.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +124,28 @@ static double distance(const float* got, const double* want, int64_t count) {
   return sqrt(error / norm);
 }
 
+/* ---- a stage on threads of our own: worker w has the tasks w, w + workers .. ---- */
+
+struct share {
+  const gla_launch* launch;
+  int stage, worker, workers;
+};
+static void* run_share(void* given) {
+  const struct share* const s = given;
+  for (int64_t task = s->worker; task < gla_launch_tasks(s->launch, s->stage); task += s->workers)
+    gla_launch_task(s->launch, s->stage, task, s->worker);
+  return NULL;
+}
+static void run_stage(const gla_launch* launch, int stage, int workers) {
+  struct share shares[64];
+  pthread_t threads[64];
+  for (int w = 0; w < workers; ++w) {
+    shares[w] = (struct share){launch, stage, w, workers};
+    check(pthread_create(&threads[w], NULL, run_share, &shares[w]) == 0, "a thread");
+  }
+  for (int w = 0; w < workers; ++w) pthread_join(threads[w], NULL);
+}
+
 static long number_after(const char* text, const char* word, long absent) {
   for (const char* at = text; (at = strstr(at, word)) != NULL; ++at)
     if (at[-1] == ' ' && at[strlen(word)] >= '0' && at[strlen(word)] <= '9') return strtol(at + strlen(word), NULL, 10);
@@ -154,7 +178,7 @@ int main(int argc, char** argv) {
          (int)fit.distance, fit.regret);
 
   float *const q = made(B * T * H * K, 0), *const k = made(B * T * Hkv * K, 0), *const v = made(B * T * Hkv * V, 0),
-                *const g = made(B * T * Hkv * K, 1), *const o = malloc((size_t)(B * T * H * V) * sizeof(float));
+               *const g = made(B * T * Hkv * K, 1), *const o = malloc((size_t)(B * T * H * V) * sizeof(float));
   float* const states = malloc((size_t)(slots * Hkv * K * V) * sizeof(float));
   for (int64_t i = 0; i < slots * Hkv * K * V; ++i) states[i] = (float)(2 * uniform() - 1);
 
@@ -223,7 +247,8 @@ int main(int argc, char** argv) {
   float* const left = malloc((size_t)state_count * sizeof(float));
   int bad = 0;
   for (int way = 0; way < (on_gpu ? 2 : 3); ++way) {
-    if (!on_gpu) memset(out, 0xff, (size_t)(B * T * H * V) * element()), memset(out_states, 0xff, (size_t)state_count * 4);
+    if (!on_gpu)
+      memset(out, 0xff, (size_t)(B * T * H * V) * element()), memset(out_states, 0xff, (size_t)state_count * 4);
     gla_launch* launch = NULL;
     if (way == 0) {
       check(gla_run(plan, &shape, &args, workspace, bytes) == GLA_OK, "run");
@@ -232,9 +257,7 @@ int main(int argc, char** argv) {
       const int noisy = noisy_calls != NULL ? noisy_calls() : 0;
       if (way == 1) check(gla_launch_run(launch) == GLA_OK, "launch");
       if (noisy_calls != NULL && !on_gpu) check(noisy_calls() == noisy, "a launch that allocates, locks or formats");
-      for (int stage = 0; way == 2 && stage < gla_launch_stages(launch); ++stage)
-        for (int64_t task = gla_launch_tasks(launch, stage); task-- > 0;)
-          gla_launch_task(launch, stage, task, (int)(task % workers));
+      for (int stage = 0; way == 2 && stage < gla_launch_stages(launch); ++stage) run_stage(launch, stage, workers);
     }
     download(o, out, B * T * H * V);
     read_back(left, out_states, (size_t)state_count * 4);

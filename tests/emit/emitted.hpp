@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include "autotune/emit/launcher/gla.h"
+#include "runtime/glaive.h"
 #include "tests/emit/support.hpp"
 
 namespace glaive::testing {

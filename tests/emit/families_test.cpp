@@ -27,7 +27,34 @@ PackEntry compiled(const char* family, const char* problem) {
   return entry;
 }
 
+/// The first program in docs/emit.md.
+std::string documented_program() {
+  std::ifstream page(CONSUMER_FOLDER "/../../docs/emit.md");
+  std::string program;
+  bool within = false;
+  for (std::string line; std::getline(page, line);) {
+    within = within or line == "    #include <gla.h>";
+    if (within and not line.empty() and not line.starts_with("    ")) break;
+    if (within) program += line.substr(std::min<std::size_t>(4, line.size())) + "\n";
+  }
+  return program;
+}
+
 }  // namespace
+
+TEST_CASE("the program in the documentation builds and runs") {
+  const Folder folder;
+  emit_entries(folder, {compiled("chunk", "forward H4 K64 V64 f32")});
+  const std::string text = documented_program();
+  REQUIRE(contains(text, "int main"));
+  write_bytes(folder / "app.c", std::as_bytes(std::span(text)));
+  const auto out = (folder / "out").string(), app = (folder / "app").string();
+  const Output ran = run_command(strict_c + ("-I" + out) + "/include " + app + ".c " + out + "/src/gla.c -o " + app +
+                                 " -lpthread -ldl -lm && " + app);
+  INFO(ran.text);
+  CHECK(ran.exit == 0);
+  CHECK(ran.text.starts_with("chunk("));
+}
 
 TEST_CASE("forward and step of this processor run from C, alone and shared by workers") {
   const Folder folder;

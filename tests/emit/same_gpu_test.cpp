@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "compiler/cuda.hpp"
 #include "tests/emit/emitted.hpp"
 #include "tests/runtime/cuda/support.hpp"
 
@@ -163,8 +164,7 @@ TEST_CASE("a prepared launch is one call of the driver for each stage, in the co
 
 TEST_CASE("what the GPU or the driver refuses is said, and nothing of it stays") {
   const Folder folder;
-  PackEntry entry = staged_entry();
-  emit_entries(folder, {entry});
+  emit_entries(folder, {staged_entry()}, "--ptx off");
   const EmittedLibrary gla(folder);
   gla_device* device = nullptr;
   REQUIRE(gla.device_open("cuda:0", 0, &device) == GLA_OK);

@@ -26,18 +26,14 @@ std::vector<PackEntry> random_entries(std::mt19937& random) {
     entry.plan.variant = fmt::format("test(C={})", pick(3));
     entry.plan.workspace = {{64 * (1 + pick(3)), {{Axis::longest, 64, 1}}}};
     entry.evidence = fmt::format(
-        R"({{"case": "forward H4 Hkv2 K8 V8 f32 @ B{} T{}", "roof_share": 0.{}, "screened": [)"
-        R"({{"variant": "test(C={})", "ratio": 1.{}
-  }
-}, {{"variant": "test(C={})", "ratio": 0.9}}], "final": []
-}
-})",
+        R"json({{"case": "forward H4 Hkv2 K8 V8 f32 @ B{} T{}", "roof_share": 0.{}, "final": [], "screened":
+               [{{"variant": "test(C={})", "ratio": 1.{}}}, {{"variant": "test(C={})", "ratio": 0.9}}]}})json",
         1 + pick(9), pick(99), 1 + pick(8), pick(3), pick(9), pick(3));
-if (pick(7) == 0) entry.code[0].bytes.resize(64);  // which no loader takes
-entries.push_back(std::move(entry));
-}
-entries.push_back(kernel_entry());
-return entries;
+    if (pick(7) == 0) entry.code[0].bytes.resize(64);  // which no loader takes
+    entries.push_back(std::move(entry));
+  }
+  entries.push_back(kernel_entry());
+  return entries;
 }
 
 bool same(double a, double b) { return (std::isnan(a) and std::isnan(b)) or a == Approx(b); }
@@ -177,7 +173,7 @@ TEST_CASE("a call is refused where libglaive refuses it, for the same argument, 
     good += statuses[1] == GLA_OK;
     if (statuses[0] == 0 or statuses[1] == 0) continue;
     const std::string_view ours = glaive_last_error(), theirs = gla.last_error();
-    CHECK(ours.substr(0, ours.find_first_of(" _:")) == theirs.substr(0, theirs.find_first_of(" _:")));
+    CHECK(ours.substr(0, ours.find_first_of(" _:-")) == theirs.substr(0, theirs.find_first_of(" _:-")));
   }
   CHECK(good >= 9);
 }

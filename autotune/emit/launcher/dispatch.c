@@ -140,19 +140,21 @@ static const struct entry* find_entry(const gla_device* device, int problem, str
   return best;
 }
 
-/* The kernel of a plan, loaded once; NULL where that fails. */
-static const struct kernel* find_kernel(gla_operator* op, const struct plan* plan) {
+/* The kernel of a plan, loaded once. */
+static gla_status find_kernel(gla_operator* op, const struct plan* plan, const struct kernel** found) {
   for (int i = 0; i < op->kernels; ++i)
-    if (op->kernel[i].plan == plan) return &op->kernel[i];
+    if (op->kernel[i].plan == plan) return *found = &op->kernel[i], GLA_OK;
   struct kernel* const kernel = &op->kernel[op->kernels];
   memset(kernel, 0, sizeof *kernel);
   kernel->plan = plan;
-  if (load(op->device, kernel) != GLA_OK) {
+  const gla_status status = load(op->device, kernel);
+  if (status == GLA_OK) {
+    *found = kernel;
+    ++op->kernels;
+  } else {
     unload(op->device, kernel);
-    return NULL;
   }
-  ++op->kernels;
-  return kernel;
+  return status;
 }
 
 static const struct gla_plan* find_plan(gla_operator* op, const struct entry* entry, const struct kernel* kernel,
@@ -166,20 +168,30 @@ static const struct gla_plan* find_plan(gla_operator* op, const struct entry* en
   return made;
 }
 
-/* The plan of every bucket. An entry that cannot be loaded is a miss: the next best serves. */
+/* The plan of every bucket. An entry that cannot be loaded is a miss: the next best serves. Where none is left, the
+ * first miss tells why. */
 static gla_status fill(gla_operator* op, int problem) {
-  bool foreign[entry_count], missed[entry_count], any_missed = false;
+  bool foreign[entry_count], missed[entry_count];
   for (int i = 0; i < entry_count; ++i) foreign[i] = missed[i] = !runs(op->device, &entries[i].target);
+  gla_status first = GLA_OK;
+  char why[sizeof last_error] = "";
   for (int i = 0; i < buckets; ++i) {
     const struct bucket bucket = {i / token_buckets, i % token_buckets};
     const struct entry* const best = find_entry(op->device, problem, bucket, foreign);
     while (op->by_bucket[i] == NULL) {
       const struct entry* const e = find_entry(op->device, problem, bucket, missed);
-      if (e == NULL && any_missed) return GLA_FAILED; /* with the message of the last that could not be loaded */
+      if (e == NULL && first != GLA_OK) return fail(first, "%s", why);
       if (e == NULL) return fail(GLA_UNSUPPORTED, "no kernel for `%s` runs on %s", op->problem->text, op->device->name);
-      const struct kernel* const kernel = find_kernel(op, &plans[e->plan]);
-      if (kernel != NULL) op->by_bucket[i] = find_plan(op, e, kernel, e != best);
-      if (kernel == NULL) missed[e - entries] = any_missed = true;
+      const struct kernel* kernel;
+      const gla_status status = find_kernel(op, &plans[e->plan], &kernel);
+      if (status == GLA_OK) {
+        op->by_bucket[i] = find_plan(op, e, kernel, e != best);
+        continue;
+      }
+      for (int j = 0; j < entry_count; ++j) missed[j] = missed[j] || entries[j].plan == e->plan;
+      if (first != GLA_OK) continue;
+      first = status;
+      memcpy(why, last_error, sizeof why);
     }
   }
   return GLA_OK;
