@@ -26,6 +26,8 @@ class EmittedLibrary {
     find(plan_fit, "gla_plan_fit"), find(plan_variant, "gla_plan_variant"), find(plan_target, "gla_plan_target");
     find(run, "gla_run"), find(launch_prepare, "gla_launch_prepare");
     find(launch_run, "gla_launch_run"), find(launch_close, "gla_launch_close");
+    find(launch_stages, "gla_launch_stages"), find(launch_tasks, "gla_launch_tasks");
+    find(launch_task, "gla_launch_task");
   }
   EmittedLibrary(const EmittedLibrary&) = delete;
   ~EmittedLibrary() { dlclose(handle_); }
@@ -47,6 +49,9 @@ class EmittedLibrary {
   decltype(&gla_launch_prepare) launch_prepare;
   decltype(&gla_launch_run) launch_run;
   decltype(&gla_launch_close) launch_close;
+  decltype(&gla_launch_stages) launch_stages;
+  decltype(&gla_launch_tasks) launch_tasks;
+  decltype(&gla_launch_task) launch_task;
 
  private:
   template <class Function>

@@ -1,7 +1,9 @@
 // What was emitted decides and refuses as libglaive does with the same pack.
 #include <fmt/format.h>
 
+#include <functional>
 #include <optional>
+#include <thread>
 
 #include "runtime/glaive.hpp"
 #include "tests/emit/emitted.hpp"
@@ -176,6 +178,43 @@ TEST_CASE("a call is refused where libglaive refuses it, for the same argument, 
     CHECK(ours.substr(0, ours.find_first_of(" _:-")) == theirs.substr(0, theirs.find_first_of(" _:-")));
   }
   CHECK(good >= 9);
+}
+
+TEST_CASE("threads that run a stage at the same time have scratch memory of their own, behind what they share") {
+  const Folder folder;
+  PackEntry entry = kernel_entry();
+  Stage& stage = entry.plan.stages[0];
+  stage.entry = "note_scratch";
+  stage.tasks = {1, {{Axis::sequences, 1}}};
+  stage.args = {Arg::o, Arg::sequences};  // tasks that wait for each other
+  stage.scratch_bytes = 100;
+  entry.plan.workspace = {{10, {{Axis::sequences, 1}}}};
+  emit_entries(folder, {entry});
+  const EmittedLibrary gla(folder);
+  const EmittedOperator emitted(gla, "cpu", 3, kernel_problem);
+  std::vector<std::int64_t> o(3 * H * V);
+  std::vector<float> q(3 * H * K);
+  const gla_shape shape = {3, 1, 0, nullptr};
+  gla_args args = {};
+  args.q = args.k = args.v = args.g = q.data(), args.o = o.data();
+  const gla_plan* const plan = emitted.plan(shape);
+  std::size_t bytes = 0;
+  REQUIRE(gla.plan_workspace(plan, &shape, &bytes) == GLA_OK);
+  REQUIRE(bytes == 64 + 3 * 128);
+  alignas(64) char workspace[64 + 3 * 128];
+  gla_launch* launch = nullptr;
+  REQUIRE(gla.launch_prepare(plan, &shape, &args, workspace, bytes, &launch) == GLA_OK);
+  REQUIRE(gla.launch_stages(launch) == 1);
+  REQUIRE(gla.launch_tasks(launch, 0) == 3);
+  CHECK(gla.launch_tasks(launch, 1) == 0);
+  {
+    std::vector<std::jthread> threads;
+    for (int worker = 0; worker < 3; ++worker)
+      threads.emplace_back([&, worker] { gla.launch_task(launch, 0, 2 - worker, worker); });
+  }
+  for (int worker = 0; worker < 3; ++worker)
+    CHECK(o[static_cast<std::size_t>(1 + 2 - worker)] == reinterpret_cast<std::int64_t>(workspace + 64 + 128 * worker));
+  gla.launch_close(launch);
 }
 
 TEST_CASE("what is not there is named, with what there is") {
