@@ -30,6 +30,11 @@ struct glaive_plan {
   glaive::Match match = glaive::Match::exact;
   std::string description = {};
 
+  // What every call asks, worked out once.
+  std::uint64_t takes = 0;         // a bit for each Arg that a stage names
+  std::int64_t scratch_bytes = 0;  // of all workers
+  float default_scale = 1;         // K^-0.5
+
   // What it was tuned for.
   glaive::Measured measured = {};
   bool foreign_device = false, foreign_threads = false;
@@ -41,11 +46,6 @@ struct glaive_plan {
     return bucket == measured.bucket and not foreign_threads and not demoted ? glaive::Match::exact
                                                                              : glaive::Match::nearest;
   }
-
-  // What every call asks, worked out once.
-  std::uint64_t takes = 0;         // a bit for each Arg that a stage names
-  std::int64_t scratch_bytes = 0;  // of all workers
-  float default_scale = 1;         // K^-0.5
 
   std::int64_t workspace_bytes(const glaive::Extents& extents) const {
     std::int64_t bytes = glaive::shared_workspace_bytes(kernel->plan(), extents);

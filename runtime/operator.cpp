@@ -36,7 +36,7 @@ std::optional<double> PlanMaker::regret_per_step(const WinnerKey& of) {
     for (std::size_t i = 0; i < packs_[pack]->size(); ++i) {
       const WinnerKey& key = packs_[pack]->key(i);
       if (key.problem != of.problem or group_of(key) != place->first) continue;
-      if (auto entry = packs_[pack]->load(i)) tuned.push_back(read_measured(*entry));
+      if (auto entry = packs_[pack]->load_without_code(i)) tuned.push_back(read_measured(*entry));
     }
   return place->second = glaive::regret_per_step(tuned);
 }

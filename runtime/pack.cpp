@@ -100,7 +100,7 @@ std::vector<std::byte> encode_blob(const PackEntry& entry) {
   return out.take();
 }
 
-Result<PackEntry> decode_blob(const WinnerKey& key, std::span<const std::byte> blob) {
+Result<PackEntry> decode_blob(const WinnerKey& key, std::span<const std::byte> blob, bool with_code = true) {
   ByteReader in(blob);
   PackEntry entry;
   entry.key = key;
@@ -119,7 +119,7 @@ Result<PackEntry> decode_blob(const WinnerKey& key, std::span<const std::byte> b
     code.text_bytes = in.number<std::int64_t>();
     code.stack_bytes = in.number<std::int64_t>();
     const auto bytes = in.blob();
-    code.bytes.assign(bytes.begin(), bytes.end());
+    if (with_code) code.bytes.assign(bytes.begin(), bytes.end());
     entry.code.push_back(std::move(code));
   }
   const auto evidence = in.blob();
@@ -274,14 +274,17 @@ Result<Pack> Pack::from_memory(std::span<const std::byte> bytes) {
 std::size_t Pack::size() const { return impl_->records.size(); }
 const WinnerKey& Pack::key(std::size_t index) const { return impl_->records[index].key; }
 
-Result<PackEntry> Pack::load(std::size_t index) const {
+Result<PackEntry> Pack::load(std::size_t index) const { return load(index, true); }
+Result<PackEntry> Pack::load_without_code(std::size_t index) const { return load(index, false); }
+
+Result<PackEntry> Pack::load(std::size_t index, bool with_code) const {
   const auto bad = [&](Status status, const std::string& why) {
     return fail(status, impl_->name + ", entry " + std::to_string(index) + ": " + why);
   };
   if (index >= size()) return bad(Status::invalid_argument, "the pack has " + std::to_string(size()) + " entries");
   const Record& record = impl_->records[index];
   if (checksum(record.blob) != record.checksum) return bad(Status::bad_pack, "its checksum does not match: damaged");
-  auto entry = decode_blob(record.key, record.blob);
+  auto entry = decode_blob(record.key, record.blob, with_code);
   if (not entry) return bad(entry.error().status, entry.error().message);
   return entry;
 }

@@ -80,6 +80,8 @@ class Pack {
   std::size_t size() const;
   const WinnerKey& key(std::size_t index) const;
   Result<PackEntry> load(std::size_t index) const;
+  /// The same, its code objects without their bytes: for who wants to know about an entry, not to run it.
+  Result<PackEntry> load_without_code(std::size_t index) const;
 
   std::optional<std::size_t> find(const WinnerKey& key) const;  ///< every field equal
   /// The entry for this device identity, target and problem whose bucket is nearest; none if there is no such problem.
@@ -89,6 +91,7 @@ class Pack {
  private:
   struct Impl;
   explicit Pack(std::unique_ptr<Impl> impl);
+  Result<PackEntry> load(std::size_t index, bool with_code) const;
   friend Result<void> add_to_pack(const std::filesystem::path& file, std::span<const PackEntry> entries);
   std::unique_ptr<Impl> impl_;
 };

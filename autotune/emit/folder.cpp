@@ -58,6 +58,9 @@ Result<void> check_ours(const fs::path& place) {
 Result<NewFolder> NewFolder::make(const fs::path& given, bool replace) {
   auto place = given.lexically_normal();
   if (not place.has_filename()) place = place.parent_path();  // a path that ends in a slash
+  auto followed = follow_links(place);
+  if (not followed) return std::unexpected(std::move(followed).error());
+  place = std::move(*followed);
   std::error_code error;
   const auto kind = fs::status(place, error);
   if (kind.type() != fs::file_type::not_found and error) return io_failure("cannot read", given, error.value());
@@ -113,9 +116,20 @@ Result<void> NewFolder::put_in_place() {
     temporary_.clear();
     return {};
   }
-  if (replaces_ and renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, place_.c_str(), RENAME_EXCHANGE) == 0)
+  if (not replaces_) return io_failure("cannot put in place", place_, errno);
+  if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, place_.c_str(), RENAME_EXCHANGE) == 0)
     return {};  // what was there is now the temporary, and goes with it
-  return io_failure("cannot put in place", place_, errno);
+  // Not every file system can: the old one goes aside, and comes back if the new one cannot be placed.
+  const std::string aside = temporary_.string() + ".old";
+  if (rename(place_.c_str(), aside.c_str()) != 0) return io_failure("cannot put in place", place_, errno);
+  const bool placed = rename(temporary_.c_str(), place_.c_str()) == 0;
+  const int why = errno;
+  if (not placed) {
+    static_cast<void>(rename(aside.c_str(), place_.c_str()));
+    return io_failure("cannot put in place", place_, why);
+  }
+  temporary_ = aside;
+  return {};
 }
 
 }  // namespace glaive::emission

@@ -75,6 +75,11 @@ TEST_CASE("a folder that cannot be written, is a file, or holds other things sta
   fs::remove(r.folder / "out/notes.txt");
   CHECK(emit_command(emit + r.out + "/ --replace --header-only").exit == 0);
   CHECK_FALSE(fs::exists(r.folder / "out/src"));
+  fs::create_symlink("out", r.folder / "link");
+  CHECK(emit_command(emit + (r.folder / "link").string() + " --replace").exit == 0);
+  CHECK(fs::is_symlink(r.folder / "link"));
+  CHECK(fs::exists(r.folder / "out/src/gla.c"));
+  fs::remove(r.folder / "link");
   fs::create_directory(r.folder / "mine");
   write_bytes(r.folder / "mine/letter.txt", {});
   r.refused(emit + (r.folder / "mine").string() + " --replace", 1, {"is no folder that emit wrote: it stays as it is"});

@@ -60,6 +60,16 @@ static void* device_memory(const void* from, size_t bytes) {
   }
   return memory;
 }
+/* What a kernel does not write is NaN. */
+static void poison(void* memory, size_t bytes) {
+  void* const ones = malloc(bytes);
+  memset(ones, 0xff, bytes);
+  if (on_gpu)
+    check(copy_in(memory, ones, bytes) == 0, "a copy to the GPU");
+  else
+    memcpy(memory, ones, bytes);
+  free(ones);
+}
 static void read_back(void* to, void* from, size_t bytes) {
   if (on_gpu)
     check(synchronize() == 0 && copy_out(to, from, bytes) == 0, "a copy from the GPU");
@@ -247,8 +257,8 @@ int main(int argc, char** argv) {
   float* const left = malloc((size_t)state_count * sizeof(float));
   int bad = 0;
   for (int way = 0; way < (on_gpu ? 2 : 3); ++way) {
-    if (!on_gpu)
-      memset(out, 0xff, (size_t)(B * T * H * V) * element()), memset(out_states, 0xff, (size_t)state_count * 4);
+    poison(out, (size_t)(B * T * H * V) * element());
+    poison(out_states, (size_t)state_count * 4);
     gla_launch* launch = NULL;
     if (way == 0) {
       check(gla_run(plan, &shape, &args, workspace, bytes) == GLA_OK, "run");

@@ -12,7 +12,7 @@ class EmittedLibrary {
  public:
   explicit EmittedLibrary(const Folder& folder) {
     const auto library = (folder / "libgla.so").string();
-    const Output compiled = run_command(strict_c + ("-shared -fPIC " + (folder / "out").string()) + "/src/gla.c -o " +
+    const Output compiled = run_command(strict_c + ("-O3 -shared -fPIC " + (folder / "out").string()) + "/src/gla.c -o " +
                                         library + " -lpthread -ldl -lm");
     INFO(compiled.text);
     REQUIRE(compiled.exit == 0);

@@ -48,6 +48,7 @@ static bool is_aligned(const void* pointer, uintptr_t alignment) { return ((uint
 
 /* Checks all but the numbers in cu_seqlens. */
 static gla_status read_shape(const gla_shape* s, const struct problem* problem, struct call_shape* shape) {
+  *shape = (struct call_shape){0, 0, 0, NULL};
   if (s == NULL) return refuse("shape is NULL");
   if (s->sequences < 1 || s->sequences > most_sequences)
     return refuse("shape->sequences is %lld; it must be from 1 to %lld", (long long)s->sequences,
@@ -332,8 +333,8 @@ struct gla_launch {
 
 static gla_status prepare(const gla_plan* plan, const gla_shape* shape, const gla_args* args, void* workspace,
                           size_t workspace_bytes, bool within, struct gla_launch* launch) {
-  uint64_t words[args_];
-  int64_t extents[axes];
+  uint64_t words[args_] = {0};
+  int64_t extents[axes] = {0};
   const gla_status status = read_call(plan, shape, args, workspace, workspace_bytes, within, words, extents);
   if (status != GLA_OK) return status;
   const struct kernel* const kernel = plan->kernel;
