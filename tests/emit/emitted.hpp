@@ -12,8 +12,8 @@ class EmittedLibrary {
  public:
   explicit EmittedLibrary(const Folder& folder) {
     const auto library = (folder / "libgla.so").string();
-    const Output compiled = run_command(strict_c + ("-O3 -shared -fPIC " + (folder / "out").string()) + "/src/gla.c -o " +
-                                        library + " -lpthread -ldl -lm");
+    const Output compiled = run_command(strict_c + ("-O3 -shared -fPIC " + (folder / "out").string()) +
+                                        "/src/gla.c -o " + library + " -lpthread -ldl -lm");
     INFO(compiled.text);
     REQUIRE(compiled.exit == 0);
     handle_ = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
