@@ -1,6 +1,7 @@
 #include "autotune/evidence.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace glaive {
@@ -56,6 +57,9 @@ std::string to_json(const Evidence& evidence) {
     json["final"].push_back({{"challenger", challenge.challenger}, {"holder", challenge.holder}});
     json["final"].back().update(standing_json(challenge.ratio));
   }
+  json["screened"] = Json::array();
+  for (const auto& [variant, time] : evidence.screened)
+    json["screened"].push_back({{"variant", variant}, {"ratio", std::round(time * 1e4) / 1e4}});
   json["errors"] = {{"o", evidence.verdict.error_o}, {"state", evidence.verdict.error_state}};
   // The message of a verdict without fault is why the comparison was left out.
   json["full_size"] = evidence.verdict.message.empty() ? "compared" : evidence.verdict.message;

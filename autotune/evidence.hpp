@@ -19,6 +19,8 @@ struct Evidence {
   std::vector<std::pair<std::string, Timing>> defaults;  ///< by variant; the first is the one to compare with
   Timing rows, tiles;
   std::vector<Challenge> challenges;  ///< of the final
+  std::vector<std::pair<std::string, double>>
+      screened;  ///< other variants, by their time over the winner's in screening
   Verdict verdict;
   std::int64_t text_bytes = 0, stack_bytes = 0;
   std::size_t legal = 0, tried = 0, compiled = 0, correct = 0;

@@ -483,6 +483,7 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
                     .rows = result->rows,
                     .tiles = result->tiles,
                     .challenges = result->challenges,
+                    .screened = {},
                     .verdict = winner.verdict,
                     .text_bytes = winner.built.code.text_bytes,
                     .stack_bytes = winner.built.code.stack_bytes,
@@ -494,6 +495,12 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
   evidence.drops[Drop::slower] = result->slower;
   for (const auto& [index, timing] : result->defaults)
     evidence.defaults.emplace_back(search.entrants[index].variant, timing);
+  // What the rest would have lost here tells what they lose where they stand in for a plan that was never tuned.
+  constexpr std::size_t most_screened = 64;
+  if (const auto own = tournament.screened(result->winner))
+    for (const std::size_t i : tournament.best(most_screened))
+      if (i != result->winner)
+        evidence.screened.emplace_back(search.entrants[i].variant, *tournament.screened(i) / *own);
 
   WinnerRecord record{winner.candidate.name, winner.content, to_json(evidence)};
   if (auto kept = journal_.put_winner(search.key, record); not kept) return std::unexpected(kept.error());

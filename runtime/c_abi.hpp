@@ -5,11 +5,13 @@
 #include <initializer_list>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "runtime/dispatch.hpp"
+#include "runtime/fit.hpp"
 #include "runtime/glaive.h"
 
 struct glaive_device {
@@ -32,6 +34,18 @@ struct glaive_plan {
   std::uint64_t takes = 0;         // a bit for each Arg that a stage names
   std::int64_t scratch_bytes = 0;  // of all workers
   float default_scale = 1;         // K^-0.5
+
+  // What it was tuned for.
+  glaive::Measured measured = {};
+  bool foreign_device = false, foreign_threads = false;
+  bool demoted = false;  // what fits better could not be loaded
+  std::optional<double> regret_per_step = {};
+
+  glaive::Match match_of(glaive::Bucket bucket) const {
+    if (foreign_device) return glaive::Match::other_device;
+    return bucket == measured.bucket and not foreign_threads and not demoted ? glaive::Match::exact
+                                                                             : glaive::Match::nearest;
+  }
 
   std::int64_t workspace_bytes(const glaive::Extents& extents) const {
     std::int64_t bytes = glaive::shared_workspace_bytes(kernel->plan(), extents);
@@ -104,9 +118,9 @@ Result<const Struct*> view_struct(const Struct* given, const char* name, std::si
 }
 
 // The sizes of the structs in version 0.1; they only grow.
-constexpr std::size_t problem_0_1 = 64, shape_0_1 = 40, args_0_1 = 232;
+constexpr std::size_t problem_0_1 = 64, shape_0_1 = 40, args_0_1 = 232, fit_0_1 = 88;
 static_assert(sizeof(glaive_problem) >= problem_0_1 and sizeof(glaive_shape) >= shape_0_1);
-static_assert(sizeof(glaive_args) >= args_0_1);
+static_assert(sizeof(glaive_args) >= args_0_1 and sizeof(glaive_fit) >= fit_0_1);
 
 template <class Enum>
 Result<Enum> choose(const char* name, std::int32_t given, std::initializer_list<Enum> allowed) {

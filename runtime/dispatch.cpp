@@ -1,22 +1,29 @@
 #include "runtime/dispatch.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <tuple>
 
 namespace glaive {
 namespace {
 
-/// Whether a policy was measured with this many threads; one that does not say so fits any number.
 bool fits_threads(std::string_view policy, int threads) {
-  constexpr std::string_view word = "threads=";
-  const std::size_t at = policy.find(word);
-  if (at == std::string_view::npos) return true;
-  const std::string_view rest = policy.substr(at + word.size());
-  return rest.substr(0, rest.find(' ')) == std::to_string(threads);
+  const int measured = threads_of(policy);
+  return measured == 0 or measured == threads;
 }
 
 }  // namespace
+
+int threads_of(std::string_view policy) {
+  constexpr std::string_view word = "threads=";
+  const std::size_t at = policy.find(word);
+  if (at == std::string_view::npos) return 0;
+  const std::string_view rest = policy.substr(at + word.size()), number = rest.substr(0, rest.find(' '));
+  int threads = 0;
+  const auto read = std::from_chars(number.data(), number.data() + number.size(), threads);
+  return read.ec == std::errc() and read.ptr == number.data() + number.size() ? threads : -1;  // -1 fits none
+}
 
 std::string_view to_string(Match match) {
   switch (match) {
@@ -73,7 +80,7 @@ std::vector<Candidate> Candidates::for_bucket(Bucket bucket) const {
     return std::tuple(match(e), e.foreign_target, e.foreign_threads, distance(e.bucket, bucket), e.pack, e.age);
   });
   std::vector<Candidate> found;
-  for (const Entry& entry : ranked) found.push_back({entry.index, match(entry), entry.pack});
+  for (const Entry& entry : ranked) found.push_back({entry.index, match(entry), entry.pack, entry.foreign_threads});
   return found;
 }
 

@@ -18,7 +18,11 @@ struct Candidate {
   std::size_t index = 0;  ///< into the pack
   Match match = Match::exact;
   std::size_t pack = 0;
+  bool foreign_threads = false;  ///< measured with another number of them
 };
+
+/// The number of threads that a policy says it was measured with; 0 = it fits any number.
+int threads_of(std::string_view policy);
 
 /// The entries of some packs that can serve a problem on a device, to be ranked for one bucket of shapes after another.
 class Candidates {

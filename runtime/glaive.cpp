@@ -1,6 +1,7 @@
 #include "runtime/glaive.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "runtime/call.hpp"
 #include "runtime/cpu.hpp"
@@ -55,6 +56,21 @@ Result<Problem> read_problem(const glaive_problem* given) {
   problem.layout = *layout;
   if (auto valid = validate(problem); not valid) return refuse("problem: " + valid.error().message);
   return problem;
+}
+
+std::unexpected<Error> refuse_fallback(const glaive_plan& plan, const CallShape& shape, Bucket bucket) {
+  const std::string at = shape.cu_seqlens == nullptr
+                             ? " @ B" + std::to_string(shape.sequences) + " T" + std::to_string(shape.longest) + "'"
+                             : " @ lens=..' with the lengths of the batch";
+  return fail(Status::unsupported, "the plan at hand for " + to_string(bucket) + " is no better than a fallback: " +
+                                       plan.kernel->plan().variant + ", tuned for " + to_string(plan.measured.bucket) +
+                                       (plan.foreign_device    ? " on another device"
+                                        : plan.foreign_threads ? " with another number of threads"
+                                        : plan.demoted         ? ", in place of one that could not be loaded"
+                                                               : "") +
+                                       "; tune it with: glaive tune " +
+                                       (plan.device->is_host() ? "'" : "--device gpu '") + to_string(plan.problem) +
+                                       at);
 }
 
 Result<void> check_part(const glaive_memory* memory, std::size_t offset, std::size_t bytes) {
@@ -253,6 +269,42 @@ const char* glaive_plan_description(const glaive_plan* plan) {
   return plan == nullptr ? "" : plan->description.c_str();
 }
 
+glaive_status glaive_plan_fit(const glaive_plan* plan, const glaive_shape* shape, glaive_fit* fit) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(plan, "plan"); not there) return there;
+    if (auto there = need(fit, "fit"); not there) return there;
+    const std::size_t size = fit->size;
+    if (size < fit_0_1 or size > largest_struct)
+      return refuse("fit->size is " + std::to_string(size) + "; set it to sizeof(fit[0]), " +
+                    std::to_string(sizeof *fit) + " bytes");
+    const auto what = read_shape(shape, plan->problem);
+    if (not what) return std::unexpected(what.error());
+    const Bucket bucket = bucket_of(what->sequences * plan->problem.kv_heads.count(), what->longest);
+    const Measured& tuned = plan->measured;
+    const Match match = plan->match_of(bucket);
+    const auto [work_low, work_high] = work_range(tuned.bucket);
+    const auto [tokens_low, tokens_high] = token_range(tuned.bucket);
+    const double unknown = std::numeric_limits<double>::quiet_NaN();
+    glaive_fit filled = {.size = size,
+                         .match = static_cast<std::int32_t>(match),
+                         .distance = distance(tuned.bucket, bucket),
+                         .work_low = work_low,
+                         .work_high = work_high,
+                         .tokens_low = tokens_low,
+                         .tokens_high = tokens_high,
+                         .timed_sequences = tuned.sequences,
+                         .timed_tokens = tuned.tokens,
+                         .timed_longest = tuned.longest,
+                         .regret = match == Match::exact ? 0 : unknown,
+                         .headroom = tuned.headroom.value_or(unknown)};
+    const bool is_step_away = match == Match::nearest and filled.distance > 0;
+    if (is_step_away and not plan->foreign_threads and not plan->demoted and plan->regret_per_step)
+      filled.regret = filled.distance * *plan->regret_per_step;
+    std::memcpy(fit, &filled, std::min(size, sizeof filled));
+    return {};
+  });
+}
+
 glaive_status glaive_plan_workspace(const glaive_plan* plan, const glaive_shape* shape, size_t* bytes) {
   return guarded([&]() -> Result<void> {
     if (auto there = need(plan, "plan"); not there) return there;
@@ -296,6 +348,24 @@ glaive_status glaive_operator_plan(const glaive_operator* op, const glaive_shape
     if (not what) return std::unexpected(what.error());
     const Bucket bucket = bucket_of(what->sequences * op->problem.kv_heads.count(), what->longest);
     const glaive_plan* const found = op->by_bucket[index_of(bucket)];
+    if (found->match != Match::exact) op->untuned.fetch_add(1, std::memory_order_relaxed);
+    *plan = found;
+    return {};
+  });
+}
+
+glaive_status glaive_operator_plan_within(const glaive_operator* op, const glaive_shape* shape, glaive_match worst,
+                                          const glaive_plan** plan) {
+  return guarded([&]() -> Result<void> {
+    if (auto there = need(op, "op"); not there) return there;
+    if (auto there = need(plan, "plan"); not there) return there;
+    const auto accepted = choose("worst", worst, {Match::exact, Match::nearest, Match::other_device});
+    if (not accepted) return std::unexpected(accepted.error());
+    const auto what = read_shape(shape, op->problem);
+    if (not what) return std::unexpected(what.error());
+    const Bucket bucket = bucket_of(what->sequences * op->problem.kv_heads.count(), what->longest);
+    const glaive_plan* const found = op->by_bucket[index_of(bucket)];
+    if (found->match > *accepted) return refuse_fallback(*found, *what, bucket);
     if (found->match != Match::exact) op->untuned.fetch_add(1, std::memory_order_relaxed);
     *plan = found;
     return {};

@@ -193,6 +193,28 @@ GLAIVE_API const char* glaive_plan_variant(const glaive_plan* plan);
 /* A few lines for people: what it was tuned for, how it matches, its stages. Lives as long as the plan; "" for NULL. */
 GLAIVE_API const char* glaive_plan_description(const glaive_plan* plan);
 
+/* How a plan fits a shape, and what that is expected to cost. Filled whole, but for size, which the caller sets. */
+typedef struct glaive_fit {
+  size_t size;
+  int32_t match;    /* glaive_match, of this shape */
+  int32_t distance; /* steps, along both axes, from the shape's bucket to the one that the plan was tuned for; 0 = it */
+  /* That bucket, both ends within; high -1 = no end. work: sequences x kv heads; tokens: of the longest sequence. */
+  int64_t work_low, work_high, tokens_low, tokens_high;
+  /* The shape that it was timed with there, tokens in all, and of the longest sequence; 0 = the pack does not say. */
+  int64_t timed_sequences, timed_tokens, timed_longest;
+  /* The time that is expected to be lost against the plan that tuning for this shape would find, as a share of that
+   * plan's time. 0 for an exact match: what shapes of one bucket differ is not known. For a nearest one in another
+   * bucket `distance` times what the pack's winners were measured to lose a step away from their own. NaN = unknown:
+   * another device or number of threads, or nothing was measured. docs/runtime.md has the formula. */
+  double regret;
+  /* The plan's time above the least that the machine's copy and multiply-add rates allow, where it was timed, as a
+   * share of that least: what no tuning can gain more than, there. NaN = unknown, or the caches held everything. */
+  double headroom;
+} glaive_fit;
+
+/* Reads no cu_seqlens. The plan may be an operator's, and the shape another than that it was looked up for. */
+GLAIVE_API glaive_status glaive_plan_fit(const glaive_plan* plan, const glaive_shape* shape, glaive_fit* fit);
+
 /* Bytes of workspace that a call needs for `shape`; may be 0. Reads no cu_seqlens: the extents decide. */
 GLAIVE_API glaive_status glaive_plan_workspace(const glaive_plan* plan, const glaive_shape* shape, size_t* bytes);
 
@@ -213,6 +235,11 @@ GLAIVE_API void glaive_operator_close(glaive_operator* op);
  * operator and is not closed. glaive_plan_match says how it fits. Reads no cu_seqlens. */
 GLAIVE_API glaive_status glaive_operator_plan(const glaive_operator* op, const glaive_shape* shape,
                                               const glaive_plan** plan);
+/* The same for those who rather do without: GLAIVE_UNSUPPORTED where the match is worse than `worst`, and the sentence
+ * says what the plan at hand was tuned for, and how to tune. GLAIVE_MATCH_EXACT refuses every fallback,
+ * GLAIVE_MATCH_NEAREST those from another device. */
+GLAIVE_API glaive_status glaive_operator_plan_within(const glaive_operator* op, const glaive_shape* shape,
+                                                     glaive_match worst, const glaive_plan** plan);
 /* Bytes of workspace that are enough for any call up to `largest`: at most its sequences, its tokens in all, and its
  * longest, whichever plan they are given. Made once of these, a workspace serves them all. Reads no cu_seqlens, but
  * takes the extents as ragged where the pointer is not NULL: glaive_batch_shape of a GLAIVE_BATCH_PADDED batch will do.

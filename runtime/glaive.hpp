@@ -181,6 +181,13 @@ class PlanView {
     check(glaive_plan_match(plan_, &match));
     return match;
   }
+  /// How it fits a shape, which may be another than that it was looked up for; see glaive.h.
+  glaive_fit fit(const Shape& shape) const {
+    glaive_fit fit = {};
+    fit.size = sizeof fit;
+    check(glaive_plan_fit(plan_, &shape, &fit));
+    return fit;
+  }
   std::string variant() const { return glaive_plan_variant(plan_); }
   std::string description() const { return glaive_plan_description(plan_); }
   std::size_t workspace_bytes(const Shape& shape) const {
@@ -232,6 +239,12 @@ class Operator {
   PlanView plan(const Shape& shape) const {
     const glaive_plan* plan = nullptr;
     check(glaive_operator_plan(handle_.get(), &shape, &plan));
+    return PlanView(plan);
+  }
+  /// The same, refused where the match is worse than `worst`.
+  PlanView plan(const Shape& shape, glaive_match worst) const {
+    const glaive_plan* plan = nullptr;
+    check(glaive_operator_plan_within(handle_.get(), &shape, worst, &plan));
     return PlanView(plan);
   }
   /// Enough for every call up to this shape.

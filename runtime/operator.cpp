@@ -22,8 +22,23 @@ const PlanMaker::Loaded& PlanMaker::load(const Candidate& candidate) {
   const std::pair place(candidate.pack, candidate.index);
   if (const auto known = loaded_.find(place); known != loaded_.end()) return known->second;
   const auto entry = packs_[candidate.pack]->load(candidate.index);
+  if (entry) measured_.emplace(place, read_measured(*entry));
   Loaded loaded = entry ? Loaded(device_->load(entry->plan, entry->code)) : Loaded(std::unexpected(entry.error()));
   return loaded_.emplace(place, std::move(loaded)).first->second;
+}
+
+std::optional<double> PlanMaker::regret_per_step(const WinnerKey& of) {
+  const auto group_of = [](const WinnerKey& key) { return Group{key.device, key.target, threads_of(key.policy)}; };
+  const auto [place, is_new] = regrets_.emplace(group_of(of), std::nullopt);
+  if (not is_new) return place->second;
+  std::vector<Measured> tuned;
+  for (std::size_t pack = packs_.size(); pack-- > 0;)  // of entries as good, the earlier pack's serves: it comes last
+    for (std::size_t i = 0; i < packs_[pack]->size(); ++i) {
+      const WinnerKey& key = packs_[pack]->key(i);
+      if (key.problem != of.problem or group_of(key) != place->first) continue;
+      if (auto entry = packs_[pack]->load_without_code(i)) tuned.push_back(read_measured(*entry));
+    }
+  return place->second = glaive::regret_per_step(tuned);
 }
 
 Result<std::unique_ptr<glaive_plan>> PlanMaker::make(Bucket bucket) {
@@ -42,6 +57,11 @@ Result<std::unique_ptr<glaive_plan>> PlanMaker::make(Bucket bucket) {
     plan->description = to_string(problem_) + ": match=" + std::string(to_string(plan->match)) + "\n  tuned for " +
                         to_string(key.bucket) + " on " + key.device + ", " + key.policy + skipped + "\n  " +
                         to_string((*kernel)->plan());
+    plan->measured = measured_.at({candidate.pack, candidate.index});
+    plan->foreign_device = candidate.match == Match::other_device;
+    plan->foreign_threads = candidate.foreign_threads;
+    plan->demoted = not skipped.empty();
+    if (not plan->foreign_device) plan->regret_per_step = regret_per_step(key);
     plan->takes = args_taken((*kernel)->plan());
     if (__builtin_mul_overflow(scratch_bytes_per_worker((*kernel)->plan()), device_->workers(), &plan->scratch_bytes))
       plan->scratch_bytes = INT64_MAX;

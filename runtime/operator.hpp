@@ -18,13 +18,22 @@ class PlanMaker {
 
  private:
   using Loaded = Result<std::shared_ptr<const Kernel>>;
+  struct Group {
+    std::string device, target;
+    int threads = 0;
+    friend auto operator<=>(const Group&, const Group&) = default;
+  };
   const Loaded& load(const Candidate& candidate);
+  /// Regret a step away from their buckets, of winners that could stand in for each other.
+  std::optional<double> regret_per_step(const WinnerKey& of);
 
   std::shared_ptr<Device> device_;
   std::vector<const Pack*> packs_;
   Problem problem_;
   Candidates candidates_;
   std::map<std::pair<std::size_t, std::size_t>, Loaded> loaded_;
+  std::map<std::pair<std::size_t, std::size_t>, Measured> measured_;
+  std::map<Group, std::optional<double>> regrets_;
 };
 
 }  // namespace glaive::c_abi

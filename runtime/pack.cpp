@@ -43,9 +43,14 @@ std::uint8_t range_of(std::int64_t value, const std::int32_t (&edges)[N]) {
   return static_cast<std::uint8_t>(std::max(passed, 0));
 }
 
+Range range_at(std::uint8_t index, std::span<const std::int32_t> edges) {
+  if (index + std::size_t{1} >= edges.size()) return {edges.back(), -1};
+  return {edges[index], edges[index + 1] - 1};
+}
+
 std::string range_text(std::uint8_t index, std::span<const std::int32_t> edges) {
-  if (index + std::size_t{1} >= edges.size()) return std::to_string(edges.back()) + "..";
-  const std::int32_t low = edges[index], high = edges[index + 1] - 1;
+  const auto [low, high] = range_at(index, edges);
+  if (high < 0) return std::to_string(low) + "..";
   return low == high ? std::to_string(low) : std::to_string(low) + ".." + std::to_string(high);
 }
 
@@ -95,7 +100,7 @@ std::vector<std::byte> encode_blob(const PackEntry& entry) {
   return out.take();
 }
 
-Result<PackEntry> decode_blob(const WinnerKey& key, std::span<const std::byte> blob) {
+Result<PackEntry> decode_blob(const WinnerKey& key, std::span<const std::byte> blob, bool with_code = true) {
   ByteReader in(blob);
   PackEntry entry;
   entry.key = key;
@@ -114,7 +119,7 @@ Result<PackEntry> decode_blob(const WinnerKey& key, std::span<const std::byte> b
     code.text_bytes = in.number<std::int64_t>();
     code.stack_bytes = in.number<std::int64_t>();
     const auto bytes = in.blob();
-    code.bytes.assign(bytes.begin(), bytes.end());
+    if (with_code) code.bytes.assign(bytes.begin(), bytes.end());
     entry.code.push_back(std::move(code));
   }
   const auto evidence = in.blob();
@@ -230,6 +235,9 @@ std::string to_string(Bucket bucket) {
   return "work " + range_text(bucket.work, work_edges) + ", tokens " + range_text(bucket.tokens, token_edges);
 }
 
+Range work_range(Bucket bucket) { return range_at(bucket.work, work_edges); }
+Range token_range(Bucket bucket) { return range_at(bucket.tokens, token_edges); }
+
 int distance(Bucket a, Bucket b) { return std::abs(a.work - b.work) + std::abs(a.tokens - b.tokens); }
 
 std::string to_string(const WinnerKey& key) {
@@ -266,14 +274,17 @@ Result<Pack> Pack::from_memory(std::span<const std::byte> bytes) {
 std::size_t Pack::size() const { return impl_->records.size(); }
 const WinnerKey& Pack::key(std::size_t index) const { return impl_->records[index].key; }
 
-Result<PackEntry> Pack::load(std::size_t index) const {
+Result<PackEntry> Pack::load(std::size_t index) const { return load(index, true); }
+Result<PackEntry> Pack::load_without_code(std::size_t index) const { return load(index, false); }
+
+Result<PackEntry> Pack::load(std::size_t index, bool with_code) const {
   const auto bad = [&](Status status, const std::string& why) {
     return fail(status, impl_->name + ", entry " + std::to_string(index) + ": " + why);
   };
   if (index >= size()) return bad(Status::invalid_argument, "the pack has " + std::to_string(size()) + " entries");
   const Record& record = impl_->records[index];
   if (checksum(record.blob) != record.checksum) return bad(Status::bad_pack, "its checksum does not match: damaged");
-  auto entry = decode_blob(record.key, record.blob);
+  auto entry = decode_blob(record.key, record.blob, with_code);
   if (not entry) return bad(entry.error().status, entry.error().message);
   return entry;
 }

@@ -40,6 +40,11 @@ Bucket bucket_of(std::int64_t work, std::int64_t tokens);
 Bucket bucket_of(const Extents& extents);
 std::string to_string(Bucket bucket);  ///< `work 4..7, tokens 1024..4095`
 int distance(Bucket a, Bucket b);      ///< steps along both axes; 0 = same
+struct Range {
+  std::int64_t low = 0, high = 0;  ///< both within; high -1 = no end
+};
+Range work_range(Bucket bucket);
+Range token_range(Bucket bucket);
 
 /// What a winner was chosen for. Two keys are equal exactly when one winner can stand for the other.
 struct WinnerKey {
@@ -58,7 +63,7 @@ struct PackEntry {
   WinnerKey key;
   Plan plan;
   std::vector<CodeObject> code;
-  std::string evidence;  ///< JSON text of the tuner: times, intervals, errors, default; never parsed by the runtime
+  std::string evidence;  ///< JSON text of the tuner: times, intervals, errors, default; fit.hpp reads some of it
 };
 
 /// An opened pack: a read-only view of one file or memory block. Opening reads the index only; an entry's checksum is
@@ -75,6 +80,8 @@ class Pack {
   std::size_t size() const;
   const WinnerKey& key(std::size_t index) const;
   Result<PackEntry> load(std::size_t index) const;
+  /// The same, its code objects without their bytes: for who wants to know about an entry, not to run it.
+  Result<PackEntry> load_without_code(std::size_t index) const;
 
   std::optional<std::size_t> find(const WinnerKey& key) const;  ///< every field equal
   /// The entry for this device identity, target and problem whose bucket is nearest; none if there is no such problem.
@@ -84,6 +91,7 @@ class Pack {
  private:
   struct Impl;
   explicit Pack(std::unique_ptr<Impl> impl);
+  Result<PackEntry> load(std::size_t index, bool with_code) const;
   friend Result<void> add_to_pack(const std::filesystem::path& file, std::span<const PackEntry> entries);
   std::unique_ptr<Impl> impl_;
 };

@@ -25,6 +25,7 @@ void add_list(CLI::App& program, int& exit);
 void add_pack(CLI::App& program, int& exit);
 void add_prepare(CLI::App& program, int& exit);
 void add_winners(CLI::App& program, int& exit);
+void add_emit(CLI::App& program, int& exit);
 void add_doctor(CLI::App& program, int& exit);
 void add_record(CLI::App& program, int& exit);
 void add_replay(CLI::App& program, int& exit);

@@ -68,6 +68,7 @@ int run(int argc, char** argv) {
   add_list(program, exit);
   add_pack(program, exit);
   add_winners(program, exit);
+  add_emit(program, exit);
   add_report(program, exit);
   add_record(program, exit);
   add_replay(program, exit);

@@ -5,6 +5,7 @@
 #include "autotune/evidence.hpp"
 #include "autotune/report.hpp"
 #include "autotune/sets.hpp"
+#include "runtime/fit.hpp"
 #include "tests/autotune/tune_support.hpp"
 #include "tests/catch.hpp"
 
@@ -104,6 +105,20 @@ TEST_CASE("report: a table with speed-ups, then what was not tuned", "[tune]") {
   CHECK_THAT(table, Catch::Contains("2.00x") and Catch::Contains("10.00x") and Catch::Contains("18.0"));
   CHECK_THAT(table, Catch::Contains("toy(size=4,mode=2)") and Catch::Contains("step H1 K8 V8 f32 @ B1 T1: no kernel"));
   CHECK(lines(table) == 3);
+}
+
+TEST_CASE("evidence: what every other variant took, from which the runtime tells the regret of fallbacks", "[tune]") {
+  const Folder folder;
+  ToyRun run(folder);
+  ToyEvaluator evaluator;
+  evaluator.seconds = [](const std::string& name) { return name == "toy(size=4,mode=2)" ? 0.5e-3 : 1e-3; };
+  PackEntry entry;
+  entry.plan.variant = "toy(size=4,mode=2)";
+  entry.evidence = run.tune(evaluator).value().evidence;
+  const auto measured = read_measured(entry);
+  CHECK(measured.tokens == 512);
+  CHECK(measured.rivals.size() == 10);
+  for (const auto& [variant, time] : measured.rivals) CHECK(time == Approx(2).epsilon(0.02));
 }
 
 TEST_CASE("report: times of another shape of the bucket are told as that shape's", "[tune]") {

@@ -1,0 +1,78 @@
+#include "autotune/emit/emit.hpp"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "autotune/cli/command.hpp"
+#include "autotune/winners.hpp"
+
+namespace glaive::cli {
+namespace {
+
+struct Options {
+  std::string pack, ptx = "auto";
+  EmitOptions emit;
+};
+
+int run(Options asked) {
+  if (asked.ptx != "auto" and asked.ptx != "off" and asked.ptx != "on")
+    return report_usage(fmt::format("--ptx {}: it is auto, on or off", asked.ptx));
+  const auto file = read_pack(asked.pack);
+  if (not file) return report(file.error());
+  const auto pack = open_pack(*file);
+  if (not pack) return report(pack.error());
+  const auto is_for_gpu = [&](std::size_t i) { return pack->key(i).target.starts_with("cuda:"); };
+  bool has_gpu = false;
+  for (std::size_t i = 0; i < pack->size(); ++i) has_gpu = has_gpu or is_for_gpu(i);
+  std::shared_ptr<const CudaCompiler> compiler;
+  std::string without_ptx;
+  if (has_gpu and asked.ptx != "off") {
+    auto opened = CudaCompiler::open();
+    if (opened)
+      compiler = *opened;
+    else if (asked.ptx == "on")
+      return report(opened.error());
+    else
+      without_ptx = "no PTX for newer GPUs: " + opened.error().message;
+  }
+  asked.emit.compiler = compiler.get();
+  const auto emitted = emit(*pack, *file, asked.emit);
+  if (not emitted) return report(emitted.error());
+
+  fmt::print("{}: {}, {}, {} of {} bytes\n", asked.emit.out.string(), counted(emitted->problems, "problem", "problems"),
+             counted(emitted->plans, "plan", "plans"), counted(emitted->codes, "code object", "code objects"),
+             emitted->code_bytes);
+  for (const auto& path : emitted->files) fmt::print("  {}\n", path);
+  if (not without_ptx.empty()) fmt::print(stderr, "{}\n", without_ptx);
+  for (const auto& note : emitted->notes) fmt::print(stderr, "{}\n", note);
+  return success;
+}
+
+}  // namespace
+
+void add_emit(CLI::App& program, int& exit) {
+  auto* command = program.add_subcommand(
+      "emit", "Write a pack as files that an engine links: code objects, C source, a CMake package, pkg-config");
+  auto options = std::make_shared<Options>();
+  command->add_option("--pack", options->pack, "pack to emit (default: winners.pack in the cache folder)");
+  command->add_option("--out", options->emit.out, "folder to make")->required();
+  command->add_option("--name", options->emit.name,
+                      "of the files and of what they declare, as in gla_run (default: gla)");
+  command
+      ->add_option("--targets", options->emit.targets,
+                   "only code for these: targets as `glaive pack` prints them, cpu or cuda (default: all)")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  add_repeatable(*command, "--problems", options->emit.problems,
+                 "only these problems, as lines: 'forward H4 K64 V64 f32' (default: all)");
+  command->add_option("--ptx", options->ptx,
+                      "PTX for GPUs newer than the pack's: auto, where NVRTC is found (default), on or off");
+  command->add_flag("--header-only", options->emit.header_only,
+                    "no C source: a header of names, geometry and argument order, for engines that launch themselves");
+  command->add_flag("--replace", options->emit.replace,
+                    "put the files in the place of what an earlier emit wrote there");
+  command->callback([options, &exit] { exit = run(*options); });
+}
+
+}  // namespace glaive::cli

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Makes the library in lib/, by $CC (cc) with $CFLAGS (-O2), for those who link by pkg-config.
+set -e
+name=gla
+cd "$(dirname "$0")"
+${CC:-cc} -std=c11 ${CFLAGS:--O2} -fPIC -c "src/$name.c" -o "lib/$name.o"
+${AR:-ar} rcs "lib/lib$name.a" "lib/$name.o"

@@ -1,0 +1,20 @@
+# Kernels for Gated Linear Attention, tuned by glaive:
+# @problems@
+#   find_package(gla CONFIG REQUIRED)
+#   target_link_libraries(app PRIVATE gla::gla)
+# The library is compiled with the project that finds it.
+if(TARGET gla::gla)
+  return()
+endif()
+if(NOT CMAKE_C_COMPILER_LOADED)
+  set(gla_FOUND FALSE)
+  set(gla_NOT_FOUND_MESSAGE "gla is C: add C to the languages of project()")
+  return()
+endif()
+find_package(Threads REQUIRED)
+get_filename_component(gla_root "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
+add_library(gla STATIC "${gla_root}/src/gla.c")
+add_library(gla::gla ALIAS gla)
+target_include_directories(gla PUBLIC "${gla_root}/include")
+target_link_libraries(gla PUBLIC Threads::Threads ${CMAKE_DL_LIBS} m)
+set_target_properties(gla PROPERTIES C_STANDARD 11 POSITION_INDEPENDENT_CODE ON)
