@@ -89,7 +89,7 @@ Config read_config(const std::filesystem::path& file) {
     config.clamp_min = fields.get("clamp_min", 0.F);
     if (!(*config.clamp_min < 0)) fields.wrong("clamp_min", "a number below 0, or null");
   }
-  config.norm_eps = fields.get("norm_eps", 1e-6F);
+  config.norm_eps = fields.get("norm_eps", 1e-6);
   config.elementwise_affine = fields.get("elementwise_affine", true);
   config.tie_word_embeddings = fields.get("tie_word_embeddings", false);
   config.eos_token_id = fields.get<std::int64_t>("eos_token_id", -1);

@@ -17,7 +17,7 @@ struct Config {
   std::int64_t gate_low_rank_dim = 16;
   float gate_logit_normalizer = 16;
   std::optional<float> clamp_min;
-  float norm_eps = 1e-6F;
+  double norm_eps = 1e-6;
   bool elementwise_affine = true;  ///< the norm of a head's output has weights
   bool tie_word_embeddings = false;
   std::int64_t eos_token_id = -1;  ///< -1: none

@@ -36,13 +36,13 @@ class Cpu final : public Device {
       std::copy_n(numbers(table.numbers) + token * table.columns, table.columns, row(x, i));
     }
   }
-  void rms_norm(Rows x, const api::Memory& weight, float eps, std::int64_t width, Rows y, std::int64_t rows,
+  void rms_norm(Rows x, const api::Memory& weight, double eps, std::int64_t width, Rows y, std::int64_t rows,
                 const std::int32_t* ends) override {
     for (std::int64_t i = 0; i < rows; ++i)
       loops::rms_norm(row(x, ends != nullptr ? std::max(0, ends[i + 1] - 1) : i), numbers(weight), eps, width,
                       row(y, i));
   }
-  void gated_norm(Rows o, Rows gate, const api::Memory& weight, float eps, std::int64_t heads, std::int64_t width,
+  void gated_norm(Rows o, Rows gate, const api::Memory& weight, double eps, std::int64_t heads, std::int64_t width,
                   Rows y, std::int64_t rows) override {
     for (std::int64_t i = 0; i < rows; ++i)
       for (std::int64_t c = 0; c < heads * width; c += width)

@@ -6,9 +6,9 @@
 namespace generate::loops {
 
 /// y = weight x / rms(x)
-void rms_norm(const float* x, const float* weight, float eps, std::int64_t width, float* y);
+void rms_norm(const float* x, const float* weight, double eps, std::int64_t width, float* y);
 /// y = weight o / rms(o) * gate * sigmoid(gate)
-void gated_norm(const float* o, const float* gate, const float* weight, float eps, std::int64_t width, float* y);
+void gated_norm(const float* o, const float* gate, const float* weight, double eps, std::int64_t width, float* y);
 /// y = a * sigmoid(a) * b
 void swiglu(const float* a, const float* b, std::int64_t width, float* y);
 

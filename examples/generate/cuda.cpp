@@ -97,7 +97,7 @@ class GpuEvent {
 class PinnedTokens {
  public:
   PinnedTokens(const Gpu& gpu, std::int64_t count) : gpu_(&gpu) {
-    check(gpu.driver.host_allocate(&data_, static_cast<std::size_t>(count) * sizeof(Token)), "cuMemAllocHost");
+    check(gpu.driver.host_allocate(&data_, static_cast<std::size_t>(count) * sizeof(Token), 0), "cuMemHostAlloc");
   }
   PinnedTokens(PinnedTokens&& other) noexcept : gpu_(other.gpu_), data_(std::exchange(other.data_, nullptr)) {}
   PinnedTokens& operator=(PinnedTokens&&) = delete;
@@ -171,26 +171,26 @@ class Cuda final : public Device {
           "cublasGemmEx");
   }
   void repeat(const api::Memory& row, std::int64_t width, Rows y, std::int64_t rows) override {
-    gpu_.launch(repeat_, rows, row.data(), static_cast<int>(width), y.data, y.stride);
+    gpu_.launch(repeat_, rows, row.data(), width, y.data, y.stride);
   }
   void embed(const Matrix& table, Rows x, std::int64_t tokens) override {
-    gpu_.launch(embed_, tokens, tokens_->data(), sampled_->data(), table.numbers.data(),
-                static_cast<int>(table.columns), x.data, x.stride);
+    gpu_.launch(embed_, tokens, tokens_->data(), sampled_->data(), table.numbers.data(), table.columns, x.data,
+                x.stride);
   }
-  void rms_norm(Rows x, const api::Memory& weight, float eps, std::int64_t width, Rows y, std::int64_t rows,
+  void rms_norm(Rows x, const api::Memory& weight, double eps, std::int64_t width, Rows y, std::int64_t rows,
                 const std::int32_t* ends) override {
-    gpu_.launch(rms_norm_, rows, x.data, x.stride, weight.data(), eps, static_cast<int>(width), y.data, y.stride, ends);
+    gpu_.launch(rms_norm_, rows, x.data, x.stride, weight.data(), eps, width, y.data, y.stride, ends);
   }
-  void gated_norm(Rows o, Rows gate, const api::Memory& weight, float eps, std::int64_t heads, std::int64_t width,
+  void gated_norm(Rows o, Rows gate, const api::Memory& weight, double eps, std::int64_t heads, std::int64_t width,
                   Rows y, std::int64_t rows) override {
-    gpu_.launch(gated_norm_, rows * heads, o.data, o.stride, gate.data, gate.stride, weight.data(), eps,
-                static_cast<int>(heads), static_cast<int>(width), y.data, y.stride);
+    gpu_.launch(gated_norm_, rows * heads, o.data, o.stride, gate.data, gate.stride, weight.data(), eps, heads, width,
+                y.data, y.stride);
   }
   void swiglu(Rows both, std::int64_t width, Rows y, std::int64_t rows) override {
-    gpu_.launch(swiglu_, rows, both.data, both.stride, static_cast<int>(width), y.data, y.stride);
+    gpu_.launch(swiglu_, rows, both.data, both.stride, width, y.data, y.stride);
   }
   void sample(Rows logits, std::int64_t width, std::int64_t rows) override {
-    gpu_.launch(sample_, rows, logits.data, logits.stride, static_cast<int>(width), sampled_->data());
+    gpu_.launch(sample_, rows, logits.data, logits.stride, width, sampled_->data());
   }
 
   void reserve(std::int64_t tokens, std::int64_t rows) override {

@@ -60,7 +60,7 @@ Driver::Driver() {
   library.find(event_record_with, "cuEventRecordWithFlags");
   library.find(event_synchronize, "cuEventSynchronize");
   library.find(event_elapsed, "cuEventElapsedTime");
-  library.find(host_allocate, "cuMemAllocHost_v2");
+  library.find(host_allocate, "cuMemHostAlloc");
   library.find(host_free, "cuMemFreeHost");
   library.find(copy_to_device, "cuMemcpyHtoDAsync_v2");
   library.find(copy_to_host, "cuMemcpyDtoHAsync_v2");

@@ -61,7 +61,7 @@ struct Driver {
   int (*event_record_with)(Event, Stream, unsigned flags);
   int (*event_synchronize)(Event);
   int (*event_elapsed)(float* milliseconds, Event from, Event to);
-  int (*host_allocate)(void**, std::size_t bytes);
+  int (*host_allocate)(void**, std::size_t bytes, unsigned flags);
   int (*host_free)(void*);
   int (*copy_to_device)(void* to, const void* from, std::size_t bytes, Stream);
   int (*copy_to_host)(void* to, const void* from, std::size_t bytes, Stream);

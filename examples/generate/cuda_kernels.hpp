@@ -2,8 +2,7 @@
 
 namespace generate::cuda {
 
-/// CUDA C++ of the kernels between matrix products: a block of `threads` threads for each row.
-extern const char* const kernels_text;
+extern const char* const kernels_text;  ///< kernels.cuh
 constexpr unsigned kernel_threads = 256;
 
 }  // namespace generate::cuda

@@ -72,10 +72,10 @@ class Device {
   /// x becomes the rows of `table` for the tokens that were sent.
   virtual void embed(const Matrix& table, Rows x, std::int64_t tokens) = 0;
   /// y_i = weight x_i / rms(x_i); with `ends`, of row ends[i + 1] - 1 of x: the last one of each sequence.
-  virtual void rms_norm(Rows x, const api::Memory& weight, float eps, std::int64_t width, Rows y, std::int64_t rows,
+  virtual void rms_norm(Rows x, const api::Memory& weight, double eps, std::int64_t width, Rows y, std::int64_t rows,
                         const std::int32_t* ends = nullptr) = 0;
   /// The same for each head of o, times gate * sigmoid(gate).
-  virtual void gated_norm(Rows o, Rows gate, const api::Memory& weight, float eps, std::int64_t heads,
+  virtual void gated_norm(Rows o, Rows gate, const api::Memory& weight, double eps, std::int64_t heads,
                           std::int64_t width, Rows y, std::int64_t rows) = 0;
   /// y = a * sigmoid(a) * b of rows that are a, then b.
   virtual void swiglu(Rows both, std::int64_t width, Rows y, std::int64_t rows) = 0;

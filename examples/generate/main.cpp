@@ -130,7 +130,7 @@ int main(int argc, char** argv) try {
   Recipe recipe;
   std::string folder;
   std::int64_t hidden = 256, layers = 4, heads = 4;
-  std::uint64_t seed = 1;
+  std::uint64_t seed = 8;
   CLI::App* const make = app.add_subcommand("make", "makes a small model with seeded weights");
   make->add_option("folder", folder, "where to")->required();
   make->add_option("--hidden", hidden, "width of the model")->check(CLI::Range(8, 8192));

@@ -19,8 +19,8 @@ inline const Kind kinds[] = {{"as published", 2, 2, false, false, true, false},
                              {"grouped heads, clamped gates, tied embeddings", 4, 2, true, true, true, false},
                              {"weights in f32, heads normed without weights", 2, 2, false, false, false, true}};
 
-inline generate::Recipe recipe(const Kind& kind) {
-  generate::Recipe recipe = generate::Recipe::of(128, 2, kind.heads);
+inline generate::Recipe recipe(const Kind& kind, std::int64_t hidden_size = 128) {
+  generate::Recipe recipe = generate::Recipe::of(hidden_size, 2, kind.heads);
   recipe.config.kv_heads = kind.kv_heads;
   if (kind.clamps) recipe.config.clamp_min = -0.05F;
   recipe.config.tie_word_embeddings = kind.ties;
@@ -121,12 +121,28 @@ inline void check_logits(const Served& served) {
   CHECK(distance(std::span(logits).last(vocabulary), want[29]) <= served.allowed);
 }
 
-/// Requests of all lengths come and go in few slots; returns what they were answered.
+/// Requests of all lengths, for few slots.
 inline std::vector<generate::Request> mixed_requests(std::int64_t vocabulary) {
   std::vector<generate::Request> requests;
   for (std::int64_t i = 0; i < 12; ++i)
     requests.push_back({some_tokens(1 + 11 * i % 30, i, vocabulary), 3 + 7 * i % 20, false});
   return requests;
+}
+
+constexpr double bf16_allowed = 3e-2;  // activations, through two layers
+
+/// Where everything is in bf16, two ways to compute the same may choose different tokens: each is held to float64.
+inline void check_on_gpu(const Served& served) {
+  check_logits(served);
+  const auto requests = mixed_requests(generate::read_config(served.folder / "config.json").vocab_size);
+  std::int64_t mixed_steps = 0;
+  const auto together = answers(served, requests, {4, 24}, 7, &mixed_steps);
+  CHECK(mixed_steps > 5);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    INFO("request " << i);
+    CHECK(std::ssize(together[i]) == requests[i].most_tokens);
+    check_greedy(served, requests[i].prompt, together[i]);
+  }
 }
 
 }  // namespace glaive::testing

@@ -27,8 +27,6 @@ PackEntry compiled(const DeviceInfo& device, const char* family, const std::stri
   return entry;
 }
 
-constexpr double allowed = 3e-2;  // bf16 activations, through two layers
-
 }  // namespace
 
 TEST_CASE("logits are near float64's, and requests that come and go get the likeliest tokens") {
@@ -48,17 +46,7 @@ TEST_CASE("logits are near float64's, and requests that come and go get the like
 
   const auto device = generate::Device::open("cuda:0", 0);
   const api::Pack pack((folder / "p.pack").string());
-  const Served served{*device, pack, folder / "model", allowed};
-  check_logits(served);
-  const auto requests = mixed_requests(config.vocab_size);
-  std::int64_t mixed_steps = 0;
-  const auto together = answers(served, requests, {4, 24}, 7, &mixed_steps);
-  CHECK(mixed_steps > 5);
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    INFO("request " << i);
-    CHECK(std::ssize(together[i]) == requests[i].most_tokens);
-    check_greedy(served, requests[i].prompt, together[i]);
-  }
+  check_on_gpu({*device, pack, folder / "model", bf16_allowed});
 }
 
 }  // namespace glaive::testing

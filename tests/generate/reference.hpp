@@ -49,7 +49,7 @@ class Reference {
   Row rms_norm(const Row& x, const Row& weight) const {
     double squares = 0;
     for (const double value : x) squares += value * value;
-    const double rms = std::sqrt(squares / static_cast<double>(x.size()) + static_cast<double>(config_.norm_eps));
+    const double rms = std::sqrt(squares / static_cast<double>(x.size()) + config_.norm_eps);
     Row y(x.size());
     for (std::size_t i = 0; i < x.size(); ++i) y[i] = x[i] / rms * weight[i];
     return y;

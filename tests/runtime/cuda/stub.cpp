@@ -430,6 +430,14 @@ Outcome cuEventRecord(Event event, Stream stream) {
     return success;
   });
 }
+Outcome cuEventRecordWithFlags(Event event, Stream stream, unsigned flags) {
+  constexpr unsigned external = 1;  // in a graph: recorded whenever that runs
+  if (flags != external or not the_stub().capturing(stream)) return cuEventRecord(event, stream);
+  STUB("EventRecordWithFlags", context, {
+    the_stub().enqueue(stream, [=] { event->microseconds = the_stub().clock_; });
+    return success;
+  });
+}
 Outcome cuEventSynchronize(Event event) {
   STUB("EventSynchronize", context, {
     if (the_stub().capturing()) return capture_unsupported;
@@ -529,6 +537,9 @@ Outcome cuModuleLoadDataEx(Module* module, const void*, unsigned options, JitOpt
     return success;
   });
 }
+Outcome cuModuleLoadData(Module* module, const void* image) {
+  return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr);
+}
 Outcome cuModuleUnload(Module module) {
   STUB("ModuleUnload", context_to_free, {
     delete module;
@@ -625,6 +636,12 @@ Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** p
     the_stub().enqueue(config->stream, run, kernel.microseconds);
     return success;
   });
+}
+Outcome cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                       unsigned block_y, unsigned block_z, unsigned shared_bytes, Stream stream, void** parameters,
+                       void** extra) {
+  const LaunchConfig config = {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared_bytes, stream, nullptr, 0};
+  return cuLaunchKernelEx(&config, function, parameters, extra);
 }
 
 // NVML, as far as it is asked.
