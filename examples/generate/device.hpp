@@ -88,7 +88,7 @@ class Device {
   virtual void send(std::span<const Token> tokens) = 0;
   /// What follows are the step's kernels.
   virtual void start_step() {}
-  /// Ends a step: what its first `rows` rows sampled will be collected.
+  /// The end of those: what the first `rows` rows sampled will be collected.
   virtual void finish_step(std::int64_t rows) = 0;
   /// Of the oldest step that was not collected; waits for it.
   virtual std::vector<Token> collect() = 0;

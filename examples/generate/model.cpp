@@ -111,8 +111,8 @@ void Model::enqueue(const std::vector<Work>& work) {
   } else {
     run(batch, static_cast<std::int64_t>(tokens.size()), rows);
   }
-  batch.commit();
   device_.finish_step(rows);
+  batch.commit();
   rows_before_ = rows;
 }
 
