@@ -42,8 +42,8 @@ void Scheduler::admit() {
 }
 
 void Scheduler::enqueue() {
-  // Decoding rows come first: their tokens must be taken up in the step after they were sampled.
-  std::stable_partition(active_.begin(), active_.end(), [&](const Active& a) { return !is_prompt(a); });
+  // First come, first served. No row that decodes is ever left out, which would lose what it sampled: those before it
+  // took no fewer tokens in the step in which it ended its prompt.
   std::vector<Work> work;
   InFlight rows;
   std::int64_t budget = model_.limits().tokens;

@@ -136,7 +136,7 @@ inline void check_on_gpu(const Served& served) {
   check_logits(served);
   const auto requests = mixed_requests(generate::read_config(served.folder / "config.json").vocab_size);
   std::int64_t mixed_steps = 0;
-  const auto together = answers(served, requests, {4, 24}, 7, &mixed_steps);
+  const auto together = answers(served, requests, {4, 10}, 7, &mixed_steps);
   CHECK(mixed_steps > 5);
   for (std::size_t i = 0; i < requests.size(); ++i) {
     INFO("request " << i);

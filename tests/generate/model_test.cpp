@@ -62,7 +62,7 @@ TEST_CASE("requests that come and go are answered as each alone, and as float64 
   const Served served{*device, pack, toy.model(), allowed};
   const auto requests = mixed_requests(generate::read_config(toy.model() / "config.json").vocab_size);
   std::int64_t mixed_steps = 0;
-  const auto together = answers(served, requests, {4, 24}, 7, &mixed_steps);
+  const auto together = answers(served, requests, {4, 10}, 7, &mixed_steps);
   CHECK(mixed_steps > 5);
   for (std::size_t i = 0; i < requests.size(); ++i) {
     INFO("request " << i);
