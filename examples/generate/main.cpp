@@ -23,7 +23,10 @@ struct Options {
 
 /// Where `glaive tune` puts winners.
 std::string default_pack() {
-  const auto variable = [](const char* name) { return std::string(std::getenv(name) ? std::getenv(name) : ""); };
+  const auto variable = [](const char* name) {
+    const char* const value = std::getenv(name);
+    return value == nullptr ? std::string() : value;
+  };
   if (const std::string cache = variable("GLAIVE_CACHE"); !cache.empty()) return cache + "/winners.pack";
   const std::string xdg = variable("XDG_CACHE_HOME");
   return (xdg.empty() ? variable("HOME") + "/.cache" : xdg) + "/glaive/winners.pack";

@@ -63,7 +63,8 @@ void Tokenizer::read_model(const Json& json) {
   const Json& model = json.at("model");
   if (model.value("type", "BPE") != "BPE") fail(file_, ": the model is ", model["type"].dump(), "; \"BPE\" is read");
   for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (is_set(model, name) && model[name] != "") fail(file_, ": ", name, " is ", model[name].dump(), ", not null");
+    if (is_set(model, name) && model[name].dump() != "\"\"")
+      fail(file_, ": ", name, " is ", model[name].dump(), ", not null");
   if (model.value("ignore_merges", false)) fail(file_, ": ignore_merges is true; false is read");
   for (const auto& [piece, id] : model.at("vocab").items()) {
     ids_[piece] = id.get<Token>();
