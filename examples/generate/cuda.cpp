@@ -198,12 +198,16 @@ class Cuda final : public Device {
     sampled_.emplace(glaive(), static_cast<std::size_t>(rows) * sizeof(Token));
     const std::vector<Token> zeros(static_cast<std::size_t>(tokens));
     tokens_->write(zeros.data(), tokens_->size());  // a padded step reads all of them
+    sent_.clear();
+    steps_.clear();
     for (std::size_t i = 0; i < steps_ahead; ++i)
       steps_.push_back(
           {PinnedTokens(gpu_, tokens), PinnedTokens(gpu_, rows), GpuEvent(gpu_), GpuEvent(gpu_), GpuEvent(gpu_), 0});
   }
   void send(std::span<const Token> tokens) override {
     if (open_ - collected_ == static_cast<std::int64_t>(steps_ahead)) fail("a step was not collected");
+    if (std::ranges::equal(tokens, sent_)) return;  // while the same rows decode, each goes on from its own
+    sent_.assign(tokens.begin(), tokens.end());
     Step& step = step_of(open_);
     std::copy(tokens.begin(), tokens.end(), step.tokens.data());
     check(gpu_.driver.copy_to_device(tokens_->data(), step.tokens.data(), tokens.size() * sizeof(Token), gpu_.stream),
@@ -288,6 +292,7 @@ class Cuda final : public Device {
   cuda::CuBlas cublas_;
   cuda::Blas blas_ = nullptr;
   std::optional<api::Memory> tokens_, sampled_;
+  std::vector<Token> sent_;
   std::vector<Step> steps_;
   std::int64_t open_ = 0, collected_ = 0;
   std::vector<Mark> marks_;

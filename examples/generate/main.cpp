@@ -8,6 +8,7 @@
 
 #include "examples/generate/failure.hpp"
 #include "examples/generate/make.hpp"
+#include "examples/generate/profile.hpp"
 #include "examples/generate/scheduler.hpp"
 
 namespace generate {
@@ -44,42 +45,6 @@ std::vector<std::string> prompts_of(const Options& options) {
   return prompts;
 }
 
-void print_profile(const Options& options, const Profile& profile, const Profile& phases) {
-  const double steps = static_cast<double>(profile.steps), wall = profile.wall / steps;
-  std::printf("\ndecode of %lld sequences on %s: %lld steps, %.1f us each, %.0f tokens/s\n",
-              static_cast<long long>(options.batch), options.device.c_str(), static_cast<long long>(profile.steps),
-              wall * 1e6, static_cast<double>(options.batch) / wall);
-  const char* const names[] = {"matrix products", "GLA", "norms, gates, embedding, argmax"};
-  double all = 0;
-  for (int i = 0; i < 3; ++i) all += phases.phases[static_cast<std::size_t>(i)];
-  for (int i = 0; i < 3; ++i) {
-    const double share = phases.phases[static_cast<std::size_t>(i)] / all * profile.busy / profile.wall;
-    std::printf("  %-32s %9.1f us  %5.1f %%\n", names[i], share * wall * 1e6, share * 100);
-  }
-  const double rest = 1 - profile.busy / profile.wall;
-  std::printf("  %-32s %9.1f us  %5.1f %%\n", "the host in between", rest * wall * 1e6, rest * 100);
-}
-
-/// Times decoding alone, with a full batch: `batch` copies of the prompts.
-void profile(const Options& options, Model& model, const std::vector<std::vector<Token>>& prompts) {
-  constexpr std::int64_t warm = 8;
-  const auto decode = [&](std::int64_t steps) {
-    Scheduler scheduler(model, options.chunk, [](std::size_t, Token) {});
-    for (std::int64_t i = 0; i < options.batch; ++i)
-      scheduler.submit({prompts[static_cast<std::size_t>(i) % prompts.size()], warm + steps + 1, false});
-    while (!scheduler.decoding()) scheduler.step();
-    for (std::int64_t i = 0; i < warm; ++i) scheduler.step();
-    model.device().start_profile();
-    for (std::int64_t i = 0; i < steps; ++i) scheduler.step();
-    const Profile profile = model.device().profile();
-    scheduler.run();
-    return profile;
-  };
-  const Profile whole = decode(options.tokens);
-  model.time_phases();
-  print_profile(options, whole, decode(options.tokens));
-}
-
 int run(Options options) {
   const std::vector<std::string> prompts = prompts_of(options);
   if (options.batch == 0) options.batch = std::ssize(prompts);
@@ -91,7 +56,7 @@ int run(Options options) {
   std::vector<std::vector<Token>> encoded;
   for (const std::string& prompt : prompts) encoded.push_back(tokenizer.encode(prompt));
   if (options.profile) {
-    profile(options, model, encoded);
+    std::printf("%s", profile_decode(model, encoded, options.chunk, options.tokens).text.c_str());
     return 0;
   }
   // One text is printed as it comes, several when each is done.

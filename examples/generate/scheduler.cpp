@@ -36,6 +36,12 @@ bool Scheduler::step() {
   return !in_flight_.empty() || !active_.empty() || next_ < requests_.size();
 }
 
+void Scheduler::stop() {
+  active_.clear();
+  next_ = requests_.size();
+  run();  // what is under way
+}
+
 void Scheduler::admit() {
   for (; next_ < requests_.size() && std::ssize(active_) < model_.limits().sequences; ++next_)
     if (requests_[next_].most_tokens > 0) active_.push_back({next_, model_.acquire()});

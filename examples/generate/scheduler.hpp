@@ -29,6 +29,8 @@ class Scheduler {
     while (step()) {
     }
   }
+  /// Gives up what is served and what waits.
+  void stop();
   /// Whether all that is served is being decoded.
   bool decoding() const;
   std::int64_t mixed_steps() const { return mixed_steps_; }

@@ -1,5 +1,8 @@
 // The model on the GPU of this machine: the families' kernels as they are by default, products by cuBLAS in bf16.
+#include <cstdio>
+
 #include "compiler/cuda.hpp"
+#include "examples/generate/profile.hpp"
 #include "runtime/cuda.hpp"
 #include "runtime/cuda_driver.hpp"
 #include "runtime/pack.hpp"
@@ -27,26 +30,51 @@ PackEntry compiled(const DeviceInfo& device, const char* family, const std::stri
   return entry;
 }
 
+/// A model, and a pack with what it needs.
+class Toy {
+ public:
+  explicit Toy(const generate::Recipe& recipe) {
+    const auto driver = cuda::Driver::get();
+    REQUIRE(driver.has_value());
+    const auto gpu = open_gpu(**driver, 0);
+    REQUIRE(gpu.has_value());
+    generate::make_model(model(), recipe);
+    const generate::Config config = generate::read_config(model() / "config.json");
+    const DeviceInfo& info = (*gpu)->info();
+    const PackEntry entries[] = {compiled(info, "stream", generate::Model::problem("forward", config, GLAIVE_BF16)),
+                                 compiled(info, "step", generate::Model::problem("step", config, GLAIVE_BF16))};
+    REQUIRE(add_to_pack(pack(), entries).has_value());
+  }
+  fs::path model() const { return folder_ / "model"; }
+  fs::path pack() const { return folder_ / "p.pack"; }
+
+ private:
+  Folder folder_;
+};
+
 }  // namespace
 
 TEST_CASE("logits are near float64's, and requests that come and go get the likeliest tokens") {
   const Kind& kind = kinds[GENERATE(0, 1, 2)];
   INFO(kind.name);
-  const auto opened = cuda::Driver::get();
-  REQUIRE(opened.has_value());
-  const auto gpu = open_gpu(**opened, 0);
-  REQUIRE(gpu.has_value());
-  const Folder folder;
-  generate::make_model(folder / "model", recipe(kind));
-  const generate::Config config = generate::read_config(folder / "model" / "config.json");
-  const DeviceInfo& info = (*gpu)->info();
-  const PackEntry entries[] = {compiled(info, "stream", generate::Model::problem("forward", config, GLAIVE_BF16)),
-                               compiled(info, "step", generate::Model::problem("step", config, GLAIVE_BF16))};
-  REQUIRE(add_to_pack(folder / "p.pack", entries).has_value());
-
+  const Toy toy(recipe(kind));
   const auto device = generate::Device::open("cuda:0", 0);
-  const api::Pack pack((folder / "p.pack").string());
-  check_on_gpu({*device, pack, folder / "model", bf16_allowed});
+  const api::Pack pack(toy.pack().string());
+  check_on_gpu({*device, pack, toy.model(), bf16_allowed});
+}
+
+TEST_CASE("decoding 64 sequences, 95 % of the time is in kernels and matrix products") {
+  const Toy toy(generate::Recipe::of(512, 8, 4));
+  const auto device = generate::Device::open("cuda:0", 0);
+  const api::Pack pack(toy.pack().string());
+  generate::Model model(*device, pack, toy.model(), {64, 512});
+  double best = 0;
+  for (int round = 0; round < 3; ++round) {
+    const generate::DecodeProfile profile = generate::profile_decode(model, {{1, 5, 9, 13}}, 256, 300);
+    std::printf("%s", profile.text.c_str());
+    best = std::max(best, profile.busy);
+  }
+  CHECK(best >= 0.95);
 }
 
 }  // namespace glaive::testing

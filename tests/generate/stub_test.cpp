@@ -1,4 +1,5 @@
 // The model on a GPU that is none (cuda_stub.cpp): what is enqueued, recorded and collected, and the kernels' texts.
+#include "examples/generate/profile.hpp"
 #include "runtime/cuda.hpp"
 #include "runtime/cuda_driver.hpp"
 #include "runtime/pack.hpp"
@@ -66,6 +67,8 @@ TEST_CASE("logits are near float64's, and requests that come and go get the like
     CHECK(gla == Approx(timed ? 5 * 2 : 0).margin(0.1));
     if (not timed) CHECK(1e6 * profile.busy == Approx(5 * (2 * 11 + 4)).margin(0.1));
   }
+  for (int i = 0; i < 2; ++i)  // leaves nothing behind
+    CHECK(contains(generate::profile_decode(model, {{1, 2}}, 8, 5).text, "decode of 2 sequences on cuda:0: 5 steps"));
 }
 
 }  // namespace glaive::testing
