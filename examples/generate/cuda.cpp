@@ -30,7 +30,8 @@ class Gpu {
     check(driver.device_get(&device_, number), "cuDeviceGet");
     check(driver.context_retain(&context_, device_), "cuDevicePrimaryCtxRetain");
     check(driver.context_push(context_), "cuCtxPushCurrent");
-    check(driver.stream_create(&stream, cuda::stream_non_blocking), "cuStreamCreate");
+    // In order with the driver's default stream, on which memory is written and read.
+    check(driver.stream_create(&stream, cuda::stream_default), "cuStreamCreate");
     int major = 0, minor = 0;
     check(driver.device_attribute(&major, cuda::attribute_compute_major, device_), "cuDeviceGetAttribute");
     check(driver.device_attribute(&minor, cuda::attribute_compute_minor, device_), "cuDeviceGetAttribute");

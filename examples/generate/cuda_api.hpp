@@ -72,7 +72,7 @@ struct Driver {
                 unsigned block_z, unsigned shared_bytes, Stream, void** parameters, void** extra);
 };
 constexpr int attribute_compute_major = 75, attribute_compute_minor = 76;
-constexpr unsigned stream_non_blocking = 1, event_record_external = 1;
+constexpr unsigned stream_default = 0, event_record_external = 1;
 constexpr int capture_relaxed = 2;
 
 /// CUDA C++ to code for one architecture.

@@ -64,7 +64,7 @@ HostLayer read_layer(const Checkpoint& checkpoint, const Config& c, std::int64_t
                         ? read(checkpoint, checkpoint.has(fused) ? fused : attn + "g_norm.weight", {c.value_dim})
                         : std::vector<float>(static_cast<std::size_t>(c.value_dim), 1.F);
   layer.mlp_norm = read(checkpoint, block + "mlp_norm.weight", {c.hidden_size});
-  // Until the end of 2024, FLA kept both halves in gate_proj.
+  // Until February 2025, FLA kept both halves in gate_proj.
   layer.mlp_in = checkpoint.has(mlp + "up_proj.weight")
                      ? Stack(checkpoint, c.hidden_size)
                            .add(mlp + "gate_proj.weight", c.intermediate_size)
