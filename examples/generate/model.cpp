@@ -83,8 +83,8 @@ void Model::record_decode() {
   decode_.abort();  // nothing ran
 }
 
-void Model::time_phases() {
-  device_.time_phases(true);
+void Model::time_phases(bool on) {
+  device_.time_phases(on);
   record_decode();
 }
 

@@ -41,8 +41,8 @@ class Model {
   /// Of the last tokens of the last step's rows: [rows, vocab_size]. Waits.
   std::vector<float> logits(std::int64_t rows) const;
 
-  /// Has the decode graph, if the device has graphs, time its phases.
-  void time_phases();
+  /// Whether the decode graph, if the device has graphs, times its phases.
+  void time_phases(bool on);
 
   /// Look-ups of plans that are not tuned for their shapes.
   std::uint64_t untuned() const { return forward_.untuned() + step_.untuned(); }

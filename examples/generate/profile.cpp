@@ -34,8 +34,9 @@ std::string line(const char* name, double share, double microseconds) {
 DecodeProfile profile_decode(Model& model, const std::vector<std::vector<Token>>& prompts, std::int64_t chunk,
                              std::int64_t steps) {
   const Profile whole = decode(model, prompts, chunk, steps);
-  model.time_phases();
+  model.time_phases(true);
   const Profile parts = decode(model, prompts, chunk, steps);
+  model.time_phases(false);
 
   const double each = whole.wall / static_cast<double>(whole.steps), busy = whole.busy / whole.wall;
   const auto sequences = static_cast<double>(model.limits().sequences);

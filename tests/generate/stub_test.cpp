@@ -52,7 +52,7 @@ TEST_CASE("logits are near float64's, and requests that come and go get the like
   // By the stub's clocks a kernel takes a microsecond.
   generate::Model model(*device, pack, folder / "model", {2, 16});
   for (const bool timed : {false, true}) {
-    if (timed) model.time_phases();
+    model.time_phases(timed);
     generate::Scheduler scheduler(model, 8, [](std::size_t, Token) {});
     for (int i = 0; i < 2; ++i) scheduler.submit({{1, 2, 3}, 10, false});
     while (not scheduler.decoding()) scheduler.step();
@@ -67,6 +67,7 @@ TEST_CASE("logits are near float64's, and requests that come and go get the like
     CHECK(gla == Approx(timed ? 5 * 2 : 0).margin(0.1));
     if (not timed) CHECK(1e6 * profile.busy == Approx(5 * (2 * 11 + 4)).margin(0.1));
   }
+  model.time_phases(false);
   for (int i = 0; i < 2; ++i)  // leaves nothing behind
     CHECK(contains(generate::profile_decode(model, {{1, 2}}, 8, 5).text, "decode of 2 sequences on cuda:0: 5 steps"));
 }
