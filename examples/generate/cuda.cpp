@@ -127,13 +127,18 @@ struct Mark {
 
 class GpuGraph final : public Graph {
  public:
-  GpuGraph(const Gpu& gpu, cuda::ExecutableGraph graph) : gpu_(gpu), graph_(graph) {}
+  GpuGraph(const Gpu& gpu, cuda::ExecutableGraph graph, bool& launched)
+      : gpu_(gpu), graph_(graph), launched_(launched) {}
   ~GpuGraph() override { gpu_.driver.graph_executable_destroy(graph_); }
-  void launch() override { check(gpu_.driver.graph_launch(graph_, gpu_.stream), "cuGraphLaunch"); }
+  void launch() override {
+    check(gpu_.driver.graph_launch(graph_, gpu_.stream), "cuGraphLaunch");
+    launched_ = true;
+  }
 
  private:
   const Gpu& gpu_;
   cuda::ExecutableGraph graph_;
+  bool& launched_;
 };
 
 class Cuda final : public Device {
@@ -224,7 +229,7 @@ class Cuda final : public Device {
     step.arrived.record();
     step.rows = rows;
     ++open_;
-    if (times_phases_) {  // the next launch would record the same events
+    if (std::exchange(graph_launched_, false) && times_phases_) {  // the next launch would record the same events
       wait();
       for (std::size_t i = 0; i + 1 < marks_.size(); ++i)
         profile_.phases[static_cast<std::size_t>(marks_[i].phase)] +=
@@ -254,7 +259,7 @@ class Cuda final : public Device {
     const int outcome = gpu_.driver.graph_instantiate(&graph, recorded, 0);
     gpu_.driver.graph_destroy(recorded);
     check(outcome, "cuGraphInstantiate");
-    return std::make_unique<GpuGraph>(gpu_, graph);
+    return std::make_unique<GpuGraph>(gpu_, graph, graph_launched_);
   }
 
   void phase(Phase next) override {
@@ -297,7 +302,7 @@ class Cuda final : public Device {
   std::vector<Step> steps_;
   std::int64_t open_ = 0, collected_ = 0;
   std::vector<Mark> marks_;
-  bool recording_ = false, times_phases_ = false;
+  bool recording_ = false, times_phases_ = false, graph_launched_ = false;
   Profile profile_;
   std::int64_t profiled_from_ = std::numeric_limits<std::int64_t>::max();
   Clock::time_point since_;

@@ -31,7 +31,7 @@ struct glaive::cuda::EventOfCuda {
   std::size_t at = 0;  // how much must have run
   double microseconds = 0;
   void* stream = nullptr;
-  bool captured = false;
+  bool captured = false, recorded = false;
 };
 struct glaive::cuda::StreamOfCuda {
   int unused = 0;
@@ -429,6 +429,7 @@ Outcome cuEventRecord(Event event, Stream stream) {
     event->microseconds = the_stub().clock_;
     event->stream = stream;
     event->captured = the_stub().capturing(stream);
+    event->recorded = true;
     return success;
   });
 }
@@ -436,7 +437,10 @@ Outcome cuEventRecordWithFlags(Event event, Stream stream, unsigned flags) {
   constexpr unsigned external = 1;  // in a graph: recorded whenever that runs
   if (flags != external or not the_stub().capturing(stream)) return cuEventRecord(event, stream);
   STUB("EventRecordWithFlags", context, {
-    the_stub().enqueue(stream, [=] { event->microseconds = the_stub().ran_--; });  // itself takes no time
+    the_stub().enqueue(stream, [=] {
+      event->microseconds = the_stub().ran_--;  // itself takes no time
+      event->recorded = true;
+    });
     return success;
   });
 }
@@ -451,6 +455,7 @@ Outcome cuEventSynchronize(Event event) {
 Outcome cuEventElapsedTime(float* milliseconds, Event from, Event to) {
   // A microsecond for each piece of work between them, and what kernels say.
   STUB("EventElapsedTime", context, {
+    if (not from->recorded or not to->recorded) return static_cast<Outcome>(400);  // an invalid handle
     *milliseconds = static_cast<float>(1e-3 * (to->microseconds - from->microseconds));
     return success;
   });
