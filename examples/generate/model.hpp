@@ -44,9 +44,6 @@ class Model {
   /// Whether the decode graph, if the device has graphs, times its phases.
   void time_phases(bool on);
 
-  /// Look-ups of plans that are not tuned for their shapes.
-  std::uint64_t untuned() const { return forward_.untuned() + step_.untuned(); }
-
  private:
   Model(Device& device, const api::Pack& pack, const Checkpoint& checkpoint, const Config& config,
         const Limits& limits);

@@ -69,6 +69,7 @@ std::uint16_t to_bf16(float value) {
 float from_bf16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
 
 std::vector<float> TensorView::numbers() const {
+  if (bytes.empty()) return {};
   if (dtype == Dtype::f32) {
     std::vector<float> all(bytes.size() / sizeof(float));
     std::memcpy(all.data(), bytes.data(), bytes.size());
