@@ -122,23 +122,26 @@ extern "C" {
 
 Stub* make_stub();
 int cuModuleLoadData(void** module, const void* image);
+int cuModuleUnload(void* module);
 int cuModuleGetFunction(void** function, void* module, const char* name);
 int cuLaunchKernel(void* function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void* stream,
                    void** parameters, void** extra);
 
 // ---- cuBLAS
 struct cublasContext {
+  void* module = nullptr;
   void* function = nullptr;
   void* stream = nullptr;
 };
 int cublasCreate_v2(cublasContext** handle) {
-  void* module = nullptr;
   *handle = new cublasContext;
-  return cuModuleLoadData(&module, "") + cuModuleGetFunction(&(*handle)->function, module, "gemm");
+  return cuModuleLoadData(&(*handle)->module, "") +
+         cuModuleGetFunction(&(*handle)->function, (*handle)->module, "gemm");
 }
 int cublasDestroy_v2(cublasContext* handle) {
+  const int outcome = cuModuleUnload(handle->module);
   delete handle;
-  return 0;
+  return outcome;
 }
 int cublasSetStream_v2(cublasContext* handle, void* stream) {
   handle->stream = stream;
