@@ -31,7 +31,7 @@ struct glaive::cuda::EventOfCuda {
   std::size_t at = 0;  // how much must have run
   double microseconds = 0;
   void* stream = nullptr;
-  bool captured = false;
+  bool captured = false, recorded = false;
 };
 struct glaive::cuda::StreamOfCuda {
   int unused = 0;
@@ -188,6 +188,7 @@ class TheStub final : public Stub {
       const Work work = std::move(queue_[i]);
       queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
       work.run();
+      ++ran_;
     }
   }
   std::recursive_mutex mutex_;  // a kernel's body may ask the stub
@@ -204,6 +205,7 @@ class TheStub final : public Stub {
   std::string jit_log_;
   Outcome sticky_ = success;
   double clock_ = 0;  // microseconds of all that was enqueued
+  double ran_ = 0;    // pieces of work that ran
   ContextOfCuda contexts_[gpus] = {{0, 0}, {1, 0}};
 };
 
@@ -427,6 +429,18 @@ Outcome cuEventRecord(Event event, Stream stream) {
     event->microseconds = the_stub().clock_;
     event->stream = stream;
     event->captured = the_stub().capturing(stream);
+    event->recorded = true;
+    return success;
+  });
+}
+Outcome cuEventRecordWithFlags(Event event, Stream stream, unsigned flags) {
+  constexpr unsigned external = 1;  // in a graph: recorded whenever that runs
+  if (flags != external or not the_stub().capturing(stream)) return cuEventRecord(event, stream);
+  STUB("EventRecordWithFlags", context, {
+    the_stub().enqueue(stream, [=] {
+      event->microseconds = the_stub().ran_--;  // itself takes no time
+      event->recorded = true;
+    });
     return success;
   });
 }
@@ -441,6 +455,7 @@ Outcome cuEventSynchronize(Event event) {
 Outcome cuEventElapsedTime(float* milliseconds, Event from, Event to) {
   // A microsecond for each piece of work between them, and what kernels say.
   STUB("EventElapsedTime", context, {
+    if (not from->recorded or not to->recorded) return static_cast<Outcome>(400);  // an invalid handle
     *milliseconds = static_cast<float>(1e-3 * (to->microseconds - from->microseconds));
     return success;
   });
@@ -528,6 +543,9 @@ Outcome cuModuleLoadDataEx(Module* module, const void*, unsigned options, JitOpt
     ++the_stub().objects_;
     return success;
   });
+}
+Outcome cuModuleLoadData(Module* module, const void* image) {
+  return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr);
 }
 Outcome cuModuleUnload(Module module) {
   STUB("ModuleUnload", context_to_free, {
@@ -625,6 +643,12 @@ Outcome cuLaunchKernelEx(const LaunchConfig* config, Function function, void** p
     the_stub().enqueue(config->stream, run, kernel.microseconds);
     return success;
   });
+}
+Outcome cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                       unsigned block_y, unsigned block_z, unsigned shared_bytes, Stream stream, void** parameters,
+                       void** extra) {
+  const LaunchConfig config = {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared_bytes, stream, nullptr, 0};
+  return cuLaunchKernelEx(&config, function, parameters, extra);
 }
 
 // NVML, as far as it is asked.
