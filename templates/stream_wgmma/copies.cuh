@@ -2,40 +2,23 @@
 constexpr int value_bytes = state_groups * panel_bytes, raw_bytes = 2 * tile_bytes + gate_bytes;
 constexpr int sent_bytes = 2 * tile_bytes + score_bytes;  // q~, k~ and A: one after the other
 
-/// Boxes of C rows, those past the sequence's end too, which are cleared later. The warps of a role take them by turns:
-/// to begin one takes its thread a hundred clocks.
-struct Boxes {
-  const Maps& maps;
-  Barrier& full;
-  int head, query_head, token, column, warp, warps, count = 0;
-
-  __device__ Boxes(const Task& task, const Maps& maps, Barrier& full, const Turn& turn, int first_thread, int threads)
-      : maps(maps),
-        full(full),
-        head(task.head),
-        query_head(task.head * group + turn.head),
-        token(int(task.first + turn.first)),
-        column(task.column),
-        warp((int(thread_again()) - first_thread) / 32),
-        warps(threads / 32) {}
-
-  __device__ void begin(char* to, const TensorMap& map, int channel, int of_head) {
-    if (count++ % warps == warp) copy_box(to, map, channel, of_head, token, full);
-  }
-  __device__ void raw(Stage& to) {
+/// C rows of a tensor, those past the sequence's end too: gate warpgroups clear them.
+__device__ inline void begin_raw_boxes(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full) {
+  const int token = int(shared.task.first + turn.first), head = shared.task.head;
 #pragma unroll
-    for (int p = 0; p < panels; ++p) {
-      if (gates_in_tile) begin(to.g + p * panel_bytes, maps.g, 64 * p, head);
-      begin(to.k + p * panel_bytes, maps.k, 64 * p, head);
-      begin(to.q + p * panel_bytes, maps.q, 64 * p, query_head);
-    }
-    if (not gates_in_tile) begin(to.g, maps.g, 0, head);
+  for (int p = 0; p < panels; ++p) {
+    if (gates_in_tile) copy_box(to.g + p * panel_bytes, maps.g, 64 * p, head, token, full);
+    copy_box(to.q + p * panel_bytes, maps.q, 64 * p, head * group + turn.head, token, full);
+    copy_box(to.k + p * panel_bytes, maps.k, 64 * p, head, token, full);
   }
-  __device__ void values(Stage& to) {
+  if (not gates_in_tile) copy_box(to.g, maps.g, 0, head, token, full);
+}
+__device__ inline void begin_value_boxes(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full) {
 #pragma unroll
-    for (int w = 0; w < state_groups; ++w) begin(to.v + w * panel_bytes, maps.v, column + 64 * w, head);
-  }
-};
+  for (int w = 0; w < state_groups; ++w)
+    copy_box(to.v + w * panel_bytes, maps.v, shared.task.column + 64 * w, shared.task.head,
+             int(shared.task.first + turn.first), full);
+}
 
 /// C rows from `begin` on into a tile, zeros past the ends, by `count` threads; whether they come in the background.
 template <class T, int padded, bool swizzled, int count>
@@ -84,31 +67,31 @@ __device__ inline void arrive_with_copies(Barrier& barrier, bool background) {
   arrive(barrier);
 }
 
-/// Whether this thread has a part in copies of its role. `maps`: null where there are none.
-__device__ inline bool fetches(const Maps* maps) { return maps == nullptr or thread_again() % 32 == 0; }
+/// Whether this thread has a part in copies of its role, whose first thread is `first`. `maps`: null where there are
+/// none.
+__device__ inline bool fetches(const Maps* maps, int first) { return maps == nullptr or int(thread_again()) == first; }
 
-/// By state warpgroups. In a cluster v alone: the CTA that makes operands fetches what it makes them of.
+/// By a crew, of state warpgroups in a cluster: v alone then, the CTA that makes operands fetches what it makes them
+/// of.
 __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, const Turn& turn) {
   Stage& to = stage_of(shared, stage);
-  const bool first = thread_again() == 0;
   if constexpr (cluster == 1) {
     Barrier& full = shared.full[stage];
     if (maps != nullptr) {
-      if (first) arrive_expecting(full, raw_bytes + value_bytes);
-      Boxes boxes(shared.task, *maps, full, turn, 0, state_threads);
-      boxes.raw(to);
-      boxes.values(to);
+      arrive_expecting(full, raw_bytes + value_bytes);
+      begin_raw_boxes(shared, *maps, to, turn, full);
+      begin_value_boxes(shared, *maps, to, turn, full);
     } else {
       const bool background = copy_raw_rows<state_threads>(shared.task, to, turn, thread_again());
       arrive_with_copies(full, background & copy_value_rows(shared.task, to, turn));
     }
   } else {
     Barrier& received = shared.received[stage];
-    if (first)
+    if (threadIdx.x == 0)
       arrive_expecting(received,
                        (makes(stage) ? 0 : sent_bytes + int(sizeof(Fate))) + (maps != nullptr ? value_bytes : 0));
     if (maps != nullptr)
-      Boxes(shared.task, *maps, received, turn, 0, state_threads).values(to);
+      begin_value_boxes(shared, *maps, to, turn, received);
     else
       arrive_with_copies(received, copy_value_rows(shared.task, to, turn));
   }
@@ -118,8 +101,8 @@ __device__ inline void fetch_raw(Shared& shared, const Maps* maps, int stage, co
   Stage& to = stage_of(shared, stage);
   Barrier& full = shared.full[stage];
   if (maps != nullptr) {
-    if (Gates::index() == 0) arrive_expecting(full, raw_bytes);
-    Boxes(shared.task, *maps, full, turn, state_threads, gate_threads).raw(to);
+    arrive_expecting(full, raw_bytes);
+    begin_raw_boxes(shared, *maps, to, turn, full);
   } else {
     arrive_with_copies(full, copy_raw_rows<gate_threads>(shared.task, to, turn, Gates::index()));
   }

@@ -35,7 +35,7 @@ constexpr int score_bytes = 128 * C;
 constexpr int pairs = channels / 2;
 constexpr float balance = 64, log2_balance = 6;
 constexpr int patience = 1;  // weak chunks that the loop for strong ones puts up with
-constexpr float weak_limit = -8 * log2_e, split_limit = -72 * log2_e;  // of a channel's sum of G over a chunk
+constexpr float weak_limit = -8 * log2_e, split_limit = -80 * log2_e;  // of a channel's sum of G over a chunk
 constexpr float forgotten = -126;                                      // log2 of decays that are 0
 constexpr float no_decay = logit ? 1e30f : 0;                          // as a raw gate
 static_assert(threads == state_threads + gate_threads, "a thread for every lane");

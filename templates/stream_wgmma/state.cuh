@@ -1,12 +1,12 @@
 // State warpgroups: the state in registers, and o.
 using StateTile = float[channels / 2];  // [64 of V, channels]
 
-/// `count` channels of S decay.
-template <int count>
-__device__ inline void decay_state(float* s, const float* decay) {
+/// Channels from .. to - 1 of S decay.
+template <int from, int to>
+__device__ inline void decay_state(StateTile& s, const float* decay) {
   const float* const mine = decay + thread_again() % 4 * 2;
 #pragma unroll
-  for (int n = 0; n < count; n += 8) {
+  for (int n = from; n < to; n += 8) {
     const float2 x = *reinterpret_cast<const float2*>(mine + n);
     float* const tile = s + n / 2;
     tile[0] *= x.x, tile[1] *= x.y, tile[2] *= x.x, tile[3] *= x.y;
@@ -35,35 +35,33 @@ struct StateElements {
     for (int n = 0; n < channels / 8; ++n)
       body(s + 4 * n, task.column / 16 + 4 * state_group + threadIdx.x / 32 % 4, n);
   }
-  __device__ void decay(const float* decays) { decay_state<channels>(s, decays); }
+  __device__ void decay(const float* decays) { decay_state<0, channels>(s, decays); }
 };
 
-/// O^T = S^T q~^T; S decays before or after, or not at all.
+/// O^T += S^T q~^T over channels from .. to - 1; S decays before or after, or not at all.
+template <int from, int to>
 __device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* decay, bool before, bool after,
                                  u64 query) {
-  // Left operands stay in registers until products are done: of many channels there is room for two parts.
-  constexpr int part = channels <= 128 ? channels : 32, parts = channels / part;
-  u32 a[parts < 2 ? 1 : 2][part / 16][4];
+  u32 a[(to - from) / 16][4];
+  if constexpr (from > 0) {
+    commit_products();
+    wait_products<0>();
+    hold(o);
+  }
+  if (before) decay_state<from, to>(s, decay);
 #pragma unroll
-  for (int p = 0; p < parts; ++p) {
-    const int from = p * part;
-    if (p > 1) wait_products<1>();
-    if (before) decay_state<part>(s + from / 2, decay + from);
+  for (int n = 0; n < (to - from) / 16; ++n)
 #pragma unroll
-    for (int n = 0; n < part / 16; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float* const x = s + (from + 16 * n) / 2 + 2 * i;
-        a[p % 2][n][i] = narrow_pair<Io>(x[0], x[1]);
-      }
-    if (after) decay_state<part>(s + from / 2, decay + from);
-    begin_products();
-#pragma unroll
-    for (int n = 0; n < part / 16; ++n) {
-      const int d = from + 16 * n;
-      multiply_registers<Io, 0>(o, a[p % 2][n], query + d / 64 * (panel_bytes >> 4) + d % 64 / 8, d > 0);
+    for (int i = 0; i < 4; ++i) {
+      const float* const x = s + (from + 16 * n) / 2 + 2 * i;
+      a[n][i] = narrow_pair<Io>(x[0], x[1]);
     }
-    if (parts > 1) commit_products();
+  if (after) decay_state<from, to>(s, decay);
+  begin_products();
+#pragma unroll
+  for (int n = 0; n < (to - from) / 16; ++n) {
+    const int d = from + 16 * n;
+    multiply_registers<Io, 0>(o, a[n], query + d / 64 * (panel_bytes >> 4) + d % 64 / 8, d > 0);
   }
 }
 
@@ -107,7 +105,7 @@ __device__ inline bool help(Shared& shared, int stage, const Turn& turn);
 /// The first chunks from `turn` on.
 template <Mode mode>
 __device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& turn) {
-  if (not fetches(maps)) return;
+  if (not fetches(maps, 0)) return;
 #pragma unroll 1
   for (int i = 0; i < stages_of<mode>; ++i)
     if (const Turn soon = turn.later(i); soon.first < u32(shared.task.length)) fetch_chunk(shared, maps, i, soon);
@@ -138,7 +136,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
       leaves = help(shared, ring.stage, turn);
       // All have met: the stage before this one is free.
       const Turn soon = turn.later(stages_of<mode> - 1);
-      if (begun and not leaves and fetches(maps) and soon.first < length())
+      if (begun and not leaves and fetches(maps, 0) and soon.first < length())
         fetch_chunk(shared, maps, (ring.stage == 0 ? stages_of<mode> : ring.stage) - 1, soon);
     } else {
       if (makes(ring.stage)) wait(shared.ready[ring.stage], ring.parity);
@@ -150,7 +148,14 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     const bool forgets = mode != strong and __shfl_sync(~0u, u32(fate.resets != 0), 0) != 0;
     const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
     float o[C / 2];
-    ask_state(o, s, fate.decay, before, after, query);
+    if constexpr (channels <= 128) {
+      ask_state<0, channels>(o, s, fate.decay, before, after, query);
+    } else {  // in parts: registers are scarce
+      ask_state<0, 64>(o, s, fate.decay, before, after, query);
+      ask_state<64, 128>(o, s, fate.decay, before, after, query);
+      ask_state<128, 192>(o, s, fate.decay, before, after, query);
+      ask_state<192, channels>(o, s, fate.decay, before, after, query);
+    }
     if constexpr (helps) {
       wait(shared.ready[ring.stage], ring.parity);
       begin_products();
@@ -178,7 +183,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     if constexpr (not helps) {
       arrive(shared.empty[ring.stage]);
       const Turn later = turn.later(stages_of<mode>);
-      if (fetches(maps) and later.first < length()) {
+      if (fetches(maps, 0) and later.first < length()) {
         wait(shared.empty[ring.stage], ring.parity);
         if constexpr (cluster > 1)
           if (threadIdx.x == 0) arrive_at(shared.clear[ring.stage], ring.stage % cluster);

@@ -107,13 +107,13 @@ struct Refill {
   bool pending;
 
   __device__ void try_now(Shared& shared, const Maps* maps) {
-    if (maps == nullptr or not pending or not fetches(maps)) return;
+    if (maps == nullptr or not pending or not fetches(maps, state_threads)) return;
     if (not has_ended(shared.clear[stage], parity)) return;
     fetch_raw(shared, maps, stage, turn);
     pending = false;
   }
   __device__ void finish(Shared& shared, const Maps* maps) {
-    if (not pending or not fetches(maps)) return;
+    if (not pending or not fetches(maps, state_threads)) return;
     wait(shared.clear[stage], parity);
     fetch_raw(shared, maps, stage, turn);
     pending = false;
@@ -128,7 +128,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
   ring.advance(first);
 #pragma unroll 1
   for (int i = first; i < stages; i += cluster)
-    if (const Turn soon(i); fetches(maps) and soon.first < length) fetch_raw(shared, maps, i, soon);
+    if (const Turn soon(i); fetches(maps, state_threads) and soon.first < length) fetch_raw(shared, maps, i, soon);
   bool begun = false;
   u64 resets = 0;
 #pragma unroll 1
