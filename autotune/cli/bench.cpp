@@ -33,7 +33,7 @@ int run(const Options& asked) {
   if (not seconds) return report(seconds.error());
   const auto gates = parse_gates(asked.gates);
   if (not gates) return report_usage(gates.error().message);
-  const auto cases = read_cases(asked.lines, asked.sets);
+  const auto cases = read_cases(asked.lines, asked.sets, set_io_of(*device));
   if (not cases) return report(cases.error());
   if (cases->empty() and not asked.peak)
     return report_usage(

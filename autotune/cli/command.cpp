@@ -82,7 +82,8 @@ Result<Case> read_case(const std::string& line) {
   return fail(Status::invalid_argument, std::move(message));
 }
 
-Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, const std::vector<std::string>& sets) {
+Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, const std::vector<std::string>& sets,
+                                     DType set_io) {
   std::vector<std::string> whole = lines;
   // A shell takes an unquoted line apart.
   const auto one_word = [](const std::string& line) { return not line.contains(' '); };
@@ -98,11 +99,15 @@ Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, cons
     add(*what);
   }
   for (const auto& name : sets) {
-    const auto set = load_set(name);
+    const auto set = load_set(name, set_io);
     if (not set) return fail(Status::invalid_argument, set.error().message);
     for (const auto& what : *set) add(what);
   }
   return cases;
+}
+
+DType set_io_of(const NamedDevice& device) {
+  return device.info.target.kind == Target::Kind::cuda ? DType::bf16 : DType::f32;
 }
 
 void add_device(CLI::App& command, std::string& asked) {

@@ -67,7 +67,10 @@ void tell_when_interrupted();
 
 /// Cases of the lines and sets together, each once. A line may also come as separate words. Fails with invalid_argument
 /// and a message ready for report_usage.
-Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, const std::vector<std::string>& sets);
+Result<std::vector<Case>> read_cases(const std::vector<std::string>& lines, const std::vector<std::string>& sets,
+                                     DType set_io = DType::f32);
+/// What problem sets that name no dtype are for: bf16 on a GPU, f32 on a CPU.
+DType set_io_of(const NamedDevice& device);
 Result<Case> read_case(const std::string& line);
 
 // Numbers as typed, so that a sentence can say what was given and what is allowed.

@@ -24,7 +24,7 @@ int run(const Options& asked) {
   if (not device) return report(device.error());
   const auto patience = read_patience(asked.lock);
   if (not patience) return report(patience.error());
-  auto cases = read_cases(asked.lines, asked.sets);
+  auto cases = read_cases(asked.lines, asked.sets, set_io_of(*device));
   if (not cases) return report(cases.error());
   const auto tables = shipped_winners();
   if (not tables) return report(tables.error());

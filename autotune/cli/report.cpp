@@ -50,8 +50,7 @@ int run(const Options& asked) {
     if (const int written = write_file(asked.json, to_json(*stories)); written != success) return written;
   if (not asked.html.empty())
     if (const int written = write_file(asked.html, html_report(*stories)); written != success) return written;
-  if (not is_standard_output(asked.json) and not is_standard_output(asked.html))
-{
+  if (not is_standard_output(asked.json) and not is_standard_output(asked.html)) {
     fmt::print("{}", story_table(*stories));
     if (const auto choices = choice_table(*stories); not choices.empty()) fmt::print("\n{}", choices);
   }

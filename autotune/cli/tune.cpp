@@ -74,7 +74,7 @@ int run(const Options& asked) {
   if (not patience) return report(patience.error());
   auto sets = asked.sets;
   if (asked.lines.empty() and sets.empty()) sets = {"smoke"};
-  const auto cases = read_cases(asked.lines, sets);
+  const auto cases = read_cases(asked.lines, sets, set_io_of(*device));
   if (not cases) return report(cases.error());
   const auto cache = open_cache();
   if (not cache) return report(cache.error());

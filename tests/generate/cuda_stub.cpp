@@ -33,7 +33,7 @@ template <auto kernel, class... Parameters, std::size_t... i>
 void emulate(const StubLaunch& launch, void (*)(Parameters...), std::index_sequence<i...>) {
   static int runs = 0;
   const std::function<void()> body = [&] { kernel(as<Parameters>(launch.words[i])...); };
-  emulator::run(launch.grid[0], launch.block[0], 0, runs++ % 3, body);
+  emulator::run(launch.grid[0], 1, launch.block[0], 0, runs++ % 3, body);
 }
 template <auto kernel, class... Parameters>
 StubKernel emulated(void (*)(Parameters...)) {
