@@ -34,8 +34,8 @@ extern "C" __global__ void repeat(const bf16* row, i64 width, bf16* y, i64 y_str
   for (i64 c = threadIdx.x; c < width; c += threads) y[blockIdx.x * y_stride + c] = row[c];
 }
 
-extern "C" __global__ void rms_norm(const float* x, i64 x_stride, const float* weight, double eps, i64 width,
-                                    bf16* y, i64 y_stride, const int* ends) {
+extern "C" __global__ void rms_norm(const float* x, i64 x_stride, const float* weight, double eps, i64 width, bf16* y,
+                                    i64 y_stride, const int* ends) {
   const i64 from = ends ? max(0, ends[blockIdx.x + 1] - 1) : (i64)blockIdx.x;
   x += from * x_stride;
   y += blockIdx.x * y_stride;
@@ -47,8 +47,7 @@ extern "C" __global__ void rms_norm(const float* x, i64 x_stride, const float* w
 
 // A block for each head of each row.
 extern "C" __global__ void gated_norm(const bf16* o, i64 o_stride, const bf16* gate, i64 gate_stride,
-                                      const float* weight, double eps, i64 heads, i64 width, bf16* y,
-                                      i64 y_stride) {
+                                      const float* weight, double eps, i64 heads, i64 width, bf16* y, i64 y_stride) {
   const i64 row = blockIdx.x / heads, column = (i64)(blockIdx.x % heads) * width;
   o += row * o_stride + column;
   gate += row * gate_stride + column;
@@ -63,7 +62,8 @@ extern "C" __global__ void gated_norm(const bf16* o, i64 o_stride, const bf16* g
 extern "C" __global__ void swiglu(const bf16* both, i64 both_stride, i64 width, bf16* y, i64 y_stride) {
   both += blockIdx.x * both_stride;
   y += blockIdx.x * y_stride;
-  for (i64 c = threadIdx.x; c < width; c += threads) y[c] = to_bf16(swish(to_float(both[c])) * to_float(both[width + c]));
+  for (i64 c = threadIdx.x; c < width; c += threads)
+    y[c] = to_bf16(swish(to_float(both[c])) * to_float(both[width + c]));
 }
 
 // The index of the largest, of equals the first.

@@ -124,11 +124,11 @@ typedef enum gla_fault { GLA_FAULT_SLOT = 1, GLA_FAULT_LENGTHS = 2 } gla_fault;
  * and are aligned to their element. Sequence b starts from slot read_slots[b] of initial_state and leaves its last
  * state in slot write_slots[b] of final_state; -1 = zero, or discarded; a NULL array stands for 0, 1, .. B-1. */
 typedef struct gla_args {
-  const void* q; /* [B,T,H,K] */
-  const void* k; /* [B,T,Hkv,K] */
-  const void* v; /* [B,T,Hkv,V] */
-  const void* g; /* [B,T,Hkv,K] */
-  void* o;       /* [B,T,H,V], written; overlaps no other buffer */
+  const void* q;             /* [B,T,H,K] */
+  const void* k;             /* [B,T,Hkv,K] */
+  const void* v;             /* [B,T,Hkv,V] */
+  const void* g;             /* [B,T,Hkv,K] */
+  void* o;                   /* [B,T,H,V], written; overlaps no other buffer */
   const void* initial_state; /* [slots,Hkv,K,V] or [slots,Hkv,V,K]; NULL: every sequence starts from zero */
   void* final_state;         /* NULL: discarded; may be initial_state with the same strides */
   const int32_t* read_slots;
