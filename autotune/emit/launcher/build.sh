@@ -3,5 +3,6 @@
 set -e
 name=gla
 cd "$(dirname "$0")"
+# shellcheck disable=SC2086  # flags are several words
 ${CC:-cc} -std=c11 ${CFLAGS:--O2} -fPIC -c "src/$name.c" -o "lib/$name.o"
 ${AR:-ar} rcs "lib/lib$name.a" "lib/$name.o"
