@@ -168,7 +168,7 @@ class ToyFamily : public Family {
     Plan plan;
     plan.target = instance.target;
     plan.variant = fmt::format("{}(size={},mode={})", name_, config[0], config[1]);
-    plan.stages.push_back({.entry = "run", .tasks = {}, .args = {Arg::q}});
+    plan.stages.push_back({.entry = "run", .tasks = {}, .args = {Arg::q}, .maps = {}});
     return plan;
   }
 
@@ -197,7 +197,7 @@ class HillFamily : public Family {
     Plan plan;
     plan.target = instance.target;
     plan.variant = fmt::format("hill(x={},y={})", config[0], config[1]);
-    plan.stages.push_back({.entry = "run", .tasks = {}, .args = {Arg::q}});
+    plan.stages.push_back({.entry = "run", .tasks = {}, .args = {Arg::q}, .maps = {}});
     return plan;
   }
 };
