@@ -119,7 +119,7 @@ TEST_CASE("the manifest has problems, plans, code, evidence, and a checksum of e
     CHECK(read_bytes(folder / "out" / file["path"].get<std::string>()).size() == file["bytes"].get<std::size_t>());
 }
 
-TEST_CASE("--targets and --problems take what they name and nothing else") {
+TEST_CASE("options for targets and problems take what they name and nothing else") {
   const Folder folder;
   auto entries = std::vector{kernel_entry(), kernel_entry(), kernel_entry()};
   entries[1].key.problem = "step H4 Hkv2 K8 V8 f32";
