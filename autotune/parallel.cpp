@@ -42,8 +42,8 @@ void parallel(std::int64_t count, std::int64_t block,
     helpers.reserve(static_cast<std::size_t>(threads));
     try {
       while (std::ssize(helpers) + 1 < threads) helpers.emplace_back(work);
+      // NOLINTNEXTLINE(bugprone-empty-catch): fewer threads do it, too
     } catch (const std::system_error&) {
-      // Fewer threads do it, too.
     }
     work();
   }
