@@ -1,6 +1,7 @@
 #include "runtime/json.hpp"
 
 #include <charconv>
+#include <memory>
 
 namespace glaive {
 namespace {
@@ -85,8 +86,9 @@ std::vector<JsonView> JsonView::items() const {
 
 std::optional<double> JsonView::number() const {
   double number = 0;
-  const char* const end = value_.data() + value_.size();
-  const auto read = std::from_chars(value_.data(), end, number);
+  const char* const begin = std::to_address(value_.begin());
+  const char* const end = begin + value_.size();
+  const auto read = std::from_chars(begin, end, number);
   if (value_.empty() or read.ec != std::errc() or read.ptr != end) return std::nullopt;
   return number;
 }

@@ -22,9 +22,10 @@ bool encode_map(const TensorMap& map, const Words& words, const Extents& extents
   const std::uint64_t base = words[map.tensor];
   if (base == 0 or (base | strides[0] | strides[1]) % 16 != 0) return false;
   const std::uint32_t box[] = {map.channels, 1, map.tokens}, steps[] = {1, 1, 1};
-  return encode(&encoded, map.element_bytes == 2 ? map_u16 : map_u32, 3, reinterpret_cast<Address>(base), sizes,
-                strides, box, steps, map_interleave_none, map.swizzled ? map_swizzle_128_bytes : map_swizzle_none,
-                map_promotion_256_bytes, map_fill_zeros) == success;
+  const auto address = reinterpret_cast<Address>(base);  // NOLINT(performance-no-int-to-ptr): words are addresses
+  return encode(&encoded, map.element_bytes == 2 ? map_u16 : map_u32, 3, address, sizes, strides, box, steps,
+                map_interleave_none, map.swizzled ? map_swizzle_128_bytes : map_swizzle_none, map_promotion_256_bytes,
+                map_fill_zeros) == success;
 }
 
 }  // namespace
