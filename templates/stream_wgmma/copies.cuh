@@ -71,8 +71,7 @@ __device__ inline void arrive_with_copies(Barrier& barrier, bool background) {
 /// none.
 __device__ inline bool fetches(const Maps* maps, int first) { return maps == nullptr or int(thread_again()) == first; }
 
-/// By a crew, of state warpgroups in a cluster: v alone then, the CTA that makes operands fetches what it makes them
-/// of.
+/// By state warpgroups. In a cluster v alone: the CTA that makes operands fetches what it makes them of.
 __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, const Turn& turn) {
   Stage& to = stage_of(shared, stage);
   if constexpr (cluster == 1) {

@@ -20,7 +20,7 @@
 //          other one goes on from there. Operands of strong chunks take long: where registers suffice the state
 //          warpgroups, which would wait for them, make their share (`helped`).
 // RESETS   Tokens before which all channels are forgotten (decay 0) leave a chunk weak: they count as if they did not
-//          decay, A ends at them, q~ behind the first and k~ before the last are 0, and S is when k~ is added.
+//          decay, A ends at them, then q~ behind the first and k~ before the last are 0, and S is when k~ is added.
 // CLUSTER  CTAs that have the tiles of V of one head may share operands: chunk i is made by CTA i % cluster, which
 //          sends q~, k~, A and decays to the others' stages. There is one loop then; halving takes the levels in turns.
 // GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first has S decay if the
@@ -71,7 +71,7 @@ struct __align__(1024) Shared {
   Barrier received[stages];  // cluster: v is there, and operands that another CTA makes
   Barrier clear[stages];     // cluster: all CTAs are done with a stage that this one fills
   u64 resets[panels];        // of a chunk, as each panel has them
-  u32 strong_seen;           // the last chunk that the loop for weak ones would not have taken, by its token
+  u32 seen_strong;           // whether the loop for weak chunks would not have taken this one
   Task task;
 };
 static_assert(sizeof(Shared) == shared_bytes, "the plan's shared memory");

@@ -87,9 +87,9 @@ __device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left)
 }
 
 /// From this thread's sums; sums of all are seen after it.
-__device__ inline bool all_weak(float2 sum) {
+__device__ inline bool all_weak(float2 sum, bool besides = true) {
   constexpr float share = weak_limit * Gates::items / blocks;
-  return Gates::all(sum.x > share and sum.y > share);
+  return Gates::all(besides and sum.x > share and sum.y > share);
 }
 __device__ inline float2 total_of_chunk(const Shared& shared, const Item& item) {
   float2 sum = {0, 0};
@@ -121,8 +121,7 @@ __device__ inline bool find_resets(Shared& shared, const Stage& stage, int left,
     if (item.pair % 32 == 0) reinterpret_cast<unsigned char*>(&shared.resets[item.pair / 32])[item.block] = any;
     sum = sum + part;
   }
-  constexpr float share = weak_limit * Gates::items / blocks;
-  if (not Gates::all(agree and sum.x > share and sum.y > share)) return false;
+  if (not all_weak(sum, agree)) return false;
   constexpr u64 all = ~u64(0) >> (64 - C);
   resets = shared.resets[0] & all;
 #pragma unroll
@@ -210,13 +209,17 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, c
   return suits_fp16(most_query) and suits_fp16(most_key);
 }
 
-/// Behind the first reset no state is asked, before the last one none learns.
-__device__ inline void end_at_resets(Stage& stage, const Item& item, u64 resets) {
+/// Once scores are made: behind the first reset no state is asked, before the last one none learns.
+__device__ inline void end_at_resets(Stage& stage, u64 resets) {
   const int first = __ffsll(resets) - 1, last = 63 - __clzll(resets);
 #pragma unroll 1
-  for (int t = 0; t < 8; ++t) {
-    if (8 * item.block + t >= first) item.in(stage.q, t) = 0;
-    if (8 * item.block + t < last) item.in(stage.k, t) = 0;
+  for (int i = 0; i < Gates::items; ++i) {
+    const Item item = Item::of<Gates>(i);
+#pragma unroll 1
+    for (int t = 0; t < 8; ++t) {
+      if (8 * item.block + t >= first) item.in(stage.q, t) = 0;
+      if (8 * item.block + t < last) item.in(stage.k, t) = 0;
+    }
   }
 }
 
@@ -239,7 +242,7 @@ __device__ inline void put_level(const Item& item, char* tile, const Words8& q, 
 
 /// Rows of the levels from .. to - 1 of an item, in T; with the last level q~ and k~, in place. Whether q and k suit T.
 template <class T, Mode mode, int from, int to>
-__device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, u32 first, int left) {
+__device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, int left) {
   Words8 asking(item, stage.q), telling(item, stage.k);
   bool suits = true;
   if constexpr (not is_bf16<T>) {
@@ -281,7 +284,7 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
   }
   if (to == levels and item.block == 0) {
     const float2 sum = behind + total_of(shared, 0, item);
-    if (not(sum.x > split_limit and sum.y > split_limit)) shared.strong_seen = first;
+    if (not(sum.x > split_limit and sum.y > split_limit)) atomicOr(&shared.seen_strong, 1u);
     put_decay(shared, number, item, sum);
   }
   const float2 ask = exp2_fast(before + float2{-log2_balance, -log2_balance});

@@ -7,7 +7,7 @@ __device__ inline bool make_strong(Shared& shared, Stage& stage, int number, con
   bool suits = true;
 #pragma unroll 1
   for (int i = 0; i < Makers::items; ++i)
-    suits &= exact_operands<T, strong, 0, levels>(shared, stage, number, Item::of<Makers>(i), turn.first,
+    suits &= exact_operands<T, strong, 0, levels>(shared, stage, number, Item::of<Makers>(i),
                                                   shared.task.length - turn.first);
   publish_to_products();
   return Makers::all(suits);
@@ -19,7 +19,7 @@ __device__ inline Tier make_strong(Shared& shared, Stage& stage, int number, con
   return wide;
 }
 
-/// Operands of a weak chunk; the tier that suits it, `exact` where it has resets and q or k pass the range of fp16.
+/// Operands of a weak chunk; the tier that suits it.
 template <Mode mode>
 __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const Turn& turn, Tier tier, u64 resets) {
   char* const query = level_tile<mode>(shared, stage, levels - 1);
@@ -34,12 +34,11 @@ __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const
         suits &= weak_operands<halves>(shared, stage, number, query, key, item, left);
       else
         weak_operands<split>(shared, stage, number, query, key, item, left);
-      if (resets != 0) end_at_resets(stage, item, resets);
     }
     publish_to_products();
     if (Gates::all(suits)) return tier;
-    if (resets != 0) return exact;
     fetch_again<Gates>(stage, shared.task, turn);
+    if (resets != 0) clear_resets(stage, resets);
     tier = split;
   }
 }
@@ -50,7 +49,8 @@ __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 r
   if (tier == halves)
     weak_scores<halves>(stage, query, key, resets);
   else
-    weak_scores<split>(stage, query, key, 0);
+    weak_scores<split>(stage, query, key, resets);
+  if (resets != 0) end_at_resets(stage, resets);
 }
 
 __device__ inline bool help(Shared& shared, int number, const Turn& turn) {
@@ -66,7 +66,7 @@ __device__ inline bool make_level(Scores& scores, Shared& shared, Stage& stage, 
   bool suits = true;
 #pragma unroll 1
   for (int i = 0; i < Gates::items; ++i)
-    suits &= exact_operands<T, mixed, level, level + 1>(shared, stage, number, Item::of<Gates>(i), 0, left);
+    suits &= exact_operands<T, mixed, level, level + 1>(shared, stage, number, Item::of<Gates>(i), left);
   publish_to_products();
   if (not Gates::all(suits) and level == 0) return false;
   scores.take<T, mixed, level, level + 1>(shared, stage);
@@ -147,7 +147,6 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     if (tier < exact) {
       score_weak<mixed>(shared, stage, tier, resets);
     } else {
-      if (resets != 0) fetch_again<Gates>(stage, shared.task, turn);
       sum_gates(shared, stage, left);  // with resets
       publish_to_products();
       Gates::join();
@@ -187,10 +186,12 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
         tier = choose_tier(shared, stage, left, resets);
       else if (resets != 0)
         clear_resets(stage, resets);
-      if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets);
       const bool leaves = tier >= exact;
+      if (not leaves) {
+        tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets);
+        score_weak<mode>(shared, stage, tier, resets);
+      }
       put_fate(shared, ring.stage, tier, leaves, resets);
-      if (not leaves) score_weak<mode>(shared, stage, tier, resets);
       publish_to_products();
       arrive(shared.ready[ring.stage]);
       if (leaves) return false;
@@ -203,12 +204,13 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       else if (turn.is_first())
         sum_gates(shared, stage, left);
       const bool leaves = calm > patience and turn.is_first();
+      if (int(thread_again()) == state_threads) shared.seen_strong = 0;
       put_fate(shared, ring.stage, exact, leaves, 0);
       if (not helped and leaves) arrive(shared.ready[ring.stage]);
       Makers::join();
       if (leaves) return false;
       tier = make_strong(shared, stage, ring.stage, turn);
-      if (turn.is_first()) calm = shared.strong_seen == turn.first ? 0 : calm + 1;
+      if (turn.is_first()) calm = shared.seen_strong != 0 ? 0 : calm + 1;
       if (tier == exact)
         scores.take<f16, mode, 0, levels>(shared, stage);
       else
@@ -270,7 +272,6 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
   const Maps* const source = words.mapped != 0 ? &maps : nullptr;
   if (threadIdx.x == 0) {
     shared.task = find_task<columns, 0, segment>(words);
-    shared.strong_seen = ~0u;
     init_barriers(shared, source);
   }
   __syncthreads();

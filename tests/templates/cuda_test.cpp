@@ -136,6 +136,18 @@ TEST_CASE("stream_wgmma: CTAs of a cluster that share operands") {
         "stream_wgmma(C=64,columns=64,gates=2,stages=4,cluster=2)", some);
 }
 
+TEST_CASE("stream_wgmma: chunks with resets where scores in fp16 do not suit") {
+  const auto never = [](std::string& text) {
+    const std::string_view suits = "return suits_fp16(most_query) and suits_fp16(most_key);";
+    text.replace(text.find(suits), suits.size(), "return tier != halves;");
+  };
+  constexpr Gates some[] = {Gates::infinite, Gates::resets, Gates::mixed};
+  check("forward H1 K64 V128 bf16 @ B1 T200", "stream_wgmma(columns=64)", some, never);
+  check("forward H3 Hkv1 K64 V64 bf16 gate=f32 @ B1 T150", "stream_wgmma(C=32,gates=1)", some, never);
+  check("forward H1 K64 V128 bf16 gate=f32 @ B1 T200", "stream_wgmma(C=32,columns=64,gates=1,stages=4,cluster=2)", some,
+        never);
+}
+
 TEST_CASE("stream_wgmma: every value of its parameters") {
   every_value("stream_wgmma",
               GENERATE("forward H2 K64 V128 bf16 @ lens=210,30", "forward H1 K200 V70 bf16 vk @ B1 T90",
