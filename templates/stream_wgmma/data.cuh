@@ -71,7 +71,6 @@ struct __align__(1024) Shared {
   Barrier received[stages];  // cluster: v is there, and operands that another CTA makes
   Barrier clear[stages];     // cluster: all CTAs are done with a stage that this one fills
   u64 resets[panels];        // of a chunk, as each panel has them
-  u32 seen_strong;           // whether the loop for weak chunks would not have taken this one
   Task task;
 };
 static_assert(sizeof(Shared) == shared_bytes, "the plan's shared memory");

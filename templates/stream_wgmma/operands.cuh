@@ -147,6 +147,13 @@ __device__ inline void clear_resets(Stage& stage, u64 resets) {
   }
 }
 
+/// Whether a chunk that was taken for strong decays no more than weak ones may.
+__device__ inline bool is_tame(const Fate& fate) {
+  const float* const decay = &fate.decay[2 * (Gates::index() % pairs)];
+  const float least = exp2_fast(split_limit);
+  return Gates::all(decay[0] > least and decay[1] > least);
+}
+
 /// The tier of the chunk, and its resets if it is weak. `resets`: at first those of the chunk before: where there were
 /// some, more are expected.
 __device__ inline Tier choose_tier(Shared& shared, Stage& stage, int left, u64& resets) {
@@ -282,11 +289,7 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
     before = before + either(second, sum, float2{0, 0});
     behind = behind + either(second, float2{0, 0}, sum);
   }
-  if (to == levels and item.block == 0) {
-    const float2 sum = behind + total_of(shared, 0, item);
-    if (not(sum.x > split_limit and sum.y > split_limit)) atomicOr(&shared.seen_strong, 1u);
-    put_decay(shared, number, item, sum);
-  }
+  if (to == levels and item.block == 0) put_decay(shared, number, item, behind + total_of(shared, 0, item));
   const float2 ask = exp2_fast(before + float2{-log2_balance, -log2_balance});
   const float2 tell = exp2_fast(behind + float2{log2_balance, log2_balance});
   const Pairs8 e = decays(shared.task, stage, item, left);  // once more: registers are scarce

@@ -204,18 +204,17 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       else if (turn.is_first())
         sum_gates(shared, stage, left);
       const bool leaves = calm > patience and turn.is_first();
-      if (int(thread_again()) == state_threads) shared.seen_strong = 0;
       put_fate(shared, ring.stage, exact, leaves, 0);
       if (not helped and leaves) arrive(shared.ready[ring.stage]);
       Makers::join();
       if (leaves) return false;
       tier = make_strong(shared, stage, ring.stage, turn);
-      if (turn.is_first()) calm = shared.seen_strong != 0 ? 0 : calm + 1;
       if (tier == exact)
         scores.take<f16, mode, 0, levels>(shared, stage);
       else
         scores.take<bf16, mode, 0, levels>(shared, stage);
-      Gates::join();  // A takes the place of the last level
+      const bool tame = is_tame(shared.fate[ring.stage]);  // all join: A takes the place of the last level
+      if (turn.is_first()) calm = tame ? calm + 1 : 0;
       scores.put(stage);
       publish_to_products();
       arrive(shared.ready[ring.stage]);
