@@ -126,8 +126,8 @@ class StreamWgmmaFamily final : public KernelFamily {
     // the pace; with few stages it waits for the other one. Then rounds of CTAs.
     const Shapes at = shapes(instance, config);
     const auto elements = static_cast<double>(at.chunk * at.channels), ring = static_cast<double>(at.stages);
-    const double gates = (1000 + elements * (at.gate_groups == 2 ? 0.45 : 0.65)) / static_cast<double>(at.cluster);
-    const double state = 900 + elements * 0.24;
+    const double gates = (1000 + elements * (at.gate_groups == 2 ? 0.72 : 1.04)) / static_cast<double>(at.cluster);
+    const double state = 900 + elements * 0.45;
     const double clocks =
         std::max({gates, state, (gates * static_cast<double>(at.cluster) + state + 1500) / (ring - 0.5)});
     const auto tasks = static_cast<double>(shape.sequences().count() * instance.problem.kv_heads.count() * at.tiles);

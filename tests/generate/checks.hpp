@@ -129,20 +129,26 @@ inline std::vector<generate::Request> mixed_requests(std::int64_t vocabulary) {
   return requests;
 }
 
-constexpr double bf16_allowed = 3e-2;  // activations, through two layers
-
-/// Where everything is in bf16, two ways to compute the same may choose different tokens: each is held to float64.
-inline void check_on_gpu(const Served& served) {
-  check_logits(served);
-  const auto requests = mixed_requests(generate::read_config(served.folder / "config.json").vocab_size);
+/// Such requests in a batch get all their tokens, each as likely as float64's likeliest; the answers.
+inline std::vector<std::vector<Token>> check_requests(const Served& served,
+                                                      const std::vector<generate::Request>& requests) {
   std::int64_t mixed_steps = 0;
-  const auto together = answers(served, requests, {4, 10}, 7, &mixed_steps);
+  auto together = answers(served, requests, {4, 10}, 7, &mixed_steps);
   CHECK(mixed_steps > 5);
   for (std::size_t i = 0; i < requests.size(); ++i) {
     INFO("request " << i);
     CHECK(std::ssize(together[i]) == requests[i].most_tokens);
     check_greedy(served, requests[i].prompt, together[i]);
   }
+  return together;
+}
+
+constexpr double bf16_allowed = 3e-2;  // activations, through two layers
+
+/// Where everything is in bf16, two ways to compute the same may choose different tokens: each is held to float64.
+inline void check_on_gpu(const Served& served) {
+  check_logits(served);
+  check_requests(served, mixed_requests(generate::read_config(served.folder / "config.json").vocab_size));
 }
 
 }  // namespace glaive::testing

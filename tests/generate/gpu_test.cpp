@@ -5,9 +5,8 @@
 #include "examples/generate/profile.hpp"
 #include "runtime/cuda.hpp"
 #include "runtime/cuda_driver.hpp"
-#include "runtime/pack.hpp"
-#include "templates/family.hpp"
 #include "tests/generate/checks.hpp"
+#include "tests/generate/packed.hpp"
 
 namespace glaive::testing {
 namespace {
@@ -15,19 +14,12 @@ namespace {
 PackEntry compiled(const DeviceInfo& device, const char* family, const std::string& problem) {
   const Instance instance{parse_problem(problem).value(), device.target};
   const Family& of = *find_family(family, Target::Kind::cuda);
-  const Config config = of.default_config(instance);
   const auto compiler = CudaCompiler::open();
   if (not compiler) FAIL(compiler.error().message);
-  auto code = (*compiler)->compile(std::get<CudaSource>(of.instantiate(instance, config)), {device.target, {}});
+  auto code = (*compiler)->compile(std::get<CudaSource>(of.instantiate(instance, of.default_config(instance))),
+                                   {device.target, {}});
   if (not code) FAIL(code.error().message);
-  PackEntry entry;
-  entry.key.device = identity(device);
-  entry.key.target = to_string(device.target);
-  entry.key.problem = to_string(instance.problem);
-  entry.plan = of.plan(instance, config);
-  entry.code = {std::move(*code)};
-  entry.evidence = "{}";
-  return entry;
+  return entry_of(device, instance, of, std::move(*code));
 }
 
 /// A model, and a pack with what it needs.

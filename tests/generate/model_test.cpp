@@ -1,9 +1,8 @@
 // The model on a CPU, with the families' kernels as they are by default.
 #include "compiler/compiler.hpp"
 #include "examples/generate/failure.hpp"
-#include "runtime/pack.hpp"
-#include "templates/family.hpp"
 #include "tests/generate/checks.hpp"
+#include "tests/generate/packed.hpp"
 
 namespace glaive::testing {
 namespace {
@@ -11,19 +10,11 @@ namespace {
 PackEntry compiled(const char* family, const std::string& words) {
   const Instance instance{parse_problem(words).value(), host_cpu_target()};
   const Family& of = *find_family(family);
-  const Config config = of.default_config(instance);
   MlirCompiler compiler;
-  auto code = compiler.compile(of.instantiate(instance, config),
+  auto code = compiler.compile(of.instantiate(instance, of.default_config(instance)),
                                {instance.target, host_cpu_name(), CompileOptions::Effort::light});
   if (not code) FAIL(code.error().message);
-  PackEntry entry;
-  entry.key.device = identity(host_cpu_device());
-  entry.key.target = to_string(instance.target);
-  entry.key.problem = to_string(instance.problem);
-  entry.plan = of.plan(instance, config);
-  entry.code = {std::move(*code)};
-  entry.evidence = "{}";
-  return entry;
+  return entry_of(host_cpu_device(), instance, of, std::move(*code));
 }
 
 /// A model and a pack that has what it needs.
@@ -61,14 +52,10 @@ TEST_CASE("requests that come and go are answered as each alone, and as float64 
   const api::Pack pack(toy.pack().string());
   const Served served{*device, pack, toy.model(), allowed};
   const auto requests = mixed_requests(generate::read_config(toy.model() / "config.json").vocab_size);
-  std::int64_t mixed_steps = 0;
-  const auto together = answers(served, requests, {4, 10}, 7, &mixed_steps);
-  CHECK(mixed_steps > 5);
+  const auto together = check_requests(served, requests);
   for (std::size_t i = 0; i < requests.size(); ++i) {
     INFO("request " << i);
-    CHECK(std::ssize(together[i]) == requests[i].most_tokens);
     CHECK(together[i] == answers(served, {requests[i]}, {1, 64}, 64)[0]);
-    check_greedy(served, requests[i].prompt, together[i]);
   }
 }
 
