@@ -1,6 +1,7 @@
 // What is emitted builds with a C compiler, and computes what it should: as files, as a CMake package, by pkg-config.
 #include <nlohmann/json.hpp>
 
+#include "autotune/emit/selection.hpp"
 #include "tests/emit/support.hpp"
 
 using namespace glaive;
@@ -114,9 +115,13 @@ TEST_CASE("the manifest has problems, plans, code, evidence, and a checksum of e
   CHECK(all["plans"][0]["stages"][0]["arguments"][0] == "q");
   std::size_t files = 0;
   for (const auto& entry : fs::recursive_directory_iterator(folder / "out")) files += entry.is_regular_file();
-  CHECK(all["files"].size() + 1 == files);  // all but itself
-  for (const auto& file : all["files"])
-    CHECK(read_bytes(folder / "out" / file["path"].get<std::string>()).size() == file["bytes"].get<std::size_t>());
+  CHECK(all["files"].size() + 1 == files);                                                 // all but itself
+  CHECK(emission::checksum_of(std::string_view()) == "99aa06d3014798d86001c324468d497f");  // as XXH3 defines it
+  for (const auto& file : all["files"]) {
+    const auto bytes = read_bytes(folder / "out" / file["path"].get<std::string>());
+    CHECK(bytes.size() == file["bytes"].get<std::size_t>());
+    CHECK(emission::checksum_of(bytes) == file["xxh3_128"].get<std::string>());
+  }
 }
 
 TEST_CASE("options for targets and problems take what they name and nothing else") {
