@@ -15,4 +15,4 @@ target_compile_definitions(faults PRIVATE FAULTS_WORKER="$<TARGET_FILE:faults_wo
 add_dependencies(faults faults_worker)
 add_test(NAME "faults: 300 injected, no wrong winner, lost run, corrupt load or lost entry" COMMAND faults 300)
 set_tests_properties("faults: 300 injected, no wrong winner, lost run, corrupt load or lost entry"
-                     PROPERTIES TIMEOUT 900)
+                     PROPERTIES TIMEOUT 900 COST 300)  # the longest one begins first

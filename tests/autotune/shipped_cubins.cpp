@@ -1,5 +1,4 @@
 // Every shipped winner compiled for its GPU, without a GPU: none may spill. Skipped where there is no NVRTC.
-#define CATCH_CONFIG_RUNNER
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,14 +6,9 @@
 
 #include "autotune/shipped.hpp"
 #include "compiler/cuda.hpp"
-#include "tests/needs.hpp"
+#include "tests/catch.hpp"
 
 using namespace glaive;
-
-int main(int argc, char** argv) {
-  const auto compiler = CudaCompiler::open();
-  return testing::run_or_skip(argc, argv, compiler ? "" : compiler.error().message);
-}
 
 namespace {
 

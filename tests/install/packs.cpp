@@ -1,5 +1,4 @@
 // Writes the packs of the consumers, each with a kernel of its own, both named `forward`.
-#define CATCH_CONFIG_MAIN
 #include "tests/runtime/support.hpp"
 
 using namespace glaive;

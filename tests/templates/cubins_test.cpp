@@ -1,19 +1,13 @@
 // The GPU families compiled for every target, without a GPU; skipped where there is no NVRTC.
-#define CATCH_CONFIG_RUNNER
 #include <algorithm>
 #include <chrono>
 
 #include "compiler/cuda.hpp"
 #include "templates/cuda/cuda.hpp"
 #include "templates/family.hpp"
-#include "tests/needs.hpp"
+#include "tests/catch.hpp"
 
 using namespace glaive;
-
-int main(int argc, char** argv) {
-  const auto compiler = CudaCompiler::open();
-  return testing::run_or_skip(argc, argv, compiler ? "" : compiler.error().message);
-}
 
 TEST_CASE("defaults compile for every target, spill nothing and fit where the plan says they do") {
   const auto compiler = CudaCompiler::open().value();

@@ -25,7 +25,7 @@ std::string host_text(const CudaSource& source, const Plan& plan, const Emulated
   if (edit) edit(text);
   for (const std::string_view helpers : {cuda::text_of("ptx.cuh"), cuda::text_of("hopper.cuh")})
     if (const auto at = text.find(helpers); at != text.npos) text.erase(at, helpers.size());
-  text = "#include \"" GLAIVE_EMULATOR "/emulator.hpp\"\n#include \"" GLAIVE_EMULATOR "/hopper.hpp\"\n" + text;
+  text = "#include \"" GLAIVE_EMULATOR "\"\n" + text;
   for (const Stage& stage : plan.stages) {
     std::string arguments;
     for (std::size_t i = 0; i < stage.args.size(); ++i)
@@ -67,8 +67,8 @@ Emulated::Emulated(const Instance& instance, const Variant& variant, const Edit&
   if (mkdtemp(folder.data()) == nullptr) throw std::runtime_error("no temporary folder");
   const auto remove = [&] { std::filesystem::remove_all(folder); };
   std::ofstream(folder + "/kernel.cpp") << host_text(source, plan_, edit);
-  const std::string command = compiler + " -std=c++20 -O1 -g1 -w -fPIC -shared -fno-gnu-unique -o " + folder +
-                              "/kernel.so " + folder + "/kernel.cpp >" + folder + "/log 2>&1";
+  const std::string command = compiler + " " GLAIVE_EMULATOR_FLAGS " -shared -o " + folder + "/kernel.so " + folder +
+                              "/kernel.cpp >" + folder + "/log 2>&1";
   if (std::system(command.c_str()) != 0) {
     std::ostringstream log;
     log << std::ifstream(folder + "/log").rdbuf();
