@@ -186,6 +186,8 @@ Tolerance tolerance(const Case& what, Target::Kind kind) {
     };
     if (problem.io == DType::bf16)
       at_least(allowed.o, 3e-3 * few, 5e-2), at_least(allowed.state, 2e-3 * few, 3e-2);
+    else if (problem.io == DType::f16)
+      at_least(allowed.o, 5e-4 * few, 1e-2), at_least(allowed.state, 3e-4 * few, 5e-3);
     else
       at_least(allowed.o, 1e-4, 2e-3), at_least(allowed.state, 1e-4, 2e-3);
   }

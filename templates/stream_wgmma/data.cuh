@@ -26,6 +26,8 @@
 // GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first has S decay if the
 //          chunk is weak, the last has S decay if it is not, and adds to it.
 // NUMBERS  S and k~ are kept at `balance` times their values and q~ at 1 / balance, the range of fp16 in mind.
+// FP16     With io in fp16 all operands are. q~ = q 2^P in weak chunks too, where q 2^-R might pass the range, and
+//          A = tril(q~ k^^T) from k^ = k 2^-P: whether that fits is up to k, hence the same for all heads of a group.
 constexpr int panels = channels / 64, panel_bytes = 128 * C, tile_bytes = panels * panel_bytes;
 constexpr int state_groups = columns / 64, state_threads = 128 * state_groups, gate_threads = 128 * gate_groups;
 constexpr int blocks = C / 8, levels = C == 64 ? 6 : 5;
@@ -33,9 +35,11 @@ constexpr bool gates_in_tile = sizeof(Gate) == 2;  // then the last level takes 
 constexpr int gate_bytes = gates_in_tile ? tile_bytes : 4 * C * channels;
 constexpr int score_bytes = 128 * C;
 constexpr int pairs = channels / 2;
-constexpr float balance = 64, log2_balance = 6;
+constexpr bool half_io = not is_bf16<Io>;
+constexpr float balance = half_io ? 1 : 64, log2_balance = half_io ? 0 : 6;
 constexpr int patience = 1;  // weak chunks that the loop for strong ones puts up with
-constexpr float weak_limit = -8 * log2_e, split_limit = -80 * log2_e;  // of a channel's sum of G over a chunk
+constexpr float weak_limit = (half_io ? -6 : -8) * log2_e;  // of a channel's sum of G over a chunk
+constexpr float split_limit = half_io ? weak_limit : -80 * log2_e;
 constexpr float forgotten = -126;                                      // log2 of decays that are 0
 constexpr float no_decay = logit ? 1e30f : 0;                          // as a raw gate
 static_assert(threads == state_threads + gate_threads, "a thread for every lane");
@@ -51,7 +55,7 @@ constexpr int ring_bytes = stages / cluster * (sizeof(Stage) + (cluster - 1) * r
 
 enum Mode : int { weak, strong, mixed };  // which chunks a loop is for
 /// How a chunk's scores are made. Weak decays: from fp16, or from two parts in bf16 where R or q or k pass the range of
-/// fp16. Others by halving: from fp16 or, where q or k pass its range, from bf16.
+/// fp16. Others by halving: from fp16 or, where q or k pass its range, from bf16. With io in fp16 never from bf16.
 enum Tier : int { halves, split, exact, wide };
 
 template <Mode mode>

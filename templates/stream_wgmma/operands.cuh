@@ -168,8 +168,10 @@ __device__ inline Tier choose_tier(Shared& shared, Stage& stage, int left, u64& 
   };
   if (expected and look()) return halves;
   if (all_weak(sum_gates(shared, stage, left))) return halves;
-  const float2 sum = total_of_chunk(shared, Item::of<Gates>(0));
-  if (Gates::all(sum.x > split_limit and sum.y > split_limit)) return split;
+  if constexpr (not half_io) {
+    const float2 sum = total_of_chunk(shared, Item::of<Gates>(0));
+    if (Gates::all(sum.x > split_limit and sum.y > split_limit)) return split;
+  }
   return not expected and look() ? halves : exact;
 }
 
@@ -216,6 +218,36 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, c
   return suits_fp16(most_query) and suits_fp16(most_key);
 }
 
+/// The same with io in fp16: q~ and k~ in place, k^ to `key`. Whether k^ is finite.
+__device__ inline bool half_operands(Shared& shared, Stage& stage, int number, char* key, const Item& item, int left) {
+  float2 before = {0, 0}, behind = {0, 0};  // sums of G before and behind the block
+#pragma unroll
+  for (int b = 0; b < blocks; ++b) {
+    const float2 sum = total_of(shared, b, item), none = {0, 0};
+    before = before + either(b < item.block, sum, none);
+    behind = behind + either(b > item.block, sum, none);
+  }
+  const Pairs8 e = decays(shared.task, stage, item, left);
+  const float2 from_block = behind + total_of(shared, item.block, item);
+  if (item.block == 0) put_decay(shared, number, item, from_block);
+  const float2 back = exp2_fast(-(before + from_block));  // k^ = k~ 2^-(R + P)
+  float2 ask = exp2_fast(before), tell = exp2_fast(behind);
+  u32 most = 0;
+  const Words8 q(item, stage.q), k(item, stage.k);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    ask = ask * e.at[i];
+    const float2 x = widen_pair<Io>(q.at[i]) * ask, y = widen_pair<Io>(k.at[7 - i]) * tell, z = y * back;
+    tell = tell * e.at[7 - i];
+    item.in(stage.q, i) = narrow_pair<Io>(x.x, x.y);
+    item.in(stage.k, 7 - i) = narrow_pair<Io>(y.x, y.y);
+    const u32 copy = narrow_pair<Io>(z.x, z.y);
+    item.in(key, 7 - i) = copy;
+    most = larger_pair(most, copy);
+  }
+  return (most & 0xffff) < 0x7c00 and most < 0x7c000000;
+}
+
 /// Once scores are made: behind the first reset no state is asked, before the last one none learns.
 __device__ inline void end_at_resets(Stage& stage, u64 resets) {
   const int first = __ffsll(resets) - 1, last = 63 - __clzll(resets);
@@ -252,7 +284,7 @@ template <class T, Mode mode, int from, int to>
 __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, int left) {
   Words8 asking(item, stage.q), telling(item, stage.k);
   bool suits = true;
-  if constexpr (not is_bf16<T>) {
+  if constexpr (not half_io and not is_bf16<T>) {
     u32 most_query = 0, most_key = 0;
 #pragma unroll
     for (int t = 0; t < 8; ++t) {
@@ -320,7 +352,7 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
   return suits;
 }
 
-/// The raw words of this thread's items once more, where operands have taken their place.
+/// The raw words of this thread's items once more, where others have taken their place.
 template <class Crew>
 __device__ inline void fetch_again(Stage& stage, const Task& task, const Turn& turn) {
 #pragma unroll 1
@@ -334,6 +366,12 @@ __device__ inline void fetch_again(Stage& stage, const Task& task, const Turn& t
     };
     item.in(stage.q, i % 8) = pair(task.q.at(t, turn.head));
     item.in(stage.k, i % 8) = pair(task.k.at(t));
-    if constexpr (gates_in_tile) item.in(stage.g, i % 8) = pair(task.g.at(t));
+    if constexpr (gates_in_tile) {
+      item.in(stage.g, i % 8) = pair(task.g.at(t));
+    } else if constexpr (half_io) {
+      float* const g = reinterpret_cast<float*>(stage.g) + (8 * item.block + i % 8) * channels + 2 * item.pair;
+      const auto raw = [&](int d) { return t < u32(task.length) and d < K ? widen(task.g.at(t)[d]) : 0; };
+      g[0] = raw(2 * item.pair), g[1] = raw(2 * item.pair + 1);
+    }
   }
 }

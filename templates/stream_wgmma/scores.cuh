@@ -14,7 +14,7 @@ __device__ inline void put_scores(char* tile, const Lane& lane, int half, int bl
   if (C == 64 or t < C) *reinterpret_cast<u32*>(tile + t * 128 + ((block ^ lane.row) << 4) + lane.column * 2) = pair;
 }
 
-/// A of weak decays: this warpgroup's columns.
+/// A of weak decays: this warpgroup's columns. With io in fp16 `queries` are the operands themselves.
 template <Tier tier>
 __device__ inline void weak_scores(Stage& stage, const char* queries, const char* keys, u64 resets) {
   const int group = gate_group();

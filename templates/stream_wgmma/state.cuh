@@ -144,7 +144,8 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     }
     if (leaves) break;
     const bool is_weak = mode == mixed ? __shfl_sync(~0u, fate.tier, 0) < exact : mode == weak;
-    const bool before = is_weak and turn.is_first(), after = not is_weak and turn.is_last();
+    const bool at_first = is_weak and not half_io;
+    const bool before = at_first and turn.is_first(), after = not at_first and turn.is_last();
     const bool forgets = mode != strong and __shfl_sync(~0u, u32(fate.resets != 0), 0) != 0;
     const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
     float o[C / 2];

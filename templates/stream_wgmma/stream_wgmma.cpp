@@ -84,7 +84,7 @@ class StreamWgmmaFamily final : public KernelFamily {
     const CudaArch arch = cuda_arch(instance.target);
     if (arch.number() != 90 or arch.suffix != 'a') return fail(Status::unsupported, "runs on sm_90a only");
     const Problem& problem = instance.problem;
-    if (problem.io != DType::bf16) return fail(Status::unsupported, "takes io in bf16 only");
+    if (problem.io == DType::f32) return fail(Status::unsupported, "takes io in bf16 and f16 only");
     if (problem.k.count() > 256) return fail(Status::unsupported, "covers K up to 256");
     return {};
   }

@@ -13,18 +13,26 @@ __device__ inline bool make_strong(Shared& shared, Stage& stage, int number, con
   return Makers::all(suits);
 }
 __device__ inline Tier make_strong(Shared& shared, Stage& stage, int number, const Turn& turn) {
-  if (make_strong<f16>(shared, stage, number, turn)) return exact;
+  if (make_strong<f16>(shared, stage, number, turn) or half_io) return exact;
   fetch_again<Makers>(stage, shared.task, turn);
   make_strong<bf16>(shared, stage, number, turn);
   return wide;
 }
 
-/// Operands of a weak chunk; the tier that suits it.
+/// Operands of a chunk whose decays are weak; the tier that suits it.
 template <Mode mode>
 __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const Turn& turn, Tier tier, u64 resets) {
   char* const query = level_tile<mode>(shared, stage, levels - 1);
   char* const key = level_tile<mode>(shared, stage, 0);
   const int left = shared.task.length - turn.first;
+  if constexpr (half_io) {
+    bool suits = true;
+#pragma unroll 1
+    for (int i = 0; i < Gates::items; ++i)
+      suits &= half_operands(shared, stage, number, key, Item::of<Gates>(i), left);
+    publish_to_products();
+    return Gates::all(suits) ? halves : exact;
+  }
   while (true) {
     bool suits = true;
 #pragma unroll 1
@@ -44,9 +52,9 @@ __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const
 }
 template <Mode mode>
 __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 resets) {
-  const char* const query = level_tile<mode>(shared, stage, levels - 1);
+  const char* const query = half_io ? stage.q : level_tile<mode>(shared, stage, levels - 1);
   const char* const key = level_tile<mode>(shared, stage, 0);
-  if (tier == halves)
+  if (half_io or tier == halves)
     weak_scores<halves>(stage, query, key, resets);
   else
     weak_scores<split>(stage, query, key, resets);
@@ -141,7 +149,14 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     if (left < C) clear_raw_rows(stage, left);
     refill.try_now(shared, maps);
     Tier tier = choose_tier(shared, stage, left, resets);
-    if (tier < exact) tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier, resets);
+    if (tier < exact) {
+      tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier, resets);
+      if (tier == exact) {
+        fetch_again<Gates>(stage, shared.task, turn);
+        Gates::join();
+        resets = 0;
+      }
+    }
     put_fate(shared, ring.stage, tier, false, resets);
     refill.try_now(shared, maps);
     if (tier < exact) {
@@ -153,7 +168,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
       Scores scores;
       if (gate_group() == 0) take_diagonal(scores.near, stage, [] {});
       Gates::join();  // the last level takes the place of q and k
-      if (not make_level<f16, 0>(scores, shared, stage, ring.stage, left))
+      if (not make_level<f16, 0>(scores, shared, stage, ring.stage, left) and not half_io)
         make_level<bf16, 0>(scores, shared, stage, ring.stage, left);
       scores.put(stage);
     }
@@ -186,11 +201,9 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
         tier = choose_tier(shared, stage, left, resets);
       else if (resets != 0)
         clear_resets(stage, resets);
+      if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets);
       const bool leaves = tier >= exact;
-      if (not leaves) {
-        tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets);
-        score_weak<mode>(shared, stage, tier, resets);
-      }
+      if (not leaves) score_weak<mode>(shared, stage, tier, resets);
       put_fate(shared, ring.stage, tier, leaves, resets);
       publish_to_products();
       arrive(shared.ready[ring.stage]);
@@ -209,7 +222,7 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       Makers::join();
       if (leaves) return false;
       tier = make_strong(shared, stage, ring.stage, turn);
-      if (tier == exact)
+      if (half_io or tier == exact)
         scores.take<f16, mode, 0, levels>(shared, stage);
       else
         scores.take<bf16, mode, 0, levels>(shared, stage);

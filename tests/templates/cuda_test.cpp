@@ -148,6 +148,30 @@ TEST_CASE("stream_wgmma: chunks with resets where scores in fp16 do not suit") {
         never);
 }
 
+TEST_CASE("stream_wgmma: io in fp16") {
+  check(GENERATE("forward H2 K64 V128 f16 @ lens=150,3,0", "forward H3 Hkv1 K64 V64 f16 gate=f32 logit vk @ B1 T100",
+                 "forward H1 K40 V24 f16 gate=bf16 state=bf16 @ B1 T90"),
+        "stream_wgmma");
+}
+
+TEST_CASE("stream_wgmma: io in fp16, in a cluster") {
+  constexpr Gates some[] = {Gates::mixed, Gates::infinite};
+  check(GENERATE("forward H2 K64 V128 f16 @ lens=210,30", "forward H3 Hkv1 K64 V128 f16 gate=f32 @ B1 T100"),
+        "stream_wgmma(C=32,columns=64,gates=1,stages=4,cluster=2)", some);
+}
+
+TEST_CASE("stream_wgmma: io in fp16 where k^ does not suit it") {
+  const auto never = [](std::string& text) {
+    const std::string_view suits = "return (most & 0xffff) < 0x7c00 and";
+    text.replace(text.find(suits), suits.size(), "return (most & 0xffff) > 0x7c00 and");
+  };
+  constexpr Gates some[] = {Gates::weak, Gates::mixed, Gates::resets};
+  check("forward H3 Hkv1 K64 V64 f16 @ B1 T150", "stream_wgmma(C=32,gates=1)", some, never);
+  const char* const cluster = "stream_wgmma(C=32,columns=64,gates=1,stages=4,cluster=2)";
+  check("forward H2 K64 V128 f16 @ B1 T150", cluster, some, never);
+  check("forward H3 Hkv1 K64 V128 f16 gate=f32 @ B1 T150", cluster, some, never);
+}
+
 TEST_CASE("stream_wgmma: every value of its parameters") {
   every_value("stream_wgmma",
               GENERATE("forward H2 K64 V128 bf16 @ lens=210,30", "forward H1 K200 V70 bf16 vk @ B1 T90",
@@ -170,6 +194,10 @@ TEST_CASE("segments: every dtype, gate form, group and layout") {
                  "forward H6 Hkv2 K40 V24 bf16 gate=f32 state=bf16 @ B1 T260", "forward H1 K256 V32 f32 @ B1 T140",
                  "forward H2 Hkv1 K64 V16 f32 gate=bf16 vk @ B1 T270"),
         "segments(segment=128)", some);
+}
+
+TEST_CASE("segments_wgmma: every dtype, gate form and layout") {
+  constexpr Gates some[] = {Gates::logsigmoid, Gates::mixed};
   check(GENERATE("forward H2 K128 V128 bf16 vk @ B1 T300", "forward H2 K64 V64 bf16 gate=f32 logit vk @ lens=270,3,140",
                  "forward H1 K256 V40 bf16 state=bf16 @ B1 T140"),
         "segments_wgmma(segment=128)", some);
