@@ -19,7 +19,8 @@ struct Tolerance {
 };
 /// On a CPU, and for a step on a GPU: f32 5e-6, bf16 3e-3, f16 4e-4, o by the io and states by the state dtype. A step
 /// may round a 16-bit state after each token, so its tolerance grows with the root of their number. A forward on a GPU
-/// has operands in bf16, of one part for io in bf16, o 3e-3 and S 2e-3 (more where K V is small), else of two, 1e-4.
+/// has operands in 16 bits: for io in bf16 o 3e-3 and S 2e-3, in f16 5e-4 and 3e-4 (more where K V is small), in f32,
+/// where they have two parts, 1e-4.
 Tolerance tolerance(const Case& what, Target::Kind kind = Target::Kind::cpu);
 
 /// One input set with its expected outputs; made once, used for every variant. The seed also picks the Passing, so that

@@ -199,7 +199,7 @@ TEST_CASE("segments: every dtype, gate form, group and layout") {
 TEST_CASE("segments_wgmma: every dtype, gate form and layout") {
   constexpr Gates some[] = {Gates::logsigmoid, Gates::mixed};
   check(GENERATE("forward H2 K128 V128 bf16 vk @ B1 T300", "forward H2 K64 V64 bf16 gate=f32 logit vk @ lens=270,3,140",
-                 "forward H1 K256 V40 bf16 state=bf16 @ B1 T140"),
+                 "forward H1 K256 V40 bf16 state=bf16 @ B1 T140", "forward H2 K64 V40 f16 vk @ B1 T270"),
         "segments_wgmma(segment=128)", some);
 }
 
