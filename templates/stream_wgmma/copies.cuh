@@ -32,7 +32,7 @@ __device__ inline bool copy_rows(char* tile, const Rows<const T>& rows, const T*
   };
   if (rows.aligned() and width % piece == 0) {
     const T* from = begin + t0 * stride + p * piece;
-#pragma unroll
+#pragma unroll 1  // seldom needed, and in many places
     for (int i = 0; i < C / step; ++i, from += step * stride) {
       const int t = t0 + i * step;
       const bool present = t < left and p * piece < width;

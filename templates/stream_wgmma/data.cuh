@@ -37,11 +37,11 @@ constexpr int score_bytes = 128 * C;
 constexpr int pairs = channels / 2;
 constexpr bool half_io = not is_bf16<Io>;
 constexpr float balance = half_io ? 1 : 64, log2_balance = half_io ? 0 : 6;
-constexpr int patience = 1;  // weak chunks that the loop for strong ones puts up with
+constexpr int patience = 1;                                 // weak chunks that the loop for strong ones puts up with
 constexpr float weak_limit = (half_io ? -6 : -8) * log2_e;  // of a channel's sum of G over a chunk
 constexpr float split_limit = half_io ? weak_limit : -80 * log2_e;
-constexpr float forgotten = -126;                                      // log2 of decays that are 0
-constexpr float no_decay = logit ? 1e30f : 0;                          // as a raw gate
+constexpr float forgotten = -126;              // log2 of decays that are 0
+constexpr float no_decay = logit ? 1e30f : 0;  // as a raw gate
 static_assert(threads == state_threads + gate_threads, "a thread for every lane");
 
 struct Stage {

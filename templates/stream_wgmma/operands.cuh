@@ -30,26 +30,24 @@ struct Pairs8 {
   float2 at[8];
 };
 
+__device__ inline float2 raw_gate(const Stage& stage, const Item& item, int t) {
+  if constexpr (gates_in_tile) return widen_pair<Gate>(*reinterpret_cast<const u32*>(stage.g + item.word(t)));
+  return *reinterpret_cast<const float2*>(stage.g + (8 * item.block + t) * channels * 4 + item.pair * 8);
+}
+__device__ inline float2 log2_decay(const Task& task, const Item& item, int t, int left, float2 raw) {
+  if (logit and 8 * item.block + t >= left) return {0, 0};
+  return {task.log2_decay(raw.x), task.log2_decay(raw.y)};
+}
 __device__ inline Pairs8 raw_gates(const Stage& stage, const Item& item) {
   Pairs8 raw;
-  if constexpr (gates_in_tile) {
-    const Words8 words(item, stage.g);
 #pragma unroll
-    for (int t = 0; t < 8; ++t) raw.at[t] = widen_pair<Gate>(words.at[t]);
-  } else {
-#pragma unroll
-    for (int t = 0; t < 8; ++t)
-      raw.at[t] = *reinterpret_cast<const float2*>(stage.g + (8 * item.block + t) * channels * 4 + item.pair * 8);
-  }
+  for (int t = 0; t < 8; ++t) raw.at[t] = raw_gate(stage, item, t);
   return raw;
 }
 __device__ inline Pairs8 log2_decays(const Task& task, const Stage& stage, const Item& item, int left) {
   Pairs8 g = raw_gates(stage, item);
 #pragma unroll
-  for (int t = 0; t < 8; ++t) {
-    g.at[t] = {task.log2_decay(g.at[t].x), task.log2_decay(g.at[t].y)};
-    if (logit and 8 * item.block + t >= left) g.at[t] = {0, 0};
-  }
+  for (int t = 0; t < 8; ++t) g.at[t] = log2_decay(task, item, t, left, g.at[t]);
   return g;
 }
 __device__ inline Pairs8 decays(const Task& task, const Stage& stage, const Item& item, int left) {
@@ -263,7 +261,7 @@ __device__ inline void end_at_resets(Stage& stage, u64 resets) {
 }
 
 /// Rows of level b < 8: all of its 2 b tokens are the item's.
-template <class T, int b>
+template <int b>
 __device__ inline void put_level(const Item& item, char* tile, const Words8& q, const Words8& k, const Words8& e) {
 #pragma unroll
   for (int begin = 0; begin < 8; begin += 2 * b) {
@@ -271,26 +269,27 @@ __device__ inline void put_level(const Item& item, char* tile, const Words8& q, 
 #pragma unroll
     for (int i = 0; i < b; ++i) {
       const int s = begin + b - 1 - i, t = begin + b + i;
-      item.in(tile, s) = i == 0 ? k.at[s] : multiply_pairs<T>(k.at[s], after);
-      after = i == 0 ? e.at[s] : multiply_pairs<T>(after, e.at[s]);
-      since = i == 0 ? e.at[t] : multiply_pairs<T>(since, e.at[t]);
-      item.in(tile, t) = multiply_pairs<T>(q.at[t], since);
+      item.in(tile, s) = i == 0 ? k.at[s] : multiply_pairs<f16>(k.at[s], after);
+      after = i == 0 ? e.at[s] : multiply_pairs<f16>(after, e.at[s]);
+      since = i == 0 ? e.at[t] : multiply_pairs<f16>(since, e.at[t]);
+      item.in(tile, t) = multiply_pairs<f16>(q.at[t], since);
     }
   }
 }
 
-/// Rows of the levels from .. to - 1 of an item, in T; with the last level q~ and k~, in place. Whether q and k suit T.
-template <class T, Mode mode, int from, int to>
+/// Rows of the levels from .. to - 1 of an item, in fp16; with the last level q~ and k~, in place. Whether q and k suit
+/// fp16.
+template <Mode mode, int from, int to>
 __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, int left) {
   Words8 asking(item, stage.q), telling(item, stage.k);
   bool suits = true;
-  if constexpr (not half_io and not is_bf16<T>) {
+  if constexpr (not half_io) {
     u32 most_query = 0, most_key = 0;
 #pragma unroll
     for (int t = 0; t < 8; ++t) {
       const float2 x = widen_pair<Io>(asking.at[t]), y = widen_pair<Io>(telling.at[t]);
-      most_query = larger_pair(most_query, asking.at[t] = narrow_pair<T>(x.x, x.y));
-      most_key = larger_pair(most_key, telling.at[t] = narrow_pair<T>(y.x, y.y));
+      most_query = larger_pair(most_query, asking.at[t] = narrow_pair<f16>(x.x, x.y));
+      most_key = larger_pair(most_key, telling.at[t] = narrow_pair<f16>(y.x, y.y));
     }
     suits = suits_fp16(most_query) and suits_fp16(most_key);
   }
@@ -300,11 +299,11 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
 #pragma unroll
     for (int t = 0; t < 8; ++t) {
       const float2 x = exp2_fast(g.at[t]);
-      e.at[t] = narrow_pair<T>(x.x, x.y);
+      e.at[t] = narrow_pair<f16>(x.x, x.y);
     }
-    if constexpr (from == 0) put_level<T, 1>(item, level_tile<mode>(shared, stage, 0), asking, telling, e);
-    if constexpr (from <= 1 and to > 1) put_level<T, 2>(item, level_tile<mode>(shared, stage, 1), asking, telling, e);
-    if constexpr (to > 2) put_level<T, 4>(item, level_tile<mode>(shared, stage, 2), asking, telling, e);
+    if constexpr (from == 0) put_level<1>(item, level_tile<mode>(shared, stage, 0), asking, telling, e);
+    if constexpr (from <= 1 and to > 1) put_level<2>(item, level_tile<mode>(shared, stage, 1), asking, telling, e);
+    if constexpr (to > 2) put_level<4>(item, level_tile<mode>(shared, stage, 2), asking, telling, e);
   }
   if constexpr (to <= 3) return suits;
   float2 before = {0, 0}, behind = {0, 0};  // sums over the blocks of a level's half that precede, that follow
@@ -314,7 +313,7 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
     const int half = 1 << (level - 3), other = (item.block & ~(half - 1)) ^ half;  // blocks
     const bool second = (item.block & half) != 0;
     const float2 x = exp2_fast(either(second, before, behind));
-    factor[level] = narrow_pair<T>(x.x, x.y);
+    factor[level] = narrow_pair<f16>(x.x, x.y);
     float2 sum = {0, 0};
 #pragma unroll
     for (int i = 0; i < half; ++i) sum = sum + total_of(shared, other + i, item);
@@ -329,10 +328,10 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     since = since * e.at[i];
-    float2 x = widen_pair<T>(asking.at[i]) * since, y = widen_pair<T>(telling.at[7 - i]) * after;
+    float2 x = widen_pair<f16>(asking.at[i]) * since, y = widen_pair<f16>(telling.at[7 - i]) * after;
     after = after * e.at[7 - i];
-    asking.at[i] = narrow_pair<T>(x.x, x.y);
-    telling.at[7 - i] = narrow_pair<T>(y.x, y.y);
+    asking.at[i] = narrow_pair<f16>(x.x, x.y);
+    telling.at[7 - i] = narrow_pair<f16>(y.x, y.y);
     if constexpr (to == levels) {
       x = x * ask, y = y * tell;
       item.in(stage.q, i) = narrow_pair<Io>(x.x, x.y);
@@ -346,10 +345,61 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
 #pragma unroll
     for (int t = 0; t < 8; ++t) {
       const u32 row = either(second, asking.at[t], telling.at[t]);
-      item.in(tile, t) = level == 3 ? row : multiply_pairs<T>(row, factor[level]);
+      item.in(tile, t) = level == 3 ? row : multiply_pairs<f16>(row, factor[level]);
     }
   }
   return suits;
+}
+
+/// The same of one level, in bf16: seldom, hence short.
+template <Mode mode>
+__device__ inline void wide_operands(Shared& shared, Stage& stage, int number, const Item& item, int left, int level) {
+  char* const tile = level_tile<mode>(shared, stage, level);
+  const auto decay = [&](int t) { return exp2_fast(log2_decay(shared.task, item, t, left, raw_gate(stage, item, t))); };
+  const auto put = [&](char* to, int t, float2 x) { item.in(to, t) = narrow_pair<bf16>(x.x, x.y); };
+  const auto sum = [&](int from, int to) {  // over blocks
+    float2 sum = {0, 0};
+#pragma unroll 1
+    for (int b = from; b < to; ++b) sum = sum + total_of(shared, b, item);
+    return sum;
+  };
+  if (level < 3) {
+#pragma unroll 1
+    for (int t = 0; t < 8; ++t) {
+      const int b = 1 << level, begin = t & ~(b - 1);
+      const bool second = (t & b) != 0;
+      float2 x = widen_pair<Io>(item.in(second ? stage.q : stage.k, t));
+#pragma unroll 1
+      for (int i = second ? begin : t + 1; i < (second ? t + 1 : begin + b); ++i) x = x * decay(i);
+      put(tile, t, x);
+    }
+    return;
+  }
+  const int half = 1 << (level - 3), middle = (item.block & ~(half - 1)) | half;  // blocks
+  const bool second = (item.block & half) != 0;
+  const float2 factor = exp2_fast(second ? sum(item.block & ~(half - 1), item.block) : sum(item.block + 1, middle));
+  const float2 before = sum(0, item.block), behind = sum(item.block + 1, blocks);
+  const bool last = level == levels - 1;
+  if (last and item.block == 0) put_decay(shared, number, item, behind + total_of(shared, 0, item));
+  // The rows of the last level may take the place of the gates: what has no rows comes first.
+#pragma unroll 1
+  for (int pass = 0; pass < 2; ++pass) {
+    const bool asks = second == (pass == 1);
+    const float2 outside =
+        exp2_fast(asks ? before + float2{-log2_balance, -log2_balance} : behind + float2{log2_balance, log2_balance});
+    float2 inside = {1, 1};
+#pragma unroll 1
+    for (int i = 0; i < 8; ++i) {
+      const int t = asks ? i : 7 - i;
+      char* const raw = asks ? stage.q : stage.k;
+      const float2 e = decay(t);
+      if (asks) inside = inside * e;
+      const float2 x = widen_pair<Io>(item.in(raw, t)) * inside;
+      if (not asks) inside = inside * e;
+      if (pass == 1) put(tile, t, x * factor);
+      if (last) put(raw, t, x * outside);
+    }
+  }
 }
 
 /// The raw words of this thread's items once more, where others have taken their place.

@@ -54,8 +54,7 @@ __device__ inline void weak_scores(Stage& stage, const char* queries, const char
 using Near = float[4];
 
 /// Takes over what level b decides; b = 0: the diagonal.
-template <int b>
-__device__ inline void pick(Near& near, const float (&d)[C / 2]) {
+__device__ inline void pick(Near& near, const float (&d)[C / 2], int b) {
   const Lane lane(thread_again());
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -78,7 +77,7 @@ __device__ inline void take_diagonal(Near& near, const Stage& stage, Meanwhile m
   meanwhile();
   wait_products<0>();
   hold(d);
-  pick<0>(near, d);
+  pick(near, d, 0);
 }
 
 /// Blocks of 8 x 8 below the diagonal: [columns][upper, lower 8 rows], as pairs.
@@ -105,25 +104,22 @@ struct Scores {
 #pragma unroll
     for (int i = 0; i < 4; ++i) near[i] = 0;
   }
-  /// Levels from .. to - 1, this warpgroup's of them.
-  template <class T, Mode mode, int from, int to>
-  __device__ void take(Shared& shared, Stage& stage) {
+  /// One level, if it is this warpgroup's.
+  template <class T, Mode mode>
+  __device__ void take(Shared& shared, Stage& stage, int level) {
     const int group = gate_group();
-    if (from < 3 and group == 0) {
-      if constexpr (from <= 0 and to > 0) take_near<T, mode, 0>(shared, stage);
-      if constexpr (from <= 1 and to > 1) take_near<T, mode, 1>(shared, stage);
-      if constexpr (from <= 2 and to > 2) take_near<T, mode, 2>(shared, stage);
+    if (level < 3 and group == 0) {
+      float d[C / 2];
+      multiply_level<T, mode>(d, shared, stage, level);
+      pick(near, d, 1 << level);
     }
-    if (to > 3 and group == gate_groups - 1) {
-      if constexpr (from <= 3)
+    if (level >= 3 and group == gate_groups - 1) {
+      if (level == 3)
 #pragma unroll
         for (int n = 0; n < C / 8; ++n) far[n][0] = far[n][1] = 0;
-#pragma unroll
-      for (int level = from > 3 ? from : 3; level < to; ++level) {
-        float d[C / 2];
-        multiply_level<T, mode>(d, shared, stage, level);
-        pick_far(far, d, level);
-      }
+      float d[C / 2];
+      multiply_level<T, mode>(d, shared, stage, level);
+      pick_far(far, d, level);
     }
   }
   __device__ void put(Stage& stage) const {
@@ -150,11 +146,5 @@ struct Scores {
     commit_products();
     wait_products<0>();
     hold(d);
-  }
-  template <class T, Mode mode, int level>
-  __device__ void take_near(Shared& shared, Stage& stage) {
-    float d[C / 2];
-    multiply_level<T, mode>(d, shared, stage, level);
-    pick<1 << level>(near, d);
   }
 };

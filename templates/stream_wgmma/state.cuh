@@ -102,12 +102,11 @@ __device__ inline void send_out(const Task& task, int state_group, const Turn& t
 /// The part of state warpgroups in the operands of a strong chunk; true where it is for the other loop.
 __device__ inline bool help(Shared& shared, int stage, const Turn& turn);
 
-/// The first chunks from `turn` on.
-template <Mode mode>
-__device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& turn) {
+/// The first chunks from `turn` on, `count` of them.
+__device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& turn, int count) {
   if (not fetches(maps, 0)) return;
 #pragma unroll 1
-  for (int i = 0; i < stages_of<mode>; ++i)
+  for (int i = 0; i < count; ++i)
     if (const Turn soon = turn.later(i); soon.first < u32(shared.task.length)) fetch_chunk(shared, maps, i, soon);
 }
 

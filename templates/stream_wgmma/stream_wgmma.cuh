@@ -1,22 +1,23 @@
 // The loops of the gate warpgroups, and the kernel. What it computes, with which data and roles: data.cuh.
 
-/// The part of this thread, one of the makers, in the operands of a strong chunk of which sums are there; the tier that
-/// suits it.
-template <class T>
+/// The part of this thread, one of the makers, in the operands of a strong chunk of which sums are there; whether they
+/// suit fp16.
 __device__ inline bool make_strong(Shared& shared, Stage& stage, int number, const Turn& turn) {
   bool suits = true;
 #pragma unroll 1
   for (int i = 0; i < Makers::items; ++i)
-    suits &= exact_operands<T, strong, 0, levels>(shared, stage, number, Item::of<Makers>(i),
-                                                  shared.task.length - turn.first);
+    suits &=
+        exact_operands<strong, 0, levels>(shared, stage, number, Item::of<Makers>(i), shared.task.length - turn.first);
   publish_to_products();
-  return Makers::all(suits);
+  return Makers::all(suits) or half_io;
 }
-__device__ inline Tier make_strong(Shared& shared, Stage& stage, int number, const Turn& turn) {
-  if (make_strong<f16>(shared, stage, number, turn) or half_io) return exact;
-  fetch_again<Makers>(stage, shared.task, turn);
-  make_strong<bf16>(shared, stage, number, turn);
-  return wide;
+/// By gate warpgroups alone, in bf16: rows of one level.
+template <Mode mode>
+__device__ inline void make_wide(Shared& shared, Stage& stage, int number, const Turn& turn, int level) {
+#pragma unroll 1
+  for (int i = 0; i < Gates::items; ++i)
+    wide_operands<mode>(shared, stage, number, Item::of<Gates>(i), shared.task.length - turn.first, level);
+  publish_to_products();
 }
 
 /// Operands of a chunk whose decays are weak; the tier that suits it.
@@ -28,8 +29,7 @@ __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const
   if constexpr (half_io) {
     bool suits = true;
 #pragma unroll 1
-    for (int i = 0; i < Gates::items; ++i)
-      suits &= half_operands(shared, stage, number, key, Item::of<Gates>(i), left);
+    for (int i = 0; i < Gates::items; ++i) suits &= half_operands(shared, stage, number, key, Item::of<Gates>(i), left);
     publish_to_products();
     return Gates::all(suits) ? halves : exact;
   }
@@ -64,22 +64,22 @@ __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 r
 __device__ inline bool help(Shared& shared, int number, const Turn& turn) {
   Makers::join();
   if (__shfl_sync(~0u, shared.fate[number].leave, 0) != 0) return true;
-  make_strong(shared, stage_of(shared, number), number, turn);
+  if (not make_strong(shared, stage_of(shared, number), number, turn)) Makers::join();
   return false;
 }
 
-/// A strong chunk where there is a tile for one level only: one after the other.
-template <class T, int level>
+/// A strong chunk where there is a tile for one level only: one after the other. False where fp16 does not suit.
+template <int level>
 __device__ inline bool make_level(Scores& scores, Shared& shared, Stage& stage, int number, int left) {
   bool suits = true;
 #pragma unroll 1
   for (int i = 0; i < Gates::items; ++i)
-    suits &= exact_operands<T, mixed, level, level + 1>(shared, stage, number, Item::of<Gates>(i), left);
+    suits &= exact_operands<mixed, level, level + 1>(shared, stage, number, Item::of<Gates>(i), left);
   publish_to_products();
   if (not Gates::all(suits) and level == 0) return false;
-  scores.take<T, mixed, level, level + 1>(shared, stage);
+  scores.take<f16, mixed>(shared, stage, level);
   Gates::join();  // the next level takes its place
-  if constexpr (level + 1 < levels) make_level<T, level + 1>(scores, shared, stage, number, left);
+  if constexpr (level + 1 < levels) make_level<level + 1>(scores, shared, stage, number, left);
   return true;
 }
 
@@ -168,8 +168,14 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
       Scores scores;
       if (gate_group() == 0) take_diagonal(scores.near, stage, [] {});
       Gates::join();  // the last level takes the place of q and k
-      if (not make_level<f16, 0>(scores, shared, stage, ring.stage, left) and not half_io)
-        make_level<bf16, 0>(scores, shared, stage, ring.stage, left);
+      if (not make_level<0>(scores, shared, stage, ring.stage, left))
+#pragma unroll 1
+        for (int level = 0; level < levels; ++level) {
+          make_wide<mixed>(shared, stage, ring.stage, turn, level);
+          Gates::join();
+          scores.take<bf16, mixed>(shared, stage, level);
+          Gates::join();
+        }
       scores.put(stage);
     }
     publish_to_products();
@@ -221,11 +227,17 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       if (not helped and leaves) arrive(shared.ready[ring.stage]);
       Makers::join();
       if (leaves) return false;
-      tier = make_strong(shared, stage, ring.stage, turn);
-      if (half_io or tier == exact)
-        scores.take<f16, mode, 0, levels>(shared, stage);
-      else
-        scores.take<bf16, mode, 0, levels>(shared, stage);
+      if (make_strong(shared, stage, ring.stage, turn)) {
+#pragma unroll
+        for (int level = 0; level < levels; ++level) scores.take<f16, mode>(shared, stage, level);
+      } else {
+        fetch_again<Gates>(stage, shared.task, turn);
+#pragma unroll 1
+        for (int level = 0; level < levels; ++level) make_wide<mode>(shared, stage, ring.stage, turn, level);
+        Makers::join();
+#pragma unroll 1
+        for (int level = 0; level < levels; ++level) scores.take<bf16, mode>(shared, stage, level);
+      }
       const bool tame = is_tame(shared.fate[ring.stage]);  // all join: A takes the place of the last level
       if (turn.is_first()) calm = tame ? calm + 1 : 0;
       scores.put(stage);
@@ -253,13 +265,12 @@ __device__ inline void be_state(StateTile& s, Shared& shared, const Maps* maps) 
   if constexpr (cluster > 1) {
     keep_state<mixed>(s, shared, maps, turn);
   } else {
+    bool strongly = false;
 #pragma unroll 1
-    while (not keep_state<weak>(s, shared, maps, turn)) {
+    while (not(strongly ? keep_state<strong>(s, shared, maps, turn) : keep_state<weak>(s, shared, maps, turn))) {
+      strongly = not strongly;
       change_loop(shared, maps);
-      fill_ring<strong>(shared, maps, turn);
-      if (keep_state<strong>(s, shared, maps, turn)) return;
-      change_loop(shared, maps);
-      fill_ring<weak>(shared, maps, turn);
+      fill_ring(shared, maps, turn, strongly ? strong_stages : stages);
     }
   }
 }
@@ -292,7 +303,7 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
   // The state's branch comes first: with it last the compiler holds it to the registers of the launch (C7512).
   if (threadIdx.x < state_threads) {
     take_registers<state_registers>();
-    fill_ring<cluster == 1 ? weak : mixed>(shared, source, Turn());
+    fill_ring(shared, source, Turn(), stages);
     StateTile s;
 #pragma unroll
     for (int i = 0; i < channels / 2; ++i) s[i] = 0;

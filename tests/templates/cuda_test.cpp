@@ -110,9 +110,11 @@ TEST_CASE("stream_wgmma: what it does where q and k pass the range of fp16") {
     const std::string_view suits = "return larger == 0 or";
     text.replace(text.find(suits), suits.size(), "return larger > 0xffff and");
   };
-  constexpr Gates some[] = {Gates::weak,      Gates::logsigmoid, Gates::minus5,
-                            Gates::uniform40, Gates::half200,    Gates::zero};  // resets err by up to 3.5e-3
-  check("forward H2 K16 V16 bf16 @ B1 T150", "stream_wgmma", some, never);
+  constexpr Gates some[] = {Gates::uniform40, Gates::resets, Gates::mixed};
+  check("forward H2 K16 V16 bf16 @ B1 T150", "stream_wgmma", all_gates, never);
+  check("forward H1 K128 V64 bf16 @ B1 T200", "stream_wgmma(C=64,columns=64,gates=2)", some, never);
+  check("forward H1 K128 V128 bf16 logit @ B1 T150", "stream_wgmma(C=32,columns=64,gates=1,stages=4,cluster=2)", some,
+        never);
 }
 
 TEST_CASE("stream_wgmma: from the loop for weak chunks to that for strong ones, and back") {
