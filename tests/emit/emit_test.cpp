@@ -139,7 +139,7 @@ TEST_CASE("a CMake project that finds two sets of the same name is told so") {
   INFO(output.text);
   CHECK(output.exit != 0);
   CHECK(contains(output.text, "gla::gla is already"));
-  CHECK(contains(output.text, "emit one of the two under another --name"));
+  CHECK(contains(output.text, "--name"));
 }
 
 TEST_CASE("the header for engines that launch by themselves names code, geometry and the order of arguments") {

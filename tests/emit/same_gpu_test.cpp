@@ -227,6 +227,7 @@ TEST_CASE("a cubin that was tuned on another GPU, for any shape, comes before PT
   tuned.plan.target = tuned.code[0].target = *parse_target(tuned.key.target);
   emit_entries(folder, {tuned, ptx}, "--ptx off");
   const EmittedLibrary gla(folder);
+  stub().set_kernel("forward", {.words = tuned.plan.stages[0].args.size()});
   const EmittedOperator emitted(gla, "cuda:0", 0, kernel_problem);
   CHECK(gla.plan_variant(emitted.plan({2, 3, 0, nullptr})) == std::string_view("tuned"));
 }

@@ -38,6 +38,11 @@ std::vector<PackEntry> random_entries(std::mt19937& random) {
   return entries;
 }
 
+/// What a refusal is about. libglaive names the extents of a shape by their letters.
+std::string_view argument_of(std::string_view sentence) {
+  return sentence.starts_with("shape") ? "shape" : sentence.substr(0, sentence.find(' '));
+}
+
 bool same(double a, double b) { return (std::isnan(a) and std::isnan(b)) or a == Approx(b); }
 
 }  // namespace
@@ -175,7 +180,7 @@ TEST_CASE("a call is refused where libglaive refuses it, for the same argument, 
     good += statuses[1] == GLA_OK;
     if (statuses[0] == 0 or statuses[1] == 0) continue;
     const std::string_view ours = glaive_last_error(), theirs = gla.last_error();
-    CHECK(ours.substr(0, ours.find(' ')) == theirs.substr(0, theirs.find(' ')));
+    CHECK(argument_of(ours) == argument_of(theirs));
   }
   CHECK(good >= 9);
 }
