@@ -164,7 +164,7 @@ TEST_CASE("what is put in the folder while emit runs stays, and so does the fold
   CHECK(r.folder.names() == std::vector<std::string>{"out", "p.pack", "p.pack.lock"});
 }
 
-TEST_CASE("--out is a folder however it is spelled") {
+TEST_CASE("the folder to be made may be spelled in any way") {
   const Refusals r;
   const auto in = [&](const char* folder, const std::string& words) {
     return run_command("cd " + (r.folder / folder).string() + " && " GLAIVE_BINARY " emit --pack " + r.pack + " " +

@@ -259,7 +259,7 @@ TEST_CASE("the header for engines that launch by themselves has the geometry of 
   }
 }
 
-TEST_CASE("--ptx on insists where GPU code is chosen, and says nothing where none is") {
+TEST_CASE("PTX is insisted on where GPU code is chosen, and not spoken of where none is") {
   fresh_stub();
   const Folder folder;
   const PackEntry entries[] = {gpu_entry(), kernel_entry()};
