@@ -1,12 +1,7 @@
 # Runs inside `cmake --install`, with WHEN before and after the files: notes in the build folder what is put where, for
 # uninstall.cmake. A record for each DESTDIR, since packages are staged below one. CMake's own manifest does not do: the
 # next install, or CPack, writes over it.
-set(stage "$ENV{DESTDIR}")
-if(stage)
-  cmake_path(ABSOLUTE_PATH stage)
-endif()
-string(SHA1 name "${stage}")
-set(record "${BUILD}/installed/${name}.txt")
+include("${CMAKE_CURRENT_LIST_DIR}/stage.cmake")
 if(WHEN STREQUAL "before")
   cmake_path(ABSOLUTE_PATH CMAKE_INSTALL_PREFIX)
   foreach(folder IN LISTS FOLDERS)

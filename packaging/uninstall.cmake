@@ -1,9 +1,11 @@
 # Takes away the files that `cmake --install` put anywhere from this build folder, and the folders that it made and that are
 # empty now. With DESTDIR set, what was staged below it.
-string(SHA1 name "$ENV{DESTDIR}")
-set(record "${BUILD}/installed/${name}.txt")
+if(NOT "$ENV{DESTDIR}" MATCHES "^(/|$)")
+  message(FATAL_ERROR "DESTDIR is $ENV{DESTDIR}; uninstall runs in the build folder: name the stage from the root, as in /tmp/stage")
+endif()
+include("${CMAKE_CURRENT_LIST_DIR}/stage.cmake")
 if(NOT EXISTS "${record}")
-  message(STATUS "Nothing to uninstall: from this build folder nothing is installed below $ENV{DESTDIR}/")
+  message(STATUS "Nothing to uninstall: from this build folder nothing is installed below ${stage}/")
   return()
 endif()
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <memory>
 
 #include "autotune/cli/command.hpp"
@@ -16,27 +17,15 @@ struct Options {
 };
 
 int run(Options asked) {
-  if (asked.ptx != "auto" and asked.ptx != "off" and asked.ptx != "on")
-    return report_usage(fmt::format("--ptx {}: it is auto, on or off", asked.ptx));
+  using Ptx = EmitOptions::Ptx;
+  static const std::map<std::string, Ptx> known = {{"auto", Ptx::if_possible}, {"off", Ptx::off}, {"on", Ptx::on}};
+  const auto ptx = known.find(asked.ptx);
+  if (ptx == known.end()) return report_usage(fmt::format("--ptx {}: it is auto, on or off", asked.ptx));
   const auto file = read_pack(asked.pack);
   if (not file) return report(file.error());
   const auto pack = open_pack(*file);
   if (not pack) return report(pack.error());
-  const auto is_for_gpu = [&](std::size_t i) { return pack->key(i).target.starts_with("cuda:"); };
-  bool has_gpu = false;
-  for (std::size_t i = 0; i < pack->size(); ++i) has_gpu = has_gpu or is_for_gpu(i);
-  std::shared_ptr<const CudaCompiler> compiler;
-  std::string without_ptx;
-  if (has_gpu and asked.ptx != "off") {
-    auto opened = CudaCompiler::open();
-    if (opened)
-      compiler = *opened;
-    else if (asked.ptx == "on")
-      return report(opened.error());
-    else
-      without_ptx = "no PTX for newer GPUs: " + opened.error().message;
-  }
-  asked.emit.compiler = compiler.get();
+  asked.emit.ptx = ptx->second;
   const auto emitted = emit(*pack, *file, asked.emit);
   if (not emitted) return report(emitted.error());
 
@@ -44,7 +33,6 @@ int run(Options asked) {
              counted(emitted->plans, "plan", "plans"), counted(emitted->codes, "code object", "code objects"),
              emitted->code_bytes);
   for (const auto& path : emitted->files) fmt::print("  {}\n", path);
-  if (not without_ptx.empty()) fmt::print(stderr, "{}\n", without_ptx);
   for (const auto& note : emitted->notes) fmt::print(stderr, "{}\n", note);
   return success;
 }

@@ -18,7 +18,7 @@ struct EmitOptions {
   std::vector<std::string> problems;  ///< lines with or without a shape; none = all of the pack
   bool header_only = false;           ///< names, geometry and argument order, for engines that launch by themselves
   bool replace = false;               ///< put in the place of what an earlier emit wrote to `out`
-  const CudaCompiler* compiler = nullptr;  ///< makes PTX for GPUs newer than the pack's; null = none is made
+  enum class Ptx { off, if_possible, on } ptx = Ptx::off;  ///< for GPUs newer than those of the chosen code, by NVRTC
 };
 
 struct Emitted {
@@ -30,7 +30,7 @@ struct Emitted {
 /// Writes the folder as a whole: beside it under a temporary name, then by rename, so that a failure leaves what was
 /// there. `pack_file` is what the manifest names. Fails with invalid_argument for a name, target or problem that there
 /// is not, naming those that there are; with bad_pack for a damaged entry; with io_error where the folder cannot be
-/// written, or holds anything but what an earlier emit wrote.
+/// written, or holds anything but what an earlier emit wrote; with unsupported where PTX is `on` and cannot be had.
 Result<Emitted> emit(const Pack& pack, const std::filesystem::path& pack_file, const EmitOptions& options);
 
 }  // namespace glaive

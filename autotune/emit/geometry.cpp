@@ -83,7 +83,9 @@ std::string geometry_header(const Selection& selection, const std::string& name)
  * A plan is {1}_P<n>: stages _S0, _S1 .. to be run one after the other.
  * On a GPU a stage is a kernel `ENTRY` of the module CODE, with grid(..) x 1 x 1 blocks of BLOCK_X x BLOCK_Y x BLOCK_Z
  * threads, SHARED_BYTES of dynamic shared memory, clusters of CLUSTER blocks, and, where EARLY is 1, programmatic
- * stream serialization allowed from the second stage on. Each of ARGUMENTS is one 64-bit parameter; behind them comes,
+ * stream serialization allowed from the second stage on. Before the first launch, SHARED_BYTES above 48 KiB have to be
+ * asked for by CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, and clusters of more than 8 blocks by
+ * CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED. Each of ARGUMENTS is one 64-bit parameter; behind them comes,
  * where there are MAPS, one array of as many CUtensorMap.
  * On a CPU a stage is `void ENTRY(const uint64_t* arguments, int64_t task, void* scratch)` of the shared object CODE,
  * to be called for every task from 0 to tasks(..) - 1, in any order, with SCRATCH_BYTES aligned to 64 for each thread.
@@ -95,7 +97,9 @@ std::string geometry_header(const Selection& selection, const std::string& name)
  * device_status (0 = none) and workspace are addresses; *_token *_head *_slot are strides in elements; sequences tokens
  * longest heads kv_heads slots are numbers; scale gate_tau gate_clamp are the bits of a float in the low half; mapped
  * is 1 where the tensor maps hold. MAPS(X) is X(tensor, bytes of an element, 128-byte swizzle, tokens and channels of a
- * box) ..: each map is of rank 3, (channels, heads, tokens), a box of (channels, 1, tokens), L2 promotion 256 bytes.
+ * box) ..: each map is of rank 3, (channels, heads, tokens), with strides in bytes of *_head and *_token, a box of
+ * (channels, 1, tokens), element strides of 1, elements of type UINT16 or UINT32, no interleave, L2 promotion 256 bytes,
+ * and zeros outside of the tensor. Where an address or a stride is no multiple of 16 bytes there is none: mapped is 0.
  */
 #ifndef {1}_KERNELS_H
 #define {1}_KERNELS_H

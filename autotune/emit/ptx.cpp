@@ -40,6 +40,13 @@ std::optional<Wanted> portable_variant(const Problem& problem) {
   return std::nullopt;
 }
 
+/// Whether it is code that newer GPUs do not run.
+bool is_bound(const PackEntry& entry) {
+  if (entry.plan.target.kind != Target::Kind::cuda) return false;
+  const CudaArch arch = cuda_arch(entry.plan.target);
+  return not arch.ptx or arch.suffix != 0;
+}
+
 /// A variant of a winner's problem, and all winners that it may stand in for.
 struct Job {
   Wanted wanted;
@@ -52,10 +59,8 @@ std::vector<Job> list_jobs(std::span<const PackEntry> entries) {
   for (const bool own : {false, true})  // of equally good entries the last serves
     for (const PackEntry& entry : entries) {
       const auto problem = parse_problem(entry.key.problem);
-      if (entry.plan.target.kind != Target::Kind::cuda or not problem) continue;
-      const CudaArch arch = cuda_arch(entry.plan.target);
-      if (arch.ptx and arch.suffix == 0) continue;  // is PTX already
-      auto wanted = own ? own_variant(entry, *problem, arch) : portable_variant(*problem);
+      if (not is_bound(entry) or not problem) continue;
+      auto wanted = own ? own_variant(entry, *problem, cuda_arch(entry.plan.target)) : portable_variant(*problem);
       if (not wanted) continue;
       const auto is_same = [&](const Job& job) {
         return job.wanted.instance.target == wanted->instance.target and job.problem == entry.key.problem and
@@ -71,11 +76,20 @@ std::vector<Job> list_jobs(std::span<const PackEntry> entries) {
   return jobs;
 }
 
+void note_uncovered(std::span<const PackEntry> entries, std::span<const Job> jobs, std::vector<std::string>& notes) {
+  for (const PackEntry& entry : entries) {
+    if (not is_bound(entry) or std::ranges::find(jobs, entry.key.problem, &Job::problem) != jobs.end()) continue;
+    auto note = fmt::format("no PTX for `{}`: no family has a kernel of it for every GPU", entry.key.problem);
+    if (std::ranges::find(notes, note) == notes.end()) notes.push_back(std::move(note));
+  }
+}
+
 }  // namespace
 
 std::vector<PackEntry> make_ptx(std::span<const PackEntry> entries, const CudaCompiler& compiler,
                                 std::vector<std::string>& notes) {
   const auto jobs = list_jobs(entries);
+  note_uncovered(entries, jobs, notes);
   std::vector<CudaJob> sources;
   for (const auto& [wanted, problem, variant, winners] : jobs)
     sources.push_back({std::get<CudaSource>(wanted.variant.family->instantiate(wanted.instance, wanted.variant.config)),

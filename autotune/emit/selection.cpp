@@ -133,10 +133,14 @@ Result<Selection> arrange(std::span<const PackEntry> entries) {
       const auto sum = checksum_of(object.bytes);
       const auto key = to_string(object.target) + sum;
       const auto [place, is_new] = code_numbers.emplace(key, all.codes.size());
-      if (is_new)
-        all.codes.push_back({object, sum,
-                             fmt::format("code/{}-{}-{}.{}", family, object.target.arch, sum.substr(0, 8),
-                                         extension_of(object.format))});
+      if (is_new) {
+        const auto same = std::ranges::find(all.codes, sum, &Code::checksum);
+        const bool owns_file = same == all.codes.end();
+        auto file = owns_file ? fmt::format("code/{}-{}-{}.{}", family, object.target.arch, sum.substr(0, 16),
+                                            extension_of(object.format))
+                              : same->file;
+        all.codes.push_back({object, sum, std::move(file), owns_file});
+      }
       plan.codes.push_back(place->second);
       identity += key;
     }

@@ -9,8 +9,9 @@ namespace glaive::emission {
 /// A code object as a file.
 struct Code {
   CodeObject object;
-  std::string checksum;  ///< 32 hex digits of XXH3
-  std::string file;      ///< `code/stream_wgmma-sm_90a-1f00c2d4.cubin`
+  std::string checksum;   ///< 32 hex digits of XXH3
+  std::string file;       ///< `code/stream_wgmma-sm_90a-1f00c2d45b6e7a88.cubin`
+  bool owns_file = true;  ///< false where the same bytes are there for another target
 };
 
 struct EmittedPlan {

@@ -1,4 +1,8 @@
 // One clear sentence for what is wrong, and nothing that was there is lost.
+#include <set>
+
+#include "autotune/emit/folder.hpp"
+#include "autotune/emit/launcher.hpp"
 #include "tests/emit/support.hpp"
 
 using namespace glaive;
@@ -55,10 +59,39 @@ TEST_CASE("an unknown target, problem or name is refused with those that there a
   r.refused(emit + " --problems 'step H4 Hkv2 K8 V8'", 2,
             {"--problems 'step H4 Hkv2 K8 V8': the pack has no winner for it", "'forward H4 Hkv2 K8 V8 f32'"});
   r.refused(emit + " --name 9lives", 2, {"--name 9lives: it is a letter"});
+  for (const char* taken : {"math", "m", "all", "install", "cuda"})
+    r.refused(emit + " --name " + taken, 2, {"a header, a library or a target of CMake has that name"});
   r.refused(emit + " --ptx maybe", 2, {"--ptx maybe: it is auto, on or off"});
   const Output unread = emit_command(emit + " --problems 'forward H4 K8 W8'");
   CHECK(unread.exit == 2);
   CHECK(contains(unread.text, "--problems: this is not a problem:\nforward H4 K8 W8\n              ^"));
+}
+
+TEST_CASE("no name that may be chosen makes a public name one of the launcher's own") {
+  const auto words_of = [](std::string_view part) {
+    std::set<std::string> words;
+    std::string word;
+    for (const char c : std::string(std::ranges::find(launcher_parts(), part, &LauncherPart::name)->text) + " ") {
+      if (std::isalnum(static_cast<unsigned char>(c)) != 0 or c == '_')
+        word += c;
+      else
+        words.insert(std::exchange(word, ""));
+    }
+    return words;
+  };
+  std::set<std::string> ends;  // of public names: _plan_fit
+  for (const auto& word : words_of("gla"))
+    if (word.starts_with("gla_")) ends.insert(word.substr(3));
+  REQUIRE(ends.contains("_plan_fit"));
+  const Refusals r;
+  for (const char* part : {"data", "cpu", "cuda", "call", "dispatch"})
+    for (const auto& word : words_of(part))
+      for (const auto& end : ends) {
+        if (not word.ends_with(end) or word.starts_with("gla_")) continue;
+        const auto name = word.substr(0, word.size() - end.size());
+        if (word == "device_status") continue;  // a field
+        r.refused("--pack " + r.pack + " --out " + r.out + " --name " + name, 2, {"--name " + name});
+      }
 }
 
 TEST_CASE("a folder that cannot be written, is a file, or holds other things stays as it is") {
@@ -86,6 +119,77 @@ TEST_CASE("a folder that cannot be written, is a file, or holds other things sta
   CHECK(r.folder.names() == std::vector<std::string>{"mine", "out", "p.pack", "p.pack.lock"});
 }
 
+TEST_CASE("what was changed since emit wrote it stays, what was taken away comes back") {
+  const Refusals r;
+  const std::string emit = "--replace --pack " + r.pack + " --out " + r.out;
+  REQUIRE(emit_command(emit).exit == 0);
+  const auto source = r.folder / "out/src/gla.c";
+  auto bytes = read_bytes(source);
+  bytes[100] ^= std::byte{1};
+  write_bytes(source, bytes);
+  r.refused(emit, 1, {"out holds src/gla.c, which was changed since emit wrote it: move it away"});
+  CHECK(read_bytes(source) == bytes);
+  fs::remove(source);
+  fs::create_symlink("gla_plans.h", source);
+  r.refused(emit, 1, {"out holds src/gla.c, which emit did not write"});
+  fs::remove(source);
+  CHECK(emit_command(emit).exit == 0);
+  CHECK(fs::is_regular_file(source));
+}
+
+TEST_CASE("what is put in the folder while emit runs stays, and so does the folder") {
+  const Refusals r;
+  REQUIRE(emit_command("--pack " + r.pack + " --out " + r.out).exit == 0);
+  const auto before = read_bytes(r.folder / "out/manifest.json");
+  for (const bool replaces : {true, false}) {
+    const auto place = r.folder / (replaces ? "out" : "above/new");
+    {
+      auto folder = emission::NewFolder::at(place, replaces);
+      REQUIRE(folder.has_value());
+      CHECK(r.folder.names() == std::vector<std::string>{"out", "p.pack", "p.pack.lock"});
+      REQUIRE(folder->begin());
+      REQUIRE(folder->write("file", "text"));
+      CHECK_FALSE(folder->write("file", "another"));
+      fs::create_directory(place);
+      write_bytes(place / "note", {});
+      const auto placed = folder->put_in_place();
+      REQUIRE_FALSE(placed);
+      CHECK(contains(placed.error().message, replaces ? "holds note, which emit did not write" : "not empty"));
+    }
+    CHECK(fs::exists(place / "note"));
+    fs::remove(place / "note");
+    if (not replaces) fs::remove_all(r.folder / "above");
+  }
+  CHECK(read_bytes(r.folder / "out/manifest.json") == before);
+  CHECK(r.folder.names() == std::vector<std::string>{"out", "p.pack", "p.pack.lock"});
+}
+
+TEST_CASE("the folder to be made may be spelled in any way") {
+  const Refusals r;
+  const auto in = [&](const char* folder, const std::string& words) {
+    return run_command("cd " + (r.folder / folder).string() + " && " GLAIVE_BINARY " emit --pack " + r.pack + " " +
+                       words);
+  };
+  r.refused("--pack " + r.pack + " --out ''", 2, {"--out is empty; it is the folder that emit makes"});
+  fs::create_directories(r.folder / "here/sub");
+  fs::create_directory_symlink("here/sub/", r.folder / "link");
+  fs::create_directory_symlink("later/", r.folder / "dangling");
+  CHECK(in("here/sub", "--out .").exit == 0);
+  CHECK(fs::exists(r.folder / "here/sub/src/gla.c"));
+  CHECK(contains(in("here/sub", "--out ..").text, ".. is not empty"));
+  CHECK(in("here/sub", "--replace --header-only --out .").exit == 0);
+  CHECK_FALSE(fs::exists(r.folder / "here/sub/src"));
+  for (const char* link : {"link", "link/", "./link/.", "dangling"}) {
+    INFO(link);
+    const Output output = in(".", std::string("--replace --out ") + link);
+    INFO(output.text);
+    CHECK(output.exit == 0);
+  }
+  CHECK(fs::is_symlink(r.folder / "link"));
+  CHECK(fs::exists(r.folder / "here/sub/src/gla.c"));
+  CHECK(fs::exists(r.folder / "later/src/gla.c"));
+}
+
 TEST_CASE("a disk without space leaves what was there") {
   const Refusals r;
   const std::string emit = "--pack " + r.pack + " --out " + r.out;
@@ -96,5 +200,6 @@ TEST_CASE("a disk without space leaves what was there") {
   CHECK(output.exit == 1);
   CHECK(contains(output.text, "cannot write"));
   CHECK(read_bytes(r.folder / "out/manifest.json") == before);
+  CHECK(run_command("ulimit -f 8; " GLAIVE_BINARY " emit --pack " + r.pack + " --out " + r.out + ".new/b/c").exit == 1);
   CHECK(r.folder.names() == std::vector<std::string>{"out", "p.pack", "p.pack.lock"});
 }

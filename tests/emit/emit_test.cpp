@@ -15,6 +15,41 @@ json manifest_of(const Folder& folder) {
   return json::parse(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
 }
 
+/// Of a kernel that writes its own number into o.
+PackEntry numbered_entry(const char* kernel) {
+  PackEntry entry = kernel_entry();
+  entry.plan.stages[0].entry = "which";
+  entry.plan.stages[0].tasks = {1, {}};
+  entry.plan.stages[0].args = {Arg::o};
+  entry.code = {kernel_object(kernel)};
+  return entry;
+}
+
+std::string folder_of(const Folder& folder) { return (folder / "out").string(); }
+
+/// The command that compiles which.c.
+std::string compile_which(const Folder& with, const std::string& set, const std::string& function) {
+  return strict_c + ("-DSET=" + set) + " -DFUNCTION=" + function + " -DHEADER='<" + set + ".h>' -I" + folder_of(with) +
+         "/include " CONSUMER_FOLDER "/which.c ";
+}
+
+void good(const std::string& command) {
+  const Output output = run_command(command);
+  INFO(command << ":\n" << output.text);
+  REQUIRE(output.exit == 0);
+}
+
+/// A program that prints what these functions return.
+void write_main(const fs::path& path, const std::vector<std::string>& functions) {
+  std::string text = "#include <stdint.h>\n#include <stdio.h>\n", body;
+  for (const auto& function : functions) {
+    text += "int64_t " + function + "(void);\n";
+    body += "  printf(\"%d\\n\", (int)" + function + "());\n";
+  }
+  text += "int main(void) {\n" + body + "}\n";
+  write_bytes(path, std::as_bytes(std::span(text)));
+}
+
 }  // namespace
 
 TEST_CASE("a C program that links what was emitted computes o and the states, on one worker and on several") {
@@ -58,26 +93,53 @@ TEST_CASE("pkg-config has the flags of the library that the folder's script buil
   runs_right(program + " cpu '" + kernel_problem + "' 3 5");
 }
 
-TEST_CASE("two emitted sets of different names live in one program") {
-  const Folder folder;
-  emit_entries(folder, {kernel_entry()});
-  const auto pack = (folder / "p.pack").string(), other = (folder / "other").string();
-  REQUIRE(emit_command("--pack " + pack + " --name other_set --out " + other).exit == 0);
-  write_bytes(folder / "main.c",
-              std::as_bytes(std::span(std::string_view(
-                  "#include <gla.h>\n#include <other_set.h>\n"
-                  "int main(void) {\n  gla_device* a; other_set_device* b;\n"
-                  "  gla_operator* p; other_set_operator* r;\n"
-                  "  return gla_device_open(\"cpu\", 1, &a) || other_set_device_open(\"cpu\", 1, &b) ||\n"
-                  "    gla_operator_create(a, GLA_FORWARD_H4_HKV2_K8_V8_F32, &p) ||\n"
-                  "    other_set_operator_create(b, OTHER_SET_FORWARD_H4_HKV2_K8_V8_F32, &r);\n}\n"))));
-  const auto out = (folder / "out").string(), program = (folder / "both").string();
-  const Output compiled =
-      run_command(strict_c + ("-I" + out) + "/include -I" + other + "/include " + (folder / "main.c").string() + " " +
-                  out + "/src/gla.c " + other + "/src/other_set.c -o " + program + " -lpthread -ldl -lm");
-  INFO(compiled.text);
-  REQUIRE(compiled.exit == 0);
-  CHECK(run_command(program).exit == 0);
+TEST_CASE("two emitted sets of different names run in one program, each its own kernels") {
+  const Folder first, second;
+  emit_entries(first, {numbered_entry(TEST_KERNEL_1)});
+  emit_entries(second, {numbered_entry(TEST_KERNEL_2)}, "--name other_set");
+  write_main(first / "main.c", {"a", "b"});
+  const auto built = [&](const char* name) { return (first / name).string(); };
+  good(compile_which(first, "gla", "a") + "-c -o " + built("a.o"));
+  good(compile_which(second, "other_set", "b") + "-c -o " + built("b.o"));
+  good(strict_c + built("main.c") + " " + built("a.o") + " " + built("b.o") + " " + folder_of(first) + "/src/gla.c " +
+       folder_of(second) + "/src/other_set.c -lpthread -ldl -lm -o " + built("both"));
+  CHECK(run_command(built("both")).text == "1\n2\n");
+}
+
+TEST_CASE("plugins that keep a set of the same name to themselves run its kernels, whatever else is in the process") {
+  const Folder first, second;
+  emit_entries(first, {numbered_entry(TEST_KERNEL_1)});
+  emit_entries(second, {numbered_entry(TEST_KERNEL_2)});
+  const auto built = [&](const char* name) { return (first / name).string(); };
+  // One that shows all of its set, before the others in the order of look-up.
+  good(compile_which(first, "gla", "bare") + folder_of(first) + "/src/gla.c -shared -fPIC -lpthread -ldl -lm -o " +
+       built("libbare.so"));
+  good("CC=" C_COMPILER " " + folder_of(second) + "/build");
+  good(compile_which(second, "gla", "scripted") + "-shared -fPIC -L" + folder_of(second) +
+       "/lib -lgla -lpthread -ldl -lm -o " + built("libscripted.so"));
+  good(CMAKE " -S " CONSUMER_FOLDER "/project -B " + built("build") +
+       " -G '" GENERATOR "' -DCMAKE_C_COMPILER=" C_COMPILER " -DPLUGIN=" CONSUMER_FOLDER
+       "/which.c -DCMAKE_PREFIX_PATH=" +
+       folder_of(second) + " && " CMAKE " --build " + built("build"));
+  write_main(first / "main.c", {"bare", "scripted", "packaged"});
+  good(strict_c + built("main.c") + " -L" + first.path().string() + " -L" + built("build") +
+       " -Wl,--no-as-needed -lbare -lscripted -lpackaged -Wl,-rpath," + first.path().string() + ":" + built("build") +
+       " -o " + built("host"));
+  CHECK(run_command(built("host")).text == "1\n2\n2\n");
+}
+
+TEST_CASE("a CMake project that finds two sets of the same name is told so") {
+  const Folder first, second;
+  emit_entries(first, {kernel_entry()});
+  emit_entries(second, {kernel_entry()});
+  const Output output =
+      run_command(CMAKE " -S " CONSUMER_FOLDER "/project -B " + (first / "build").string() +
+                  " -G '" GENERATOR "' -DCMAKE_C_COMPILER=" C_COMPILER " -DCMAKE_PREFIX_PATH=" + folder_of(first) +
+                  " -DOTHER=" + folder_of(second));
+  INFO(output.text);
+  CHECK(output.exit != 0);
+  CHECK(contains(output.text, "gla::gla is already"));
+  CHECK(contains(output.text, "--name"));
 }
 
 TEST_CASE("the header for engines that launch by themselves names code, geometry and the order of arguments") {
@@ -122,6 +184,20 @@ TEST_CASE("the manifest has problems, plans, code, evidence, and a checksum of e
     CHECK(bytes.size() == file["bytes"].get<std::size_t>());
     CHECK(emission::checksum_of(bytes) == file["xxh3_128"].get<std::string>());
   }
+}
+
+TEST_CASE("code that is the same for two targets is one file") {
+  const Folder folder;
+  auto entries = std::vector{kernel_entry(), kernel_entry()};
+  entries[1].key.target = "cpu:x86-64-v4";
+  entries[1].plan.target = entries[1].code[0].target = *parse_target("cpu:x86-64-v4");
+  emit_entries(folder, entries);
+  const json all = manifest_of(folder);
+  REQUIRE(all["code"].size() == 2);
+  CHECK(all["code"][0]["target"] != all["code"][1]["target"]);
+  CHECK(all["code"][0]["file"] == all["code"][1]["file"]);
+  const auto in_code = [](const json& file) { return file["path"].get<std::string>().starts_with("code/"); };
+  CHECK(std::count_if(all["files"].begin(), all["files"].end(), in_code) == 1);
 }
 
 TEST_CASE("options for targets and problems take what they name and nothing else") {

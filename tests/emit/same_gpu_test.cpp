@@ -210,6 +210,78 @@ TEST_CASE("a C program with nothing but the driver runs what was emitted for a G
   CHECK(none.exit == 1);
 }
 
+TEST_CASE("a cubin that was tuned on another GPU, for any shape, comes before PTX") {
+  fresh_stub();
+  const Folder folder;
+  PackEntry ptx = gpu_entry(), tuned = gpu_entry();
+  ptx.key.device.clear();
+  ptx.key.target = "cuda:compute_80";
+  ptx.plan.variant = "ptx";
+  ptx.plan.target = ptx.code[0].target = *parse_target(ptx.key.target);
+  ptx.code[0].format = CodeObject::Format::ptx;
+  ptx.code[0].bytes = gpu_code().bytes;
+  tuned.key.device = "name=another";
+  tuned.key.target = "cuda:sm_90";
+  tuned.key.bucket = {14, 8};
+  tuned.plan.variant = "tuned";
+  tuned.plan.target = tuned.code[0].target = *parse_target(tuned.key.target);
+  emit_entries(folder, {tuned, ptx}, "--ptx off");
+  const EmittedLibrary gla(folder);
+  stub().set_kernel("forward", {.words = tuned.plan.stages[0].args.size()});
+  const EmittedOperator emitted(gla, "cuda:0", 0, kernel_problem);
+  CHECK(gla.plan_variant(emitted.plan({2, 3, 0, nullptr})) == std::string_view("tuned"));
+}
+
+TEST_CASE("the header for engines that launch by themselves has the geometry of a GPU's stages") {
+  fresh_stub();
+  const Folder folder;
+  const PackEntry entry = staged_entry();
+  emit_entries(folder, {entry}, "--header-only --ptx off");
+  const auto program = (folder / "geometry").string();
+  const Output compiled = run_command(strict_c + ("-I" + (folder / "out").string()) +
+                                      "/include " CONSUMER_FOLDER "/geometry.c -o " + program);
+  INFO(compiled.text);
+  REQUIRE(compiled.exit == 0);
+  const std::int64_t calls[][3] = {{4, 400, 100}, {5, 33, 20}, {1, 0, 0}, {300, 70001, 513}};
+  for (const auto& [sequences, tokens, longest] : calls) {
+    Extents extents;
+    extents[Axis::sequences] = sequences, extents[Axis::tokens] = tokens, extents[Axis::longest] = longest;
+    extents[Axis::heads] = 8, extents[Axis::kv_heads] = 4, extents[Axis::k] = 64, extents[Axis::v] = 128;
+    extents[Axis::workers] = 1;
+    const auto& stages = entry.plan.stages;
+    CHECK(run_command(fmt::format("{} {} {} {}", program, sequences, tokens, longest)).text ==
+          fmt::format("3 stages, grids {} {} {}, workspace {}\n"
+                      "all: 384x1x1, 120000 bytes, clusters of 1, early 0\n"
+                      "few: 64x2x1, 0 bytes, clusters of 4, early 1, scale mapped workspace \n"
+                      "q 2 1 16 64\nk 2 1 16 64\nv 2 1 32 64\ng 2 0 16 64\no 2 1 16 64\n",
+                      stages[0].tasks.at(extents), stages[1].tasks.at(extents), stages[2].tasks.at(extents),
+                      workspace_bytes(entry.plan, extents)));
+  }
+}
+
+TEST_CASE("PTX is insisted on where GPU code is chosen, and not spoken of where none is") {
+  fresh_stub();
+  const Folder folder;
+  const PackEntry entries[] = {gpu_entry(), kernel_entry()};
+  REQUIRE(add_to_pack(folder / "p.pack", entries).has_value());
+  const auto emit = [&](const std::string& words) {
+    return run_command("GLAIVE_NVRTC=/nowhere/libnvrtc.so " GLAIVE_BINARY " emit --replace --pack " +
+                       (folder / "p.pack").string() + " --out " + (folder / "out").string() + " " + words);
+  };
+  const Output insisted = emit("--ptx on");
+  CHECK(insisted.exit == 1);
+  CHECK(insisted.text.starts_with("glaive: no PTX for newer GPUs: "));
+  CHECK(folder.names() == std::vector<std::string>{"p.pack", "p.pack.lock"});
+  for (const char* words : {"--ptx on --targets cpu", "--targets cpu", "--ptx off"}) {
+    const Output output = emit(words);
+    CHECK(output.exit == 0);
+    CHECK_FALSE(contains(output.text, "PTX"));
+  }
+  const Output noted = emit("");
+  CHECK(noted.exit == 0);
+  CHECK(contains(noted.text, "no PTX for newer GPUs: "));
+}
+
 TEST_CASE("PTX for newer GPUs comes with cubins, where there is NVRTC") {
   fresh_stub();
   const Folder folder;

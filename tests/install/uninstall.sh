@@ -14,7 +14,9 @@ before=$(find "$DESTDIR")
 "$CMAKE" --install "$BUILD" --prefix /opt/glaive --component tool > /dev/null  # does not make it forget the rest
 files=$(find "$prefix" ! -type d ! -name other.pc | wc -l)
 touch "$prefix/share/doc/glaive/note"
-said=$("$CMAKE" --build "$BUILD" --target uninstall)
+said=$(DESTDIR=uninstall "$CMAKE" --build "$BUILD" --target uninstall 2>&1) && fail "a relative DESTDIR is taken: $said"
+[[ $said == *"DESTDIR is uninstall; uninstall runs in the build folder"* ]] || fail "a relative DESTDIR is refused so: $said"
+said=$(DESTDIR=$WORK/./stage/..//uninstall/ "$CMAKE" --build "$BUILD" --target uninstall)
 printf '%s\n' "$said"
 [[ $said == *"Removed: $prefix/bin/glaive"* ]] || fail "it does not say that it removed bin/glaive"
 [[ $said == *"Uninstalled: $files files"* ]] || fail "it does not say that it removed $files files"

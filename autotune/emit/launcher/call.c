@@ -39,7 +39,7 @@ static int distance_of(struct bucket a, struct bucket b) { return abs(a.work - b
 #define most_tokens 0x7fffffffll
 #define most_step_tokens 8
 
-struct call_shape {
+struct call {
   int64_t sequences, tokens, longest;
   const int32_t* cu_seqlens;
 };
@@ -47,14 +47,14 @@ struct call_shape {
 static bool is_aligned(const void* pointer, uintptr_t alignment) { return ((uintptr_t)pointer & (alignment - 1)) == 0; }
 
 /* Checks all but the numbers in cu_seqlens. */
-static gla_status read_shape(const gla_shape* s, const struct problem* problem, struct call_shape* shape) {
-  *shape = (struct call_shape){0, 0, 0, NULL};
+static gla_status shape_from(const gla_shape* s, const struct problem* problem, struct call* shape) {
+  *shape = (struct call){0, 0, 0, NULL};
   if (s == NULL) return refuse("shape is NULL");
   if (s->sequences < 1 || s->sequences > most_sequences)
     return refuse("shape->sequences is %lld; it must be from 1 to %lld", (long long)s->sequences,
                   (long long)most_sequences);
   if (s->tokens < 0) return refuse("shape->tokens is %lld; it must be 0 or more", (long long)s->tokens);
-  *shape = (struct call_shape){s->sequences, s->tokens, s->longest, s->cu_seqlens};
+  *shape = (struct call){s->sequences, s->tokens, s->longest, s->cu_seqlens};
   if (s->cu_seqlens == NULL) {
     if (s->longest != 0 && s->longest != s->tokens)
       return refuse("shape->longest is %lld without cu_seqlens; leave it 0", (long long)s->longest);
@@ -74,7 +74,7 @@ static gla_status read_shape(const gla_shape* s, const struct problem* problem, 
   return GLA_OK;
 }
 
-static void extents_of(const struct call_shape* shape, const struct problem* problem, int workers, int64_t* extents) {
+static void extents_of(const struct call* shape, const struct problem* problem, int workers, int64_t* extents) {
   extents[axis_sequences] = shape->sequences;
   extents[axis_tokens] = shape->tokens;
   extents[axis_longest] = shape->longest;
@@ -86,7 +86,7 @@ static void extents_of(const struct call_shape* shape, const struct problem* pro
 }
 
 /* The numbers in cu_seqlens, which the host must be able to read: these very lengths, or any within them. */
-static gla_status check_lengths(const struct call_shape* shape, bool within) {
+static gla_status check_lengths(const struct call* shape, bool within) {
   const int32_t* const sums = shape->cu_seqlens;
   if (sums[0] != 0) return refuse("shape->cu_seqlens[0] is %d, not 0", (int)sums[0]);
   int64_t longest = 0;
@@ -120,7 +120,7 @@ static bool overlap(struct span a, struct span b) { return a.begin < b.end && b.
 
 /* The buffers of a call, those that are written first. */
 enum buffer {
-  buffer_workspace, buffer_o, buffer_out, buffer_status, buffer_q, buffer_k, buffer_v, buffer_g, buffer_in,
+  buffer_workspace, buffer_o, buffer_out, buffer_flags, buffer_q, buffer_k, buffer_v, buffer_g, buffer_in,
   buffer_lengths, buffer_reads, buffer_writes, buffers
 };
 #define written_buffers buffer_q
@@ -140,14 +140,15 @@ static gla_status check_tensor(const struct tensor* t, uint64_t* words, struct s
   const char* const name = buffer_names[t->buffer];
   const char* const outer = t->buffer == buffer_in || t->buffer == buffer_out ? "slot" : "token";
   const int64_t head = t->head_step == 0 ? t->inner : t->head_step;
-  const int64_t step = t->outer_step == 0 && head >= 0 && head >> 40 == 0 ? t->heads * head : t->outer_step;
   if (head < t->inner)
     return refuse("%s_head_stride is %lld; it must be 0 (contiguous) or at least %lld, the elements of one head", name,
                   (long long)t->head_step, (long long)t->inner);
+  if (t->outer_step >= 0 && (head | t->outer_step) >> 40 != 0)
+    return refuse("%s has a stride of 2^40 elements or more", name);
+  const int64_t step = t->outer_step == 0 ? t->heads * head : t->outer_step;
   if (step < t->inner)
     return refuse("%s_%s_stride is %lld; it must be 0 (contiguous) or at least %lld, the elements of one head", name,
                   outer, (long long)t->outer_step, (long long)t->inner);
-  if (head >> 40 != 0 || t->outer_step >> 40 != 0) return refuse("%s has a stride of 2^40 elements or more", name);
   words[t->base] = (uintptr_t)t->at;
   words[t->outer_stride] = (uint64_t)step;
   words[t->head_stride] = (uint64_t)head;
@@ -191,7 +192,7 @@ static gla_status check_slots(const gla_args* a, int64_t slots, int64_t sequence
 }
 
 /* What the kernel must take for this call to mean what it says. */
-static gla_status check_taken(const gla_plan* plan, const gla_args* a, const struct call_shape* shape) {
+static gla_status check_taken(const gla_plan* plan, const gla_args* a, const struct call* shape) {
   const char* lacks = NULL;
   if (shape->cu_seqlens != NULL && !(plan->takes >> arg_cu_seqlens & 1)) lacks = "shape->cu_seqlens";
   if (a->write_slots != NULL && !(plan->takes >> arg_write_slots & 1)) lacks = "args->write_slots";
@@ -234,8 +235,8 @@ static gla_status read_call(const gla_plan* plan, const gla_shape* given, const 
   if (plan == NULL) return refuse("plan is NULL");
   if (a == NULL) return refuse("args is NULL");
   const struct problem* const p = plan->problem;
-  struct call_shape shape;
-  gla_status status = read_shape(given, p, &shape);
+  struct call shape;
+  gla_status status = shape_from(given, p, &shape);
   if (status != GLA_OK) return status;
   const bool on_host = !plan->device->cuda;
   if (shape.cu_seqlens != NULL && on_host && (status = check_lengths(&shape, within)) != GLA_OK) return status;
@@ -275,7 +276,7 @@ static gla_status read_call(const gla_plan* plan, const gla_shape* given, const 
   if (!is_aligned(workspace, 64)) return refuse("workspace is not aligned to 64 bytes");
 
   spans[buffer_workspace] = span_of(workspace, needed);
-  spans[buffer_status] = span_of(a->device_status, 4);
+  spans[buffer_flags] = span_of(a->device_status, 4);
   spans[buffer_lengths] = span_of(shape.cu_seqlens, (shape.sequences + 1) * 4);
   spans[buffer_reads] = span_of(a->read_slots, shape.sequences * 4);
   spans[buffer_writes] = span_of(a->write_slots, shape.sequences * 4);

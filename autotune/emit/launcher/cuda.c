@@ -8,7 +8,7 @@
 enum {
   cuda_success = 0,
   cuda_out_of_memory = 2,
-  cuda_no_device = 100,
+  cuda_none = 100,
   attribute_max_grid_x = 5,
   attribute_multiprocessors = 16,
   attribute_memory_clock_khz = 36,
@@ -18,7 +18,7 @@ enum {
   attribute_compute_minor = 76,
   attribute_shared_bytes_per_sm = 81,
   attribute_shared_bytes_per_block_optin = 97,
-  attribute_cluster_launch = 120,
+  attribute_clusters = 120,
   function_max_threads = 0,
   function_shared_bytes = 1,
   function_max_dynamic_shared = 8,
@@ -171,7 +171,7 @@ static void find_driver(void) {
     return;
   }
   const int started = cu.Init(0);
-  if (started == cuda_no_device ||
+  if (started == cuda_none ||
       (started == cuda_success && (cu.DeviceGetCount(&driver.devices) != cuda_success || driver.devices == 0))) {
     driver.status = GLA_NOT_FOUND;
     snprintf(driver.message, sizeof driver.message, "the driver (%s) sees no GPU; CUDA_VISIBLE_DEVICES may hide them",
@@ -226,7 +226,7 @@ static gla_status open_cuda(int ordinal, gla_device* device) {
            attribute(device, attribute_l2_bytes), rate);
   device->most_tasks = attribute(device, attribute_max_grid_x);
   device->most_shared = attribute(device, attribute_shared_bytes_per_block_optin);
-  device->most_cluster = attribute(device, attribute_cluster_launch) == 0 ? 1 : 2 * portable_cluster;
+  device->most_cluster = attribute(device, attribute_clusters) == 0 ? 1 : 2 * portable_cluster;
   outcome = cu.DevicePrimaryCtxRetain(&device->context, device->number);
   if (outcome != cuda_success) return cuda_fail(outcome, "cannot make a context on GPU %d", ordinal);
   return GLA_OK;

@@ -1,6 +1,8 @@
 /* What launches the kernels of gla.h. Written by `glaive emit`, like the two headers that hold the kernels: gla_plans.h
  * says how they are launched and for which shapes, gla_code.h has their code. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include "../include/gla.h"
 
 #include <dlfcn.h>

@@ -100,7 +100,10 @@ static void unload(const gla_device* device, struct kernel* kernel) {
 
 /* ---- which plan a shape gets --------------------------------------------------------------------------------------
  *
- * The best entry by match, then the device's own target, the number of threads, the distance of buckets, and age. */
+ * The best entry by match, then what was tuned at all before PTX, then the device's own target, the number of threads,
+ * the distance of buckets, and age. */
+
+static bool untuned(const struct entry* e) { return e->device[0] == 0; }
 
 static bool same_target(const struct target* a, const struct target* b) {
   return a->cuda == b->cuda && a->ptx == b->ptx && a->suffix == b->suffix && a->level == b->level &&
@@ -120,6 +123,7 @@ static gla_match match_of(const gla_device* device, const struct entry* e, struc
 static bool is_better(const gla_device* device, const struct entry* a, const struct entry* b, struct bucket bucket) {
   const int ranks[][2] = {
       {(int)match_of(device, a, bucket), (int)match_of(device, b, bucket)},
+      {untuned(a), untuned(b)},
       {!same_target(&a->target, &device->target), !same_target(&b->target, &device->target)},
       {foreign_threads(device, a), foreign_threads(device, b)},
       {distance_of(a->bucket, bucket), distance_of(b->bucket, bucket)}};
@@ -157,8 +161,8 @@ static gla_status find_kernel(gla_operator* op, const struct plan* plan, const s
   return status;
 }
 
-static const struct gla_plan* find_plan(gla_operator* op, const struct entry* entry, const struct kernel* kernel,
-                                        bool demoted) {
+static const struct gla_plan* plan_for(gla_operator* op, const struct entry* entry, const struct kernel* kernel,
+                                       bool demoted) {
   for (int i = 0; i < op->plans; ++i)
     if (op->plan[i].entry == entry && op->plan[i].demoted == demoted) return &op->plan[i];
   struct gla_plan* const made = &op->plan[op->plans++];
@@ -185,7 +189,7 @@ static gla_status fill(gla_operator* op, int problem) {
       const struct kernel* kernel;
       const gla_status status = find_kernel(op, &plans[e->plan], &kernel);
       if (status == GLA_OK) {
-        op->by_bucket[i] = find_plan(op, e, kernel, e != best);
+        op->by_bucket[i] = plan_for(op, e, kernel, e != best);
         continue;
       }
       for (int j = 0; j < entry_count; ++j) missed[j] = missed[j] || entries[j].plan == e->plan;
@@ -209,15 +213,19 @@ gla_status gla_operator_create(gla_device* device, gla_problem problem, gla_oper
     made->kernel = calloc(plan_count, sizeof *made->kernel);
     made->plan = calloc(2 * entry_count, sizeof *made->plan);
   }
+  char before[sizeof last_error]; /* misses on the way to a plan are no failure of this call */
+  memcpy(before, last_error, sizeof before);
   gla_status status = GLA_OUT_OF_MEMORY;
   if (made == NULL || made->kernel == NULL || made->plan == NULL)
     fail(status, "out of memory");
   else
     status = fill(made, (int)problem);
-  if (status == GLA_OK)
+  if (status == GLA_OK) {
+    memcpy(last_error, before, sizeof before);
     *op = made;
-  else
+  } else {
     gla_operator_close(made);
+  }
   return status;
 }
 
@@ -234,6 +242,16 @@ static gla_match match_with(const gla_plan* plan, struct bucket bucket) {
   return match == GLA_MATCH_EXACT && plan->demoted ? GLA_MATCH_NEAREST : match;
 }
 
+/* Why a plan is a fallback, in the order of what it costs. */
+static const char* fallback_of(const gla_plan* plan) {
+  const struct entry* const e = plan->entry;
+  if (untuned(e)) return "which nobody has tuned";
+  if (strcmp(e->device, plan->device->identity) != 0) return "tuned on another device";
+  if (foreign_threads(plan->device, e)) return "tuned with another number of threads";
+  if (plan->demoted) return "in place of one that could not be loaded";
+  return "tuned for other shapes";
+}
+
 gla_status gla_operator_plan(const gla_operator* op, const gla_shape* shape, const gla_plan** plan) {
   return gla_operator_plan_within(op, shape, GLA_MATCH_OTHER_DEVICE, plan);
 }
@@ -244,21 +262,16 @@ gla_status gla_operator_plan_within(const gla_operator* op, const gla_shape* giv
   if (plan == NULL) return refuse("plan is NULL");
   if ((int)worst < GLA_MATCH_EXACT || worst > GLA_MATCH_OTHER_DEVICE)
     return refuse("worst is %d; allowed are 0 (exact) 1 (nearest) 2 (other device)", (int)worst);
-  struct call_shape shape;
-  const gla_status status = read_shape(given, op->problem, &shape);
+  struct call shape;
+  const gla_status status = shape_from(given, op->problem, &shape);
   if (status != GLA_OK) return status;
   const struct bucket bucket = bucket_of(op->problem, shape.sequences, shape.longest);
   const gla_plan* const found = op->by_bucket[bucket.work * token_buckets + bucket.tokens];
-  if (worst < GLA_MATCH_OTHER_DEVICE) {
-    const gla_match match = match_with(found, bucket);
-    if (match > worst)
-      return fail(GLA_UNSUPPORTED,
-                  "`%s` is not tuned for %lld sequences of up to %lld tokens on this device: the plan at hand is %s, "
-                  "tuned %s",
-                  op->problem->text, (long long)shape.sequences, (long long)shape.longest,
-                  found->kernel->plan->variant,
-                  match == GLA_MATCH_NEAREST ? "for other shapes or another number of threads" : "on another device");
-  }
+  if (worst < GLA_MATCH_OTHER_DEVICE && match_with(found, bucket) > worst)
+    return fail(GLA_UNSUPPORTED,
+                "the plan at hand of `%s` for %lld sequences of up to %lld tokens is no better than a fallback: %s, %s",
+                op->problem->text, (long long)shape.sequences, (long long)shape.longest, found->kernel->plan->variant,
+                fallback_of(found));
   *plan = found;
   return GLA_OK;
 }
@@ -266,8 +279,8 @@ gla_status gla_operator_plan_within(const gla_operator* op, const gla_shape* giv
 gla_status gla_plan_fit(const gla_plan* plan, const gla_shape* given, gla_fit* fit) {
   if (plan == NULL) return refuse("plan is NULL");
   if (fit == NULL) return refuse("fit is NULL");
-  struct call_shape shape;
-  const gla_status status = read_shape(given, plan->problem, &shape);
+  struct call shape;
+  const gla_status status = shape_from(given, plan->problem, &shape);
   if (status != GLA_OK) return status;
   const struct entry* const e = plan->entry;
   const struct bucket bucket = bucket_of(plan->problem, shape.sequences, shape.longest);
@@ -295,8 +308,8 @@ const char* gla_plan_target(const gla_plan* plan) { return plan == NULL ? "" : p
 gla_status gla_plan_workspace(const gla_plan* plan, const gla_shape* given, size_t* bytes) {
   if (plan == NULL) return refuse("plan is NULL");
   if (bytes == NULL) return refuse("bytes is NULL");
-  struct call_shape shape;
-  const gla_status status = read_shape(given, plan->problem, &shape);
+  struct call shape;
+  const gla_status status = shape_from(given, plan->problem, &shape);
   if (status != GLA_OK) return status;
   int64_t extents[axes];
   extents_of(&shape, plan->problem, plan->device->workers, extents);
@@ -307,8 +320,8 @@ gla_status gla_plan_workspace(const gla_plan* plan, const gla_shape* given, size
 gla_status gla_operator_workspace(const gla_operator* op, const gla_shape* largest, size_t* bytes) {
   if (op == NULL) return refuse("op is NULL");
   if (bytes == NULL) return refuse("bytes is NULL");
-  struct call_shape shape;
-  const gla_status status = read_shape(largest, op->problem, &shape);
+  struct call shape;
+  const gla_status status = shape_from(largest, op->problem, &shape);
   if (status != GLA_OK) return status;
   int64_t extents[axes], most = 0;
   extents_of(&shape, op->problem, op->device->workers, extents);
