@@ -184,7 +184,7 @@ void make_model(const std::filesystem::path& folder, const Recipe& recipe) {
   const Tokenizer vocabulary(folder / "tokenizer.json");
   Config config = recipe.config;
   config.vocab_size = static_cast<std::int64_t>(vocabulary.size());
-  config.eos_token_id = vocabulary.id("</s>");
+  config.eos_token_ids = {vocabulary.id("</s>")};
   write(folder / "config.json", to_json(config));
 
   Random random(recipe.seed);
