@@ -86,6 +86,9 @@ void Scheduler::collect() {
     if (in_flight_.front()[row] < 0) continue;
     const auto request = static_cast<std::size_t>(in_flight_.front()[row]);
     if (ended_[request]) continue;  // enqueued before the host knew
+    if (tokens[row] < 0)
+      fail("the model's logits for request ", request,
+           " have no finite maximum; its weights must be such that they do");
     on_token_(request, tokens[row]);
     if (!requests_[request].may_end || std::find(ends.begin(), ends.end(), tokens[row]) == ends.end()) continue;
     ended_[request] = true;
