@@ -18,22 +18,30 @@ namespace {
 struct Job {
   std::size_t at = 0;  ///< of its outcome
   Space space{};
-  ShippedChoice choice{};
+  std::vector<ShippedChoice> choices{};
+  std::size_t turn = 0;  ///< of a choice
   WinnerKey key{};
-  std::optional<Evaluated<CodeObject>> code{};
+  std::string failures{};  ///< of the choices before, for people
+
+  const ShippedChoice& choice() const { return choices[turn]; }
+  const RankedVariant& variant() const { return *choice().variant; }
+  bool same_code(const Job& other) const {
+    return space.instance.problem == other.space.instance.problem and variant().name == other.variant().name;
+  }
 };
 
 std::string evidence_of(const Case& what, const Job& job, const PrepareOptions& options, const Verdict& verdict,
                         const std::string& compiler) {
-  nlohmann::ordered_json json = {{"schema", 1},
-                                 {"case", to_string(what)},
-                                 {"variant", job.choice.variant->name},
-                                 {"policy", job.key.policy},
-                                 {"shipped", {{"match", to_string(job.choice.match)}}},
-                                 {"errors", {{"o", verdict.error_o}, {"state", verdict.error_state}}},
-                                 {"compiler", compiler},
-                                 {"glaive", {{"version", glaive_version()}, {"commit", glaive_commit()}}}};
-  if (const auto* const winner = job.choice.winner)
+  nlohmann::ordered_json json = {
+      {"schema", 1},
+      {"case", to_string(what)},
+      {"variant", job.variant().name},
+      {"policy", job.key.policy},
+      {"shipped", {{"match", to_string(job.choice().match)}, {"first", job.choices.front().variant->name}}},
+      {"errors", {{"o", verdict.error_o}, {"state", verdict.error_state}}},
+      {"compiler", compiler},
+      {"glaive", {{"version", glaive_version()}, {"commit", glaive_commit()}}}};
+  if (const auto* const winner = job.choice().winner)
     json["shipped"].update({{"table", options.table->name},
                             {"device", options.table->device},
                             {"line", winner->line},
@@ -44,17 +52,128 @@ std::string evidence_of(const Case& what, const Job& job, const PrepareOptions& 
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
+/// The choice that an earlier call of this build, with this compiler and the same first choice, put into the pack.
+const ShippedChoice* prepared_already(const std::optional<Pack>& pack, const Job& job, const std::string& compiler) {
+  const auto found = pack ? pack->find(job.key) : std::nullopt;
+  const auto entry = found ? pack->load(*found) : fail(Status::not_found, "");
+  if (not entry) return nullptr;
+  const auto evidence = nlohmann::json::parse(entry->evidence, nullptr, false);
+  const auto is = [&](const char* pointer, std::string_view text) {
+    const nlohmann::json::json_pointer at(pointer);
+    return evidence.contains(at) and evidence[at] == text;
+  };
+  if (not is("/shipped/first", job.choices.front().variant->name) or not is("/compiler", compiler) or
+      not is("/glaive/version", glaive_version()) or not is("/glaive/commit", glaive_commit()))
+    return nullptr;
+  const auto choice =
+      std::ranges::find(job.choices, entry->plan.variant, [](const ShippedChoice& one) { return one.variant->name; });
+  return choice == job.choices.end() ? nullptr : &*choice;
+}
+
+/// Code for each job, in their order: a variant of one problem is compiled once, however many shapes it is for.
+std::vector<Evaluated<CodeObject>> compile(Evaluator& evaluator, std::span<Job* const> jobs, int threads) {
+  std::vector<const Job*> distinct;
+  std::vector<std::size_t> which;  // of them, for each job
+  for (const Job* const job : jobs) {
+    const auto at = std::ranges::find_if(distinct, [&](const Job* other) { return job->same_code(*other); });
+    which.push_back(static_cast<std::size_t>(at - distinct.begin()));
+    if (at == distinct.end()) distinct.push_back(job);
+  }
+  std::vector<std::optional<Evaluated<CodeObject>>> code(distinct.size());
+  std::atomic<std::size_t> next = 0;
+  const auto work = [&](int lane) {
+    for (std::size_t i; (i = next++) < distinct.size();)
+      code[i] = evaluator.compile(distinct[i]->space.instance, distinct[i]->variant().variant, Optimise::full, lane);
+  };
+  {
+    std::vector<std::jthread> helpers;
+    const auto lanes = std::min<std::size_t>(static_cast<std::size_t>(threads), distinct.size());
+    for (std::size_t lane = 1; lane < lanes; ++lane) helpers.emplace_back(work, static_cast<int>(lane));
+    work(0);
+  }
+  std::vector<Evaluated<CodeObject>> all;
+  for (const std::size_t i : which) all.push_back(*code[i]);
+  return all;
+}
+
+std::string told(const Job& job, const WinnersTable* table) {
+  const auto& choice = job.choice();
+  std::string text = choice.winner != nullptr
+                         ? fmt::format("{}, {}.txt:{}", to_string(choice.match), table->name, choice.winner->line)
+                     : job.turn > 0 ? std::string("the default")
+                                    : std::string("the default: nothing like it is shipped");
+  for (const auto& skipped : choice.skipped) text += "; " + skipped;
+  return text + job.failures;
+}
+
+/// The entry of a job whose variant compiled; nothing, with `why`, for one that is wrong here.
+Result<std::optional<PackEntry>> entry_of(Evaluator& evaluator, const Case& what, const Job& job, CodeObject code,
+                                          const PrepareOptions& options, std::string& why) {
+  const Variant& variant = job.variant().variant;
+  Built built{variant.family->plan(job.space.instance, variant.config), std::move(code)};
+  built.plan.variant = job.variant().name;
+  built.plan.target = job.space.instance.target;
+  const auto verdict = evaluator.verify(what, built, Scrutiny::brief, Gates::weak);
+  if (not verdict) return std::unexpected(verdict.error());
+  why = verdict->message;
+  if (verdict->drop != Drop::none) return std::nullopt;
+  return PackEntry{job.key,
+                   std::move(built.plan),
+                   {std::move(built.code)},
+                   evidence_of(what, job, options, *verdict, evaluator.compiler())};
+}
+
+/// Tries each job's choices in turn until one is right; tells the outcomes what became of them.
+Result<std::vector<PackEntry>> make_entries(Evaluator& evaluator, std::span<Job> jobs, std::span<Prepared> outcomes,
+                                            const PrepareOptions& options) {
+  std::vector<PackEntry> entries;
+  std::vector<Job*> waiting;
+  for (auto& job : jobs) waiting.push_back(&job);
+  while (not waiting.empty()) {
+    auto codes = compile(evaluator, waiting, options.threads);
+    std::vector<Job*> again;
+    for (std::size_t i = 0; i < waiting.size(); ++i) {
+      auto& job = *waiting[i];
+      auto& outcome = outcomes[job.at];
+      outcome.variant = job.variant().name;
+      std::string why;
+      if (codes[i]) {
+        auto entry = entry_of(evaluator, outcome.what, job, std::move(*codes[i]), options, why);
+        if (not entry) return std::unexpected(entry.error());
+        if (*entry) {
+          entries.push_back(std::move(**entry));
+          outcome.state = Prepared::State::ready;
+          outcome.shipped = job.choice().winner != nullptr;
+          outcome.sentence = told(job, options.table);
+          continue;
+        }
+      } else {
+        why = codes[i].error().message;
+      }
+      outcome.sentence = why + job.failures;
+      job.failures += fmt::format("; not {}: {}", outcome.variant, why);
+      if (++job.turn < job.choices.size()) again.push_back(&job);
+    }
+    waiting = std::move(again);
+  }
+  return entries;
+}
+
 }  // namespace
 
-std::string foreign_table(const WinnersTable* table, const DeviceInfo& device) {
-  if (table == nullptr)
+std::string foreign_table(const WinnersTable* table, const DeviceInfo& device, std::span<const Prepared> prepared) {
+  if (table != nullptr and is_of(*table, device)) return {};
+  std::size_t shipped = 0, defaults = 0;
+  for (const auto& one : prepared) {
+    if (one.shipped) ++(*one.shipped ? shipped : defaults);
+  }
+  if (shipped + defaults == 0) return {};
+  if (shipped == 0)
     return fmt::format(
-        "no winners are shipped for {}, nor for anything like it: these are defaults; `glaive tune` would "
-        "do better",
+        "no winners are shipped for {}, nor any that it could take: these are defaults; `glaive tune` would do better",
         device.name);
-  if (is_of(*table, device)) return {};
-  return fmt::format("no winners are shipped for {}: these are those of {}; `glaive tune` would do better", device.name,
-                     table->name);
+  return fmt::format("no winners are shipped for {}: {} of {} cases took those of {}; `glaive tune` would do better",
+                     device.name, shipped, shipped + defaults, table->name);
 }
 
 Result<std::vector<Prepared>> prepare(Evaluator& evaluator, std::span<const Case> cases,
@@ -78,64 +197,19 @@ Result<std::vector<Prepared>> prepare(Evaluator& evaluator, std::span<const Case
       outcome = {unsupported, what, {}, space.error().message};
       continue;
     }
-    auto& job = jobs.emplace_back(Job{.at = outcomes.size() - 1, .space = std::move(*space)});
+    Job job{.at = outcomes.size() - 1, .space = std::move(*space)};
+    job.choices = shipped_choices(what, job.space, options.table);
     job.key = winner_key(what, device, Effort::quick, evaluator.workers());
     job.key.policy = shipped_policy(evaluator.workers());
+    if (const auto* const choice = prepared_already(*pack, job, evaluator.compiler()))
+      outcome = {already, what, choice->variant->name, "prepared already", choice->winner != nullptr};
+    else
+      jobs.push_back(std::move(job));
   }
-  for (auto& job : jobs) job.choice = choose_shipped(outcomes[job.at].what, job.space, options.table);
-
-  // A variant of one problem is compiled once, however many shapes it is for.
-  const auto same_code = [](const Job& a, const Job& b) {
-    return a.space.instance.problem == b.space.instance.problem and a.choice.variant->name == b.choice.variant->name;
-  };
-  std::vector<Job*> distinct;
-  for (auto& job : jobs)
-    if (std::ranges::none_of(distinct, [&](const Job* other) { return same_code(job, *other); }))
-      distinct.push_back(&job);
-  std::atomic<std::size_t> next = 0;
-  const auto compile = [&](int lane) {
-    for (std::size_t i; (i = next++) < distinct.size();)
-      distinct[i]->code =
-          evaluator.compile(distinct[i]->space.instance, distinct[i]->choice.variant->variant, Optimise::full, lane);
-  };
-  {
-    std::vector<std::jthread> helpers;
-    const auto lanes = std::min<std::size_t>(static_cast<std::size_t>(options.threads), distinct.size());
-    for (std::size_t lane = 1; lane < lanes; ++lane) helpers.emplace_back(compile, static_cast<int>(lane));
-    compile(0);
-  }
-
-  std::vector<PackEntry> entries;
-  for (auto& job : jobs) {
-    auto& outcome = outcomes[job.at];
-    outcome.variant = job.choice.variant->name;
-    const auto& code =
-        *(*std::ranges::find_if(distinct, [&](const Job* other) { return same_code(job, *other); }))->code;
-    if (not code) {
-      outcome.sentence = code.error().message;
-      continue;
-    }
-    const Variant& variant = job.choice.variant->variant;
-    Built built{variant.family->plan(job.space.instance, variant.config), *code};
-    built.plan.variant = outcome.variant;
-    built.plan.target = job.space.instance.target;
-    const auto verdict = evaluator.verify(outcome.what, built, Scrutiny::brief, Gates::weak);
-    if (not verdict or verdict->drop != Drop::none) {
-      outcome.sentence = verdict ? verdict->message : verdict.error().message;
-      continue;
-    }
-    entries.push_back({job.key,
-                       std::move(built.plan),
-                       {std::move(built.code)},
-                       evidence_of(outcome.what, job, options, *verdict, evaluator.compiler())});
-    outcome.state = ready;
-    outcome.sentence = job.choice.winner == nullptr ? std::string("the default: nothing like it is shipped")
-                                                    : fmt::format("{}, {}.txt:{}", to_string(job.choice.match),
-                                                                  options.table->name, job.choice.winner->line);
-    for (const auto& skipped : job.choice.skipped) outcome.sentence += "; " + skipped;
-  }
-  if (entries.empty()) return outcomes;
-  if (auto added = add_to_pack(options.pack, entries); not added) return std::unexpected(added.error());
+  auto entries = make_entries(evaluator, jobs, outcomes, options);
+  if (not entries) return std::unexpected(entries.error());
+  if (entries->empty()) return outcomes;
+  if (auto added = add_to_pack(options.pack, *entries); not added) return std::unexpected(added.error());
   return outcomes;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,15 +20,18 @@ struct Prepared {
   enum class State : std::uint8_t { ready, already, unsupported, failed } state = State::failed;
   Case what;
   std::string variant;
-  std::string sentence;  ///< for people
+  std::string sentence;           ///< for people
+  std::optional<bool> shipped{};  ///< whether the variant is a table's, or a default; nothing where neither was taken
 };
 
 /// Puts into the pack, without a race, what is shipped for each case that is not tuned: compiled in threads, and
-/// verified briefly, since this compiler is not the one that it won with. Evidence and policy say `shipped`, which is
-/// less than any effort: tuning goes on from it. Fails when the pack or the system does.
+/// verified briefly, since this compiler is not the one that it won with. Of a variant that fails the next best takes
+/// the place, in the end the default. Evidence and policy say `shipped`, which is less than any effort: tuning goes on
+/// from it. What an earlier call of the same build put there stays. Fails when the pack or the system does.
 Result<std::vector<Prepared>> prepare(Evaluator& evaluator, std::span<const Case> cases, const PrepareOptions& options);
 
-/// The sentence about a GPU that was not tuned on, and what would be better; empty for one that was.
-std::string foreign_table(const WinnersTable* table, const DeviceInfo& device);
+/// The sentence about a GPU that was not tuned on: what its cases got, and what would be better; empty for one that
+/// was.
+std::string foreign_table(const WinnersTable* table, const DeviceInfo& device, std::span<const Prepared> prepared);
 
 }  // namespace glaive

@@ -180,19 +180,21 @@ bool is_of(const WinnersTable& table, const DeviceInfo& device) { return table.d
 
 const WinnersTable* table_for(const DeviceInfo& device, std::span<const WinnersTable> tables) {
   if (device.target.kind != Target::Kind::cuda) return nullptr;
-  const int wanted = cuda_arch(device.target).number();
+  const auto wanted = cuda_arch(device.target);
   const auto number_in = [](std::string_view text, std::string_view word) {
     const auto at = text.find(word);
     return at == text.npos ? 0 : std::atoi(text.data() + at + word.size());
   };
   const auto rank = [&](const WinnersTable& table) {
     const bool other_name = not table.device.starts_with(fmt::format("name={};", device.name));
-    return std::tuple(not is_of(table, device), other_name, wanted - cuda_arch(table.target).number(),
+    const auto arch = cuda_arch(table.target);
+    return std::tuple(not is_of(table, device), other_name, std::abs(wanted.major - arch.major),
+                      std::abs(wanted.number() - arch.number()), arch.number() > wanted.number(),
                       std::abs(number_in(table.device, "units=") - device.units));
   };
   const WinnersTable* best = nullptr;
   for (const auto& table : tables)
-    if (cuda_arch(table.target).number() <= wanted and (best == nullptr or rank(table) < rank(*best))) best = &table;
+    if (best == nullptr or rank(table) < rank(*best)) best = &table;
   return best;
 }
 
@@ -210,17 +212,18 @@ std::string_view to_string(ShippedChoice::Match match) {
   return "?";
 }
 
-ShippedChoice choose_shipped(const Case& what, const Space& space, const WinnersTable* table) {
+std::vector<ShippedChoice> shipped_choices(const Case& what, const Space& space, const WinnersTable* table) {
   using enum ShippedChoice::Match;
+  constexpr std::size_t most_shipped = 2;
   const Problem& wanted = what.problem;
   const auto alike = [&](const Problem& has) {
-    return has.op == wanted.op and has.io == wanted.io and has.gate == wanted.gate and has.state == wanted.state and
-           has.gate_form == wanted.gate_form and has.layout == wanted.layout;
+    return has.op == wanted.op and has.state == wanted.state and has.layout == wanted.layout;
   };
   const auto rank = [&](const ShippedWinner* winner) {
     const Problem& has = winner->what.problem;
     return std::tuple(
-        not(has == wanted), steps(has.k.count(), wanted.k.count()) + steps(has.v.count(), wanted.v.count()),
+        not(has == wanted), has.io != wanted.io, has.gate_form != wanted.gate_form, has.gate != wanted.gate,
+        steps(has.k.count(), wanted.k.count()) + steps(has.v.count(), wanted.v.count()),
         distance(bucket_of(winner->what), bucket_of(what)),
         steps(has.heads.count(), wanted.heads.count()) + steps(has.kv_heads.count(), wanted.kv_heads.count()),
         winner->line);
@@ -232,27 +235,39 @@ ShippedChoice choose_shipped(const Case& what, const Space& space, const Winners
         at = std::ranges::find(space.candidates, *parsed, &RankedVariant::variant);
     return at == space.candidates.end() ? nullptr : &*at;
   };
+  const auto match_of = [&](const ShippedWinner& winner) {
+    if (not(winner.what.problem == wanted)) return problem;
+    return bucket_of(winner.what) == bucket_of(what) ? same : bucket;
+  };
 
-  ShippedChoice choice;
   std::vector<const ShippedWinner*> order;
   if (table != nullptr)
     for (const auto& winner : table->winners)
       if (alike(winner.what.problem)) order.push_back(&winner);
   std::ranges::sort(order, {}, rank);
+
+  std::vector<ShippedChoice> choices;
+  std::vector<std::string> skipped;
+  const auto add = [&](ShippedChoice::Match match, const RankedVariant* variant, const ShippedWinner* winner) {
+    if (std::ranges::find(choices, variant, &ShippedChoice::variant) == choices.end())
+      choices.push_back({match, variant, winner, skipped});
+  };
   for (const ShippedWinner* const winner : order) {
-    const bool same_problem = winner->what.problem == wanted;
-    choice.variant = find(winner->variant);
-    if (choice.variant != nullptr) {
-      choice.winner = winner;
-      choice.match = not same_problem ? problem : bucket_of(winner->what) == bucket_of(what) ? same : bucket;
-      return choice;
-    }
-    if (same_problem)
-      choice.skipped.push_back(fmt::format("{}.txt:{}: `{}` has no variant {} any more", table->name, winner->line,
-                                           to_string(winner->what.problem), winner->variant));
+    if (choices.size() == most_shipped) break;
+    if (const auto* const variant = find(winner->variant))
+      add(match_of(*winner), variant, winner);
+    else if (winner->what.problem == wanted)
+      skipped.push_back(fmt::format(
+          "{}.txt:{}: `{}` has no variant {} {}", table->name, winner->line, to_string(winner->what.problem),
+          winner->variant,
+          table->target == space.instance.target ? std::string("any more") : "on " + to_string(space.instance.target)));
   }
-  choice.variant = &default_candidate(space);
-  return choice;
+  add(none, &default_candidate(space), nullptr);
+  return choices;
+}
+
+ShippedChoice choose_shipped(const Case& what, const Space& space, const WinnersTable* table) {
+  return shipped_choices(what, space, table).front();
 }
 
 }  // namespace glaive

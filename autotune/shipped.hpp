@@ -46,8 +46,9 @@ std::span<const BuiltinTable> builtin_winners();
 /// All of them, read. One that cannot be read is a mistake of the build.
 Result<std::vector<WinnersTable>> shipped_winners();
 
-/// Whose winners to take for a GPU: its own; else those of its name, then of its architecture, with the number of SMs
-/// that is nearest; else those of the nearest older architecture. Null where there are none, and for CPUs.
+/// Whose winners to take for a GPU: its own; else those of its name, then of the nearest architecture, by major and
+/// then by minor version, of two as near the older one, with the number of SMs that is nearest. Null where there are
+/// none, and for CPUs.
 const WinnersTable* table_for(const DeviceInfo& device, std::span<const WinnersTable> tables);
 /// Whether the table is of that very model.
 bool is_of(const WinnersTable& table, const DeviceInfo& device);
@@ -57,14 +58,16 @@ struct ShippedChoice {
   enum class Match : std::uint8_t {
     same,     ///< its problem and bucket
     bucket,   ///< its problem, the nearest bucket
-    problem,  ///< the nearest problem of its op, dtypes, gate form and layout: by K and V, then bucket, then heads
+    problem,  ///< the nearest problem of its op, state and layout: by dtypes and gate form, then K and V, bucket, heads
     none,     ///< the default of the best prior
   } match = Match::none;
   const RankedVariant* variant = nullptr;  ///< of the space
   const ShippedWinner* winner = nullptr;   ///< whose it is; null for the default
-  std::vector<std::string> skipped;        ///< winners of this problem that its space does not have any more
+  std::vector<std::string> skipped;        ///< better winners of this problem that its space does not have
 };
 std::string_view to_string(ShippedChoice::Match match);
+/// The best choice, the shipped one that is next best, and the default, as far as they are different variants.
+std::vector<ShippedChoice> shipped_choices(const Case& what, const Space& space, const WinnersTable* table);
 ShippedChoice choose_shipped(const Case& what, const Space& space, const WinnersTable* table);
 
 }  // namespace glaive

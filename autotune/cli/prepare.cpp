@@ -44,13 +44,13 @@ int run(const Options& asked) {
       DeviceLock::acquire(DeviceLock::For::work, lock_folder, identity((*evaluator)->device()), *patience);
   if (not lock) return report(lock.error());
 
-  if (const auto sentence = foreign_table(table, device->info); not sentence.empty())
-    fmt::print(stderr, "{}\n", sentence);
   const auto prepared = prepare(**evaluator, *cases, {.threads = *threads, .pack = *pack, .table = table});
   if (not prepared) return report(prepared.error());
   using enum Prepared::State;
-  for (const auto& [state, what, variant, sentence] : *prepared)
-    fmt::print("{}: {}{}{}\n", to_string(what), variant, variant.empty() ? "" : ", ", sentence);
+  for (const auto& one : *prepared)
+    fmt::print("{}: {}{}{}\n", to_string(one.what), one.variant, one.variant.empty() ? "" : ", ", one.sentence);
+  if (const auto sentence = foreign_table(table, device->info, *prepared); not sentence.empty())
+    fmt::print(stderr, "{}\n", sentence);
   const auto count = [&](Prepared::State state) {
     return static_cast<std::size_t>(std::ranges::count(*prepared, state, &Prepared::state));
   };

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace generate {
 
@@ -20,7 +21,7 @@ struct Config {
   double norm_eps = 1e-6;
   bool elementwise_affine = true;  ///< the norm of a head's output has weights
   bool tie_word_embeddings = false;
-  std::int64_t eos_token_id = -1;  ///< -1: none
+  std::vector<std::int64_t> eos_token_ids = {2};  ///< any of them ends a text
 
   std::int64_t queries() const { return heads * key_dim; }
   std::int64_t keys() const { return kv_heads * key_dim; }

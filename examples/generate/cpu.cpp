@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <queue>
 
 #include "examples/generate/cpu_loops.hpp"
@@ -14,6 +16,14 @@ namespace {
 
 float* row(Rows rows, std::int64_t index) { return static_cast<float*>(rows.data) + index * rows.stride; }
 const float* numbers(const api::Memory& memory) { return static_cast<const float*>(memory.data()); }
+
+Token largest(const float* logits, std::int64_t width) {
+  float best = -std::numeric_limits<float>::infinity();
+  Token at = -1;
+  for (std::int64_t i = 0; i < width; ++i)
+    if (logits[i] > best) best = logits[i], at = static_cast<Token>(i);
+  return std::isfinite(best) ? at : -1;
+}
 
 class Cpu final : public Device {
  public:
@@ -32,7 +42,7 @@ class Cpu final : public Device {
   void embed(const Matrix& table, Rows x, std::int64_t tokens) override {
     for (std::int64_t i = 0; i < tokens; ++i) {
       Token token = tokens_[static_cast<std::size_t>(i)];
-      if (token < 0) token = sampled_[static_cast<std::size_t>(-1 - token)];
+      if (token < 0) token = std::max(0, sampled_[static_cast<std::size_t>(-1 - token)]);
       std::copy_n(numbers(table.numbers) + token * table.columns, table.columns, row(x, i));
     }
   }
@@ -52,10 +62,7 @@ class Cpu final : public Device {
     for (std::int64_t i = 0; i < rows; ++i) loops::swiglu(row(both, i), row(both, i) + width, width, row(y, i));
   }
   void sample(Rows logits, std::int64_t width, std::int64_t rows) override {
-    for (std::int64_t i = 0; i < rows; ++i) {
-      const float* const begin = row(logits, i);
-      sampled_[static_cast<std::size_t>(i)] = static_cast<Token>(std::max_element(begin, begin + width) - begin);
-    }
+    for (std::int64_t i = 0; i < rows; ++i) sampled_[static_cast<std::size_t>(i)] = largest(row(logits, i), width);
   }
 
   void reserve(std::int64_t, std::int64_t rows) override { sampled_.resize(static_cast<std::size_t>(rows)); }

@@ -1,5 +1,6 @@
 #include "examples/generate/cpu_loops.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace generate::loops {
@@ -11,7 +12,8 @@ float reciprocal_rms(const float* x, double eps, std::int64_t width) {
   return 1.F / std::sqrt(squares / static_cast<float>(width) + static_cast<float>(eps));
 }
 
-float swish(float x) { return x / (1.F + std::exp(-x)); }
+// With -ffast-math a division by infinity, which exp is from 89 on, may be no number.
+float swish(float x) { return x / (1.F + std::exp(std::min(-x, 87.F))); }
 
 }  // namespace
 

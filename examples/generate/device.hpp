@@ -79,7 +79,8 @@ class Device {
                           std::int64_t width, Rows y, std::int64_t rows) = 0;
   /// y = a * sigmoid(a) * b of rows that are a, then b.
   virtual void swiglu(Rows both, std::int64_t width, Rows y, std::int64_t rows) = 0;
-  /// The index of the largest of each row, kept for the next step's `embed`, and for `collect`.
+  /// The index of the largest of each row, -1 where that is no finite number, kept for the next step's `embed`, and for
+  /// `collect`.
   virtual void sample(Rows logits, std::int64_t width, std::int64_t rows) = 0;
 
   /// Once, before the first step: the most of both in a step.

@@ -6,6 +6,7 @@ using i64 = long long;  // every parameter has 64 bits, as those of glaive's ker
 __device__ float to_float(bf16 x) { return __uint_as_float((unsigned)x << 16); }
 __device__ bf16 to_bf16(float x) {  // to the nearest, ties to even
   const unsigned bits = __float_as_uint(x);
+  if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fff;  // no number; rounding would make a zero of it
   return (bf16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 __device__ float swish(float x) { return x / (1.f + __expf(-x)); }
@@ -25,7 +26,7 @@ __device__ float sum(float x) {
 extern "C" __global__ void embed(const int* tokens, const int* sampled, const bf16* table, i64 width, float* x,
                                  i64 x_stride) {
   int token = tokens[blockIdx.x];
-  if (token < 0) token = sampled[-1 - token];
+  if (token < 0) token = max(0, sampled[-1 - token]);
   for (i64 c = threadIdx.x; c < width; c += threads)
     x[blockIdx.x * x_stride + c] = to_float(table[(i64)token * width + c]);
 }
@@ -66,11 +67,12 @@ extern "C" __global__ void swiglu(const bf16* both, i64 both_stride, i64 width, 
     y[c] = to_bf16(swish(to_float(both[c])) * to_float(both[width + c]));
 }
 
-// The index of the largest, of equals the first.
+// The index of the largest, of equals the first; -1 where that is no finite number.
 extern "C" __global__ void sample(const float* logits, i64 stride, i64 width, int* sampled) {
   logits += blockIdx.x * stride;
-  float best = -__int_as_float(0x7f800000);
-  int at = 0;
+  const float infinity = __int_as_float(0x7f800000);
+  float best = -infinity;
+  int at = -1;
   for (i64 c = threadIdx.x; c < width; c += threads)
     if (logits[c] > best) best = logits[c], at = (int)c;
   __shared__ float bests[threads];
@@ -84,5 +86,5 @@ extern "C" __global__ void sample(const float* logits, i64 stride, i64 width, in
     if (other > bests[threadIdx.x] || (other == bests[threadIdx.x] && other_at < ats[threadIdx.x]))
       bests[threadIdx.x] = other, ats[threadIdx.x] = other_at;
   }
-  if (threadIdx.x == 0) sampled[blockIdx.x] = ats[0];
+  if (threadIdx.x == 0) sampled[blockIdx.x] = bests[0] < infinity ? ats[0] : -1;
 }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <new>
 
 #include "examples/generate/failure.hpp"
 #include "examples/generate/make.hpp"
@@ -117,6 +118,9 @@ int main(int argc, char** argv) try {
   if (options.model.empty())
     fail("there is no model: give its folder with --model DIR, or make one: generate make DIR");
   return run(options);
+} catch (const std::bad_alloc&) {
+  std::fprintf(stderr, "generate: this machine has too little memory for the model\n");
+  return 1;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "generate: %s\n", error.what());
   return 1;

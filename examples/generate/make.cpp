@@ -1,5 +1,7 @@
 #include "examples/generate/make.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -28,6 +30,7 @@ constexpr std::string_view paragraph =
     "word takes the same time. That is why the model can read all night, and never has to look back.";
 
 constexpr int most_merges = 200;
+constexpr std::int64_t widest_head = 512;  // of glaive's problems
 
 /// The pairs that byte pair encoding merges, learnt from the paragraph: the commonest pair of neighbours within words,
 /// again and again, until none occurs twice.
@@ -132,10 +135,24 @@ class Random {
   std::mt19937_64 engine_;
 };
 
+std::size_t count_of(const TensorSpec& spec) {
+  std::size_t count = 1;
+  for (const std::int64_t extent : spec.shape) count *= static_cast<std::size_t>(extent);
+  return count;
+}
+
+/// Memory is promised before it is there: a model that is too large would be killed, not told.
+void check_memory(const std::vector<TensorSpec>& specs) {
+  std::size_t bytes = 0;
+  for (const TensorSpec& spec : specs) bytes += count_of(spec) * sizeof(float);
+  const auto memory =
+      static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  if (bytes > memory)
+    fail("a model of ", bytes >> 20, " MiB in f32 does not fit into the ", memory >> 20, " MiB of this machine");
+}
+
 std::vector<float> numbers_of(const TensorSpec& spec, Random& random) {
-  std::int64_t count = 1;
-  for (const std::int64_t extent : spec.shape) count *= extent;
-  std::vector<float> numbers(static_cast<std::size_t>(count));
+  std::vector<float> numbers(count_of(spec));
   const bool bias = spec.name.ends_with(".bias"), norm = !bias && spec.shape.size() == 1;
   // Products keep the size of what they are applied to; what they add to the residual stream stays well below it.
   double deviation = 1 / std::sqrt(static_cast<double>(spec.shape.back()));
@@ -166,6 +183,10 @@ Recipe Recipe::of(std::int64_t hidden_size, std::int64_t layers, std::int64_t he
   Recipe recipe;
   if (hidden_size < 2 * heads || hidden_size % (2 * heads) != 0)
     fail("a hidden size of ", hidden_size, " is not a multiple of twice the heads, ", 2 * heads);
+  if (hidden_size / heads > widest_head)
+    fail("a hidden size of ", hidden_size, " with ", heads, " heads makes heads of ", hidden_size / heads,
+         " channels; allowed are ", widest_head, ", so ", (hidden_size + widest_head - 1) / widest_head,
+         " heads or more");
   Config& c = recipe.config;
   c.hidden_size = hidden_size;
   c.layers = layers;
@@ -184,7 +205,8 @@ void make_model(const std::filesystem::path& folder, const Recipe& recipe) {
   const Tokenizer vocabulary(folder / "tokenizer.json");
   Config config = recipe.config;
   config.vocab_size = static_cast<std::int64_t>(vocabulary.size());
-  config.eos_token_id = vocabulary.id("</s>");
+  config.eos_token_ids = {vocabulary.id("</s>")};
+  check_memory(tensors_of(config));
   write(folder / "config.json", to_json(config));
 
   Random random(recipe.seed);

@@ -10,7 +10,7 @@
 namespace generate {
 
 struct Recipe {
-  Config config;  ///< vocab_size and eos_token_id are the tokenizer's
+  Config config;  ///< vocab_size and eos_token_ids are the tokenizer's
   Dtype dtype = Dtype::bf16;
   std::uint64_t seed = 8;
 

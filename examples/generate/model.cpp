@@ -25,7 +25,15 @@ api::Operator open_operator(const char* op, const Device& device, const api::Pac
 }
 
 Ends ends_on(const Device& device, const HostEnds& host) {
-  return {device.matrix(host.embeddings), device.vector(host.norm), device.matrix(host.lm_head)};
+  Ends ends = {device.matrix(host.embeddings), device.vector(host.norm), {}};
+  if (host.lm_head) ends.lm_head = device.matrix(*host.lm_head);
+  return ends;
+}
+
+/// A config that the checkpoint agrees with: until then its sizes are worth no allocation.
+const Config& checked(const Config& config, const Checkpoint& checkpoint) {
+  check_tensors(checkpoint, config);
+  return config;
 }
 
 std::size_t workspace_bytes(const api::Operator& op, std::int64_t sequences, std::int64_t tokens, std::int64_t longest,
@@ -49,10 +57,10 @@ Model::Model(Device& device, const api::Pack& pack, const Checkpoint& checkpoint
              const Limits& limits)
     : device_(device),
       limits_{limits.sequences, std::max(limits.tokens, limits.sequences)},
-      config_(config),
-      ends_(ends_on(device, read_ends(checkpoint, config))),
+      config_(checked(config, checkpoint)),
       forward_(open_operator("forward", device, pack, config, limits_)),
       step_(open_operator("step", device, pack, config, limits_)),
+      ends_(ends_on(device, read_ends(checkpoint, config))),
       pool_(device.glaive(),
             api::PoolConfig(api::Problem(problem("step", config, device.dtype())), config.layers, limits_.sequences)),
       mixed_(pool_, api::Sequences(limits_.sequences), api::Tokens(limits_.tokens)),
@@ -128,7 +136,7 @@ void Model::run(api::Batch& batch, std::int64_t tokens, std::int64_t rows) {
   device_.rms_norm(activations_.x.from(), ends_.norm, config_.norm_eps, config_.hidden_size, last_.from(), rows,
                    batch.rows().cu_seqlens);
   device_.phase(Phase::products);
-  device_.multiply(ends_.lm_head, last_.from(), logits_.from(), rows);
+  device_.multiply(ends_.head(), last_.from(), logits_.from(), rows);
   device_.phase(Phase::elementwise);
   device_.sample(logits_.from(), config_.vocab_size, rows);
   device_.phase(Phase::host);

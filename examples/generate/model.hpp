@@ -20,7 +20,8 @@ struct Work {
 struct Ends {
   Matrix embeddings;
   api::Memory norm;
-  Matrix lm_head;
+  std::optional<Matrix> lm_head;
+  const Matrix& head() const { return lm_head ? *lm_head : embeddings; }
 };
 
 class Model {
@@ -53,10 +54,10 @@ class Model {
   Device& device_;
   Limits limits_;
   Config config_;
+  api::Operator forward_, step_;
   Ends ends_;
   std::vector<Layer> layers_;
 
-  api::Operator forward_, step_;
   api::Pool pool_;
   api::Batch mixed_, decode_;  ///< chunks of prompts beside decoding; one token of each
   api::Workspace workspace_;

@@ -10,15 +10,14 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "examples/generate/failure.hpp"
+#include "examples/generate/json.hpp"
 
 namespace generate {
 namespace {
 
-using Json = nlohmann::json;
 constexpr std::uint64_t longest_header = 100'000'000;  // the format's own limit
 
 struct Mapping {
@@ -58,6 +57,31 @@ float from_f16(std::uint16_t half) {
   return sign * std::ldexp(static_cast<float>(fraction | 1024), exponent - 25);
 }
 
+/// What a header says of one tensor.
+struct Description {
+  std::string dtype;
+  std::vector<std::int64_t> shape;
+  std::uint64_t begin = 0, end = 0;
+};
+
+/// Nothing where a part is missing, or of another type.
+std::optional<Description> describe(const Json& entry) {
+  if (!entry.is_object()) return std::nullopt;
+  const Json dtype = entry.value("dtype", Json()), shape = entry.value("shape", Json()),
+             offsets = entry.value("data_offsets", Json());
+  if (!dtype.is_string() || !shape.is_array() || !offsets.is_array() || offsets.size() != 2) return std::nullopt;
+  const auto begin = integer(offsets[0], 0), end = integer(offsets[1], 0);
+  if (!begin || !end) return std::nullopt;
+  Description all = {
+      dtype.get<std::string>(), {}, static_cast<std::uint64_t>(*begin), static_cast<std::uint64_t>(*end)};
+  for (const Json& extent : shape) {
+    const auto count = integer(extent);
+    if (!count) return std::nullopt;
+    all.shape.push_back(*count);
+  }
+  return all;
+}
+
 }  // namespace
 
 std::uint16_t to_bf16(float value) {
@@ -90,14 +114,13 @@ Checkpoint::Checkpoint(const std::filesystem::path& folder) : folder_(folder) {
     read(folder / "model.safetensors");
     return;
   }
-  std::ifstream stream(index);
-  const Json json = Json::parse(stream, nullptr, false);
-  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
+  const Json json = read_object(index);
+  if (!json.contains("weight_map") || !json["weight_map"].is_object())
     fail(index.string(), " is not an index: it needs an object \"weight_map\" of tensor names and files");
   std::set<std::string> files;
   for (const auto& [name, file] : json["weight_map"].items()) {
     if (!file.is_string() || file.get<std::string>().find('/') != std::string::npos)
-      fail(index.string(), ": the file of ", name, " is ", file.dump(), ", not a name in the same folder");
+      fail(index.string(), ": the file of ", shortened(name), " is ", quoted(file), ", not a name in the same folder");
     files.insert(file.get<std::string>());
   }
   for (const std::string& file : files) read(folder / file);
@@ -112,36 +135,28 @@ void Checkpoint::read(const std::filesystem::path& file) {
   if (header > longest_header || header > mapping.bytes.size() - sizeof header)
     wrong("its header is said to be of ", header, " bytes, in a file of ", mapping.bytes.size());
   const auto* const text = reinterpret_cast<const char*>(mapping.bytes.data()) + sizeof header;
-  const Json json = Json::parse(text, text + header, nullptr, false);
-  if (!json.is_object()) wrong("its header is not a JSON object");
+  const Json json = parse_object({text, header}, "the header of " + file.string());
   const std::span<const std::byte> data = mapping.bytes.subspan(sizeof header + header);
 
-  for (const auto& [name, entry] : json.items()) {
-    if (name == "__metadata__") continue;
-    Place place;
-    std::uint64_t begin = 0, end = 0;
-    try {
-      place.dtype = entry.at("dtype").get<std::string>();
-      place.shape = entry.at("shape").get<std::vector<std::int64_t>>();
-      begin = entry.at("data_offsets").at(0).get<std::uint64_t>();
-      end = entry.at("data_offsets").at(1).get<std::uint64_t>();
-    } catch (const Json::exception&) {
-      wrong("the entry of ", name, " is ", entry.dump(), ", which lacks a dtype, a shape or two data_offsets");
-    }
+  for (const auto& [full_name, entry] : json.items()) {
+    if (full_name == "__metadata__") continue;
+    const std::string name = shortened(full_name);
+    const auto description = describe(entry);
+    if (!description)
+      wrong("the entry of ", name, " is ", quoted(entry), ", which lacks a dtype, a shape or two data_offsets");
+    const auto& [dtype, shape, begin, end] = *description;
     if (begin > end || end > data.size())
       wrong(name, " is said to lie at bytes ", begin, " to ", end, " of ", data.size(), ": the file is truncated");
-    const std::uint64_t each = bytes_each(place.dtype);
-    if (each == 0) wrong(name, " has the dtype ", place.dtype, ", which is none of the format's");
+    const std::uint64_t each = bytes_each(dtype);
+    if (each == 0) wrong(name, " has the dtype ", shortened(dtype), ", which is none of the format's");
     std::uint64_t size = each;
-    for (const std::int64_t extent : place.shape)
+    for (const std::int64_t extent : shape)
       if (extent < 0 || __builtin_mul_overflow(size, static_cast<std::uint64_t>(extent), &size))
-        wrong("the shape of ", name, " is ", Json(place.shape).dump());
+        wrong("the shape of ", name, " is ", quoted(shape));
     if (size != end - begin)
-      wrong(name, " has ", end - begin, " bytes, but its shape ", Json(place.shape).dump(), " of ", place.dtype,
-            " takes ", size);
-    place.bytes = data.subspan(begin, end - begin);
-    place.file = file.string();
-    if (!places_.emplace(name, std::move(place)).second) wrong(name, " is also in another file");
+      wrong(name, " has ", end - begin, " bytes, but its shape ", quoted(shape), " of ", dtype, " takes ", size);
+    const Place place = {dtype, file.string(), shape, data.subspan(begin, end - begin)};
+    if (!places_.emplace(full_name, place).second) wrong(name, " is also in another file");
   }
   mappings_.push_back(mapping.owner);
 }

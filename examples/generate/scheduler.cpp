@@ -81,12 +81,16 @@ void Scheduler::enqueue() {
 
 void Scheduler::collect() {
   const std::vector<Token> tokens = model_.device().collect();
+  const std::vector<std::int64_t>& ends = model_.config().eos_token_ids;
   for (std::size_t row = 0; row < tokens.size(); ++row) {
     if (in_flight_.front()[row] < 0) continue;
     const auto request = static_cast<std::size_t>(in_flight_.front()[row]);
     if (ended_[request]) continue;  // enqueued before the host knew
+    if (tokens[row] < 0)
+      fail("the model's logits for request ", request,
+           " have no finite maximum; its weights must be such that they do");
     on_token_(request, tokens[row]);
-    if (tokens[row] != model_.config().eos_token_id || !requests_[request].may_end) continue;
+    if (!requests_[request].may_end || std::find(ends.begin(), ends.end(), tokens[row]) == ends.end()) continue;
     ended_[request] = true;
     std::erase_if(active_, [&](const Active& a) { return a.request == request; });
   }

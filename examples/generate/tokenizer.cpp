@@ -2,22 +2,21 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
-#include <nlohmann/json.hpp>
+#include <limits>
 #include <queue>
 #include <tuple>
 
 #include "examples/generate/failure.hpp"
+#include "examples/generate/json.hpp"
 
 namespace generate {
 
 namespace {
 
-using Json = nlohmann::json;
 const std::string space = "\xE2\x96\x81";  // U+2581
 
 bool is_set(const Json& json, const char* name) { return json.contains(name) && !json[name].is_null(); }
-std::string type_of(const Json& json) { return json.is_object() ? json.value("type", "") : json.dump(); }
+std::string type_of(const Json& json) { return json.is_object() ? json.value("type", "") : quoted(json); }
 
 std::string byte_name(unsigned byte) {
   char name[8];
@@ -45,30 +44,34 @@ std::string replaced(std::string_view text, std::string_view from, std::string_v
 }  // namespace
 
 Tokenizer::Tokenizer(const std::filesystem::path& file) : file_(file.string()) {
-  std::ifstream stream(file);
-  if (!stream) fail(file_, " cannot be read");
-  const Json json = Json::parse(stream, nullptr, false);
-  if (!json.is_object()) fail(file_, " is not a JSON object");
+  const Json json = read_object(file);
   try {
     read_model(json);
     read_added(json);
     read_normalizer(json);
     read_post_processor(json);
   } catch (const Json::exception& error) {
-    fail(file_, " is not a tokenizer as the format has it: ", error.what());
+    fail(file_, " is not a tokenizer as the format has it: ", shortened(error.what()));
   }
+}
+
+Token Tokenizer::read_id(const std::string& piece, const Json& json) const {
+  const auto id = integer(json, 0, std::numeric_limits<Token>::max());
+  if (!id)
+    fail(file_, ": the id of ", quoted(piece), " is ", quoted(json), "; allowed is an integer from 0 to 2147483647");
+  return static_cast<Token>(*id);
 }
 
 void Tokenizer::read_model(const Json& json) {
   const Json& model = json.at("model");
-  if (model.value("type", "BPE") != "BPE") fail(file_, ": the model is ", model["type"].dump(), "; \"BPE\" is read");
+  if (model.value("type", "BPE") != "BPE") fail(file_, ": the model is ", quoted(model["type"]), "; \"BPE\" is read");
   for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (is_set(model, name) && model[name].dump() != "\"\"")
-      fail(file_, ": ", name, " is ", model[name].dump(), ", not null");
+    if (is_set(model, name) && model[name] != "") fail(file_, ": ", name, " is ", quoted(model[name]), ", not null");
   if (model.value("ignore_merges", false)) fail(file_, ": ignore_merges is true; false is read");
-  for (const auto& [piece, id] : model.at("vocab").items()) {
-    ids_[piece] = id.get<Token>();
-    pieces_[id.get<Token>()] = piece;
+  for (const auto& [piece, json_id] : model.at("vocab").items()) {
+    const Token id = read_id(piece, json_id);
+    ids_[piece] = id;
+    pieces_[id] = piece;
   }
   if (is_set(model, "unk_token")) unknown_ = id(model["unk_token"].get<std::string>());
   fuse_unknown_ = model.value("fuse_unk", false);
@@ -81,7 +84,7 @@ void Tokenizer::read_model(const Json& json) {
     if (merge.is_string()) {
       const auto text = merge.get<std::string>();
       const std::size_t gap = text.find(' ');
-      if (gap == std::string::npos) fail(file_, ": the merge ", merge.dump(), " is not of two pieces");
+      if (gap == std::string::npos) fail(file_, ": the merge ", quoted(merge), " is not of two pieces");
       left = text.substr(0, gap), right = text.substr(gap + 1);
     } else {
       left = merge.at(0).get<std::string>(), right = merge.at(1).get<std::string>();
@@ -94,18 +97,20 @@ void Tokenizer::read_model(const Json& json) {
 void Tokenizer::read_added(const Json& json) {
   for (const Json& token : json.value("added_tokens", Json::array())) {
     const auto content = token.at("content").get<std::string>();
-    const auto id = token.at("id").get<Token>();
+    const Token id = read_id(content, token.at("id"));
     for (const char* name : {"single_word", "lstrip", "rstrip"})
-      if (token.value(name, false)) fail(file_, ": the added token ", content, " has ", name, "; it is not read");
+      if (token.value(name, false))
+        fail(file_, ": the added token ", shortened(content), " has ", name, "; it is not read");
     ids_[content] = id;
     pieces_[id] = content;
     if (!content.empty()) added_[id] = content;
+    if (token.value("special", false)) special_.insert(id);
   }
 }
 
 void Tokenizer::read_normalizer(const Json& json) {
   const auto refuse = [&](const char* what, const Json& part) {
-    fail(file_, ": the ", what, " is ", type_of(part),
+    fail(file_, ": the ", what, " is ", shortened(type_of(part)),
          "; read are Prepend and Replace of spaces by U+2581, or Metaspace");
   };
   const auto each = [](const Json& whole, const char* list, auto&& take) {
@@ -138,7 +143,7 @@ void Tokenizer::read_post_processor(const Json& json) {
   if (!is_set(json, "post_processor")) return;
   const Json& processor = json["post_processor"];
   if (type_of(processor) != "TemplateProcessing")
-    fail(file_, ": the post_processor is ", type_of(processor), "; TemplateProcessing is read");
+    fail(file_, ": the post_processor is ", shortened(type_of(processor)), "; TemplateProcessing is read");
   std::vector<Token>* side = &before_;
   for (const Json& part : processor.at("single")) {
     if (part.contains("Sequence")) {
@@ -151,8 +156,7 @@ void Tokenizer::read_post_processor(const Json& json) {
 
 Token Tokenizer::id(const std::string& piece) const {
   const auto found = ids_.find(piece);
-  if (found == ids_.end())
-    fail(file_, " has no token ", Json(piece).dump(-1, ' ', false, Json::error_handler_t::replace));
+  if (found == ids_.end()) fail(file_, " has no token ", quoted(piece));
   return found->second;
 }
 
@@ -253,7 +257,7 @@ void Tokenizer::encode_word(std::string_view word, std::vector<Token>& tokens) c
 }
 
 std::string Tokenizer::piece(Token token) const {
-  if (added_.contains(token)) return "";
+  if (special_.contains(token)) return "";
   const auto found = pieces_.find(token);
   if (found == pieces_.end())
     fail("token ", token, " is not in the vocabulary of ", file_, ", which has ", pieces_.size(), " tokens");

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -34,6 +35,7 @@ class Tokenizer {
     std::int32_t rank;
     Token into;
   };
+  Token read_id(const std::string& piece, const nlohmann::json& json) const;
   void read_model(const nlohmann::json& json);
   void read_added(const nlohmann::json& json);
   void read_normalizer(const nlohmann::json& json);
@@ -46,7 +48,8 @@ class Tokenizer {
   std::string file_;
   std::unordered_map<std::string, Token> ids_;
   std::map<Token, std::string> pieces_;
-  std::map<Token, std::string> added_;  ///< found in a text before all else; special, hence no text
+  std::map<Token, std::string> added_;  ///< found in a text before all else
+  std::set<Token> special_;             ///< no text
   std::unordered_map<std::uint64_t, Merge> merges_;
   std::vector<Token> bytes_;  ///< 256, or none
   std::vector<Token> before_, after_;

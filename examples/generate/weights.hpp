@@ -2,6 +2,7 @@
 // The tensors of a GLAForCausalLM checkpoint by flash-linear-attention's names, with their shapes checked, as this
 // program multiplies them: what is applied to the same input stands in one matrix.
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,11 +32,13 @@ struct HostLayer {
 struct HostEnds {
   HostMatrix embeddings;
   std::vector<float> norm;
-  HostMatrix lm_head;
+  std::optional<HostMatrix> lm_head;  ///< nothing where it is the embeddings
 };
 
 HostLayer read_layer(const Checkpoint& checkpoint, const Config& config, std::int64_t layer);
 HostEnds read_ends(const Checkpoint& checkpoint, const Config& config);
+/// Whether all that these two would read is there, in the shapes that the config makes; nothing is read.
+void check_tensors(const Checkpoint& checkpoint, const Config& config);
 
 /// What a checkpoint holds for this config.
 struct TensorSpec {

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autotune/prepare.hpp"
+#include "autotune/sets.hpp"
 #include "runtime/dispatch.hpp"
 #include "tests/autotune/tune_support.hpp"
 #include "tests/catch.hpp"
@@ -123,29 +124,86 @@ TEST_CASE("shipped: a case gets its own winner, else that of the nearest bucket 
   CHECK(match == Fit::problem);
   CHECK(line == 6);
   CHECK(skipped == Told{"test.txt:8: `step H4 K256 V512 bf16` has no variant " + gone + " any more"});
-  const auto other = case_of("step H16 K128 V128 f32 @ B64 T1");
-  const auto space = make_space(other, h100).value();
-  const auto preset = choose_shipped(other, space, &table);
+  // Another dtype or gate form takes the nearest problem, one of its own dtype first.
+  CHECK(choose("step H16 K128 V128 f32 @ B64 T1") == std::tuple(Fit::problem, wide, 6, Told{}));
+  CHECK(choose("step H16 K128 V128 bf16 logit @ B1 T1") == std::tuple(Fit::problem, narrow, 7, Told{}));
+  const auto both =
+      table_of(row("step H16 K128 V128 f32 @ B64 T1", narrow) + row("step H4 K64 V64 bf16 @ B1 T1", wide));
+  const auto bf16 = case_of("step H16 K128 V128 bf16 @ B64 T1");
+  const auto space = make_space(bf16, h100).value();
+  CHECK(choose_shipped(bf16, space, &both).winner->line == 7);
+  const auto in_order = shipped_choices(bf16, space, &both);
+  REQUIRE(in_order.size() >= 2);
+  CHECK(in_order[1].winner->line == 6);
+  CHECK((in_order.back().match == Fit::none or in_order.size() == 2));
+
+  const auto other = case_of("forward H16 K128 V128 bf16 @ B1 T64");
+  const auto forwards = make_space(other, h100).value();
+  const auto preset = choose_shipped(other, forwards, &table);
   CHECK(preset.match == Fit::none);
-  CHECK(preset.variant == &default_candidate(space));
-  CHECK(choose_shipped(other, space, nullptr).variant == &default_candidate(space));
+  CHECK(preset.variant == &default_candidate(forwards));
+  CHECK(choose_shipped(other, forwards, nullptr).variant == &default_candidate(forwards));
 }
 
-TEST_CASE("shipped: a GPU takes its own table, else that of its architecture, else an older one", "[tune][shipped]") {
+TEST_CASE("shipped: an H200's table has something for every line of the built-in sets", "[tune][shipped]") {
+  const auto tables = shipped_winners().value();
+  const auto table = std::ranges::find(tables, "NVIDIA-H200", &WinnersTable::name);
+  REQUIRE(table != tables.end());
+  const auto h200 = gpu("NVIDIA H200", "cuda:sm_90a");
+  for (const auto& set : builtin_sets())
+    for (const auto io : {DType::bf16, DType::f32}) {
+      const auto cases = load_set(set.name, io).value();
+      for (const auto& what : cases) {
+        INFO(to_string(what));
+        CHECK(choose_shipped(what, make_space(what, h200).value(), &*table).match != Fit::none);
+      }
+    }
+}
+
+TEST_CASE("shipped: of a table of another architecture, a case gets what is legal on its own", "[tune][shipped]") {
+  const auto table = table_of(
+      row("forward H16 K128 V128 bf16 @ B8 T2048", "stream_wgmma(C=64,columns=128,gates=2,stages=3,cluster=1)") +
+      row("forward H16 K128 V128 bf16 @ B1 T2048", "segments(segment=256,C=32,columns=64,ksplit=1,stage=1)") +
+      row("step H16 K128 V128 bf16 @ B64 T1", wide));
+  for (const auto& other : {gpu("NVIDIA A100", "cuda:sm_80", 108), gpu("NVIDIA B200", "cuda:sm_100", 148)}) {
+    INFO(other.name);
+    const auto forward = case_of("forward H16 K128 V128 bf16 @ B8 T2048"),
+               step = case_of("step H16 K128 V128 bf16 @ B64 T1");
+    const auto forwards = make_space(forward, other).value(), steps = make_space(step, other).value();
+    const auto chosen = choose_shipped(forward, forwards, &table);
+    CHECK(chosen.match == Fit::bucket);
+    REQUIRE(chosen.winner != nullptr);
+    CHECK(chosen.winner->line == 7);
+    REQUIRE(chosen.skipped.size() == 1);
+    CHECK_THAT(chosen.skipped[0], Catch::EndsWith(" on " + to_string(other.target)));
+    CHECK(choose_shipped(step, steps, &table).match == Fit::same);
+  }
+}
+
+TEST_CASE("shipped: a GPU takes its own table, else that of the nearest architecture", "[tune][shipped]") {
   const WinnersTable tables[] = {table_of("", gpu("NVIDIA A100", "cuda:sm_80", 108)), table_of("", h100),
                                  table_of("", gpu("NVIDIA H20", "cuda:sm_90a", 78))};
   CHECK(table_for(h100, tables) == &tables[1]);
-  CHECK(foreign_table(&tables[1], h100).empty());
+  const auto prepared = [](std::optional<bool> shipped) {
+    return Prepared{.state = Prepared::State::ready, .what = {}, .variant = {}, .sentence = {}, .shipped = shipped};
+  };
+  const Prepared taken[] = {prepared(true), prepared(false), prepared(true), prepared(std::nullopt)};
+  const Prepared defaults[] = {prepared(false)}, tuned[] = {prepared(std::nullopt)};
+  CHECK(foreign_table(&tables[1], h100, taken).empty());
   const auto h200 = gpu("NVIDIA H200", "cuda:sm_90a");
   CHECK(table_for(h200, tables) == &tables[1]);
-  CHECK_THAT(foreign_table(&tables[1], h200),
-             Catch::Contains("NVIDIA H200") and Catch::EndsWith("`glaive tune` would do better"));
+  CHECK(foreign_table(&tables[1], h200, taken) ==
+        "no winners are shipped for NVIDIA H200: 2 of 3 cases took those of test; `glaive tune` would do better");
+  CHECK_THAT(foreign_table(&tables[1], h200, defaults), Catch::Contains("these are defaults"));
+  CHECK(foreign_table(&tables[1], h200, tuned).empty());
   CHECK(table_for(gpu("NVIDIA H20", "cuda:sm_90a", 79), tables) == &tables[2]);
   CHECK(table_for(gpu("NVIDIA L4", "cuda:sm_89", 58), tables) == &tables[0]);
   CHECK(cuda_arch(table_for(gpu("NVIDIA B200", "cuda:sm_100", 148), tables)->target).number() == 90);
-  CHECK(table_for(gpu("NVIDIA V100", "cuda:sm_70", 80), tables) == nullptr);
+  CHECK(table_for(gpu("NVIDIA A100", "cuda:sm_80", 108), std::span(tables).subspan(1)) == &tables[1]);  // a newer one
+  const WinnersTable around[] = {table_of("", gpu("NVIDIA Thor", "cuda:sm_110", 20)), table_of("", h100)};
+  CHECK(table_for(gpu("NVIDIA B200", "cuda:sm_100", 148), around) == &around[1]);  // of two as near the older one
   CHECK(table_for(host_cpu_device(), tables) == nullptr);
-  CHECK_THAT(foreign_table(nullptr, h200), Catch::Contains("these are defaults"));
+  CHECK_THAT(foreign_table(nullptr, h200, defaults), Catch::Contains("these are defaults"));
 }
 
 TEST_CASE("prepare: what is shipped is compiled once, checked, packed, and less than any tuning", "[tune][shipped]") {
@@ -153,7 +211,8 @@ TEST_CASE("prepare: what is shipped is compiled once, checked, packed, and less 
   const auto table = table_of(row("step H16 K128 V128 bf16 @ B64 T1", wide));
   ToyGpu evaluator;
   const Case cases[] = {case_of("step H16 K128 V128 bf16 @ B64 T1"), case_of("step H16 K128 V128 bf16 @ B512 T1"),
-                        case_of("forward H4 K64 V64 bf16 state=f16 @ B1 T8"), case_of("step H4 K64 V64 f32 @ B4 T1")};
+                        case_of("forward H4 K64 V64 bf16 state=f16 @ B1 T8"),
+                        case_of("forward H4 K64 V64 bf16 @ B4 T64")};
   const PrepareOptions options{.threads = 2, .pack = folder / "p.pack", .table = &table};
   const auto prepared = prepare(evaluator, cases, options).value();
   using enum Prepared::State;
@@ -164,6 +223,9 @@ TEST_CASE("prepare: what is shipped is compiled once, checked, packed, and less 
   CHECK(prepared[2].state == unsupported);
   CHECK(prepared[3].state == ready);
   CHECK_THAT(prepared[3].sentence, Catch::Contains("the default"));
+  CHECK(prepared[0].shipped == true);
+  CHECK(prepared[2].shipped == std::nullopt);
+  CHECK(prepared[3].shipped == false);
   CHECK(evaluator.optimised == 2);  // one variant for two shapes, and a default
   CHECK(evaluator.verified == 3);
   CHECK(evaluator.raced == 0);
@@ -183,20 +245,88 @@ TEST_CASE("prepare: what is shipped is compiled once, checked, packed, and less 
   CHECK(winners_in(pack, h100).value().winners.empty());  // nothing to ship again
 }
 
-TEST_CASE("prepare: a winner that is wrong, or does not compile, stays out of the pack", "[tune][shipped]") {
+TEST_CASE("prepare: a winner that is wrong, or does not compile, gives way to the next best and then to the default",
+          "[tune][shipped]") {
+  const auto table =
+      table_of(row("step H16 K128 V128 bf16 @ B64 T1", wide) + row("step H16 K128 V128 bf16 @ B1 T1", narrow));
+  const Case cases[] = {case_of("step H16 K128 V128 bf16 @ B64 T1")};
+  const auto space = make_space(cases[0], h100).value();
+  const auto preset = default_candidate(space).name;
+  REQUIRE(preset != wide);
+  REQUIRE(preset != narrow);
+  ToyGpu evaluator;
+  std::set<std::string> wrong, unbuilt;
+  evaluator.verdict = [&](const std::string& name) { return wrong.contains(name) ? Drop::wrong_result : Drop::none; };
+  evaluator.compile_result = [&](const std::string& name) {
+    return unbuilt.contains(name) ? Drop::compile_error : Drop::none;
+  };
+  const auto outcome = [&] {
+    const Folder folder;
+    const PrepareOptions options{.threads = 1, .pack = folder / "p.pack", .table = &table};
+    auto one = prepare(evaluator, cases, options).value().front();
+    CHECK(std::filesystem::exists(options.pack) == (one.state == Prepared::State::ready));
+    return one;
+  };
+  wrong = {wide};
+  auto next = outcome();
+  CHECK(next.state == Prepared::State::ready);
+  CHECK(next.variant == narrow);
+  CHECK(next.sentence == "its problem, the nearest bucket, test.txt:7; not " + wide + ": told to fail");
+  unbuilt = {narrow};
+  auto last = outcome();
+  CHECK(last.state == Prepared::State::ready);
+  CHECK(last.variant == preset);
+  CHECK(last.shipped == false);
+  CHECK(last.sentence == "the default; not " + wide + ": told to fail; not " + narrow + ": lower: told to fail");
+  wrong.insert(preset);
+  auto none = outcome();
+  CHECK(none.state == Prepared::State::failed);
+  CHECK_THAT(none.sentence, Catch::StartsWith("told to fail; not " + wide));
+}
+
+TEST_CASE("prepare: what verification could not answer is an error", "[tune][shipped]") {
+  struct Short : ToyGpu {
+    Result<Verdict> verify(const Case&, const Built&, Scrutiny, Gates) override {
+      return fail(Status::io_error, "no descriptors are left");
+    }
+  } evaluator;
   const Folder folder;
   const auto table = table_of(row("step H16 K128 V128 bf16 @ B64 T1", wide));
-  ToyGpu evaluator;
-  evaluator.verdict = [](const std::string&) { return Drop::wrong_result; };
   const Case cases[] = {case_of("step H16 K128 V128 bf16 @ B64 T1")};
-  const PrepareOptions options{.threads = 1, .pack = folder / "p.pack", .table = &table};
-  CHECK(prepare(evaluator, cases, options).value().front().state == Prepared::State::failed);
-  evaluator.verdict = [](const std::string&) { return Drop::none; };
-  evaluator.compile_result = [](const std::string&) { return Drop::compile_error; };
-  const auto outcome = prepare(evaluator, cases, options).value().front();
-  CHECK(outcome.state == Prepared::State::failed);
-  CHECK_THAT(outcome.sentence, Catch::Contains("told to fail"));
-  CHECK_FALSE(std::filesystem::exists(options.pack));
+  const auto outcome = prepare(evaluator, cases, {.threads = 1, .pack = folder / "p.pack", .table = &table});
+  REQUIRE_FALSE(outcome.has_value());
+  CHECK(outcome.error().message == "no descriptors are left");
+}
+
+TEST_CASE("prepare: what the same build has prepared stays as it is", "[tune][shipped]") {
+  const Folder folder;
+  const auto table = table_of(row("step H16 K128 V128 bf16 @ B64 T1", wide));
+  const auto better = table_of(row("step H16 K128 V128 bf16 @ B64 T1", narrow));
+  struct Dated : ToyGpu {
+    std::string version = "1";
+    std::string compiler() const override { return version; }
+  } evaluator;
+  evaluator.verdict = [&](const std::string& name) { return name == narrow ? Drop::wrong_result : Drop::none; };
+  const Case cases[] = {case_of("step H16 K128 V128 bf16 @ B64 T1"), case_of("forward H4 K64 V64 bf16 @ B4 T64")};
+  PrepareOptions options{.threads = 1, .pack = folder / "p.pack", .table = &table};
+  const auto compiled = [&] {
+    const int before = evaluator.optimised;
+    const auto prepared = prepare(evaluator, cases, options).value();
+    CHECK(prepared.size() == 2);
+    CHECK(prepared[1].shipped == false);
+    return evaluator.optimised - before;
+  };
+  CHECK(compiled() == 2);
+  CHECK(compiled() == 0);
+  const auto again = prepare(evaluator, cases, options).value();
+  CHECK(again[0].state == Prepared::State::already);
+  CHECK(again[0].variant == wide);
+  CHECK(again[0].shipped == true);
+  evaluator.version = "2";
+  CHECK(compiled() == 2);
+  options.table = &better;  // whose winner is wrong, so that the default takes its place
+  CHECK(compiled() == 2);
+  CHECK(compiled() == 0);
 }
 
 TEST_CASE("shipped: tuning begins with the shipped winner and keeps it on a tie; its winners make a table",

@@ -2,6 +2,7 @@
 // What the model must compute, on any device.
 #include "examples/generate/make.hpp"
 #include "examples/generate/scheduler.hpp"
+#include "examples/generate/weights.hpp"
 #include "tests/files.hpp"
 #include "tests/generate/reference.hpp"
 
@@ -14,10 +15,13 @@ struct Kind {
   const char* name;
   std::int64_t heads, kv_heads;
   bool clamps, ties, affine, f32;
+  float gate_logit_normalizer = 16;
+  double norm_eps = 1e-6;
 };
 inline const Kind kinds[] = {{"as published", 2, 2, false, false, true, false},
                              {"grouped heads, clamped gates, tied embeddings", 4, 2, true, true, true, false},
-                             {"weights in f32, heads normed without weights", 2, 2, false, false, false, true}};
+                             {"weights in f32, heads normed without weights", 2, 2, false, false, false, true},
+                             {"gates and norms of other constants", 2, 2, false, false, true, false, 4, 1e-2}};
 
 inline generate::Recipe recipe(const Kind& kind, std::int64_t hidden_size = 128) {
   generate::Recipe recipe = generate::Recipe::of(hidden_size, 2, kind.heads);
@@ -25,6 +29,8 @@ inline generate::Recipe recipe(const Kind& kind, std::int64_t hidden_size = 128)
   if (kind.clamps) recipe.config.clamp_min = -0.05F;
   recipe.config.tie_word_embeddings = kind.ties;
   recipe.config.elementwise_affine = kind.affine;
+  recipe.config.gate_logit_normalizer = kind.gate_logit_normalizer;
+  recipe.config.norm_eps = kind.norm_eps;
   if (kind.f32) recipe.dtype = generate::Dtype::f32;
   return recipe;
 }
@@ -141,6 +147,25 @@ inline std::vector<std::vector<Token>> check_requests(const Served& served,
     check_greedy(served, requests[i].prompt, together[i]);
   }
   return together;
+}
+
+/// A model whose last norm has weights that are no numbers.
+inline void spoil(const fs::path& folder) {
+  std::vector<generate::NamedTensor> tensors;
+  {
+    const generate::Checkpoint checkpoint(folder);
+    for (const auto& [name, shape] : generate::tensors_of(generate::read_config(folder / "config.json")))
+      tensors.push_back({name, shape, checkpoint.tensor(name).numbers()});
+  }
+  for (generate::NamedTensor& tensor : tensors)
+    if (tensor.name == "model.norm.weight") std::fill(tensor.numbers.begin(), tensor.numbers.end(), NAN);
+  generate::write_safetensors(folder / "model.safetensors", tensors, generate::Dtype::f32);
+}
+
+/// A spoilt model fails, rather than to say one token for ever.
+inline void check_spoilt(const Served& served) {
+  CHECK_THROWS_WITH(answers(served, {{{1, 5, 9}, 12, false}}, {1, 16}, 16),
+                    Catch::Matchers::Contains("logits for request 0 have no finite maximum"));
 }
 
 constexpr double bf16_allowed = 3e-2;  // activations, through two layers

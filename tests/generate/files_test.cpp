@@ -8,6 +8,7 @@
 #include "examples/generate/failure.hpp"
 #include "examples/generate/make.hpp"
 #include "examples/generate/safetensors.hpp"
+#include "examples/generate/tokenizer.hpp"
 #include "examples/generate/weights.hpp"
 
 namespace glaive::testing {
@@ -37,8 +38,10 @@ void write_file(const fs::path& file, const std::string& header, std::size_t byt
 generate::Recipe small() { return generate::Recipe::of(16, 1, 2); }
 
 void read_all(const fs::path& folder) {
+  generate::Tokenizer(folder / "tokenizer.json");
   const generate::Config config = generate::read_config(folder / "config.json");
   const Checkpoint checkpoint(folder);
+  generate::check_tensors(checkpoint, config);
   generate::read_ends(checkpoint, config);
   for (std::int64_t layer = 0; layer < config.layers; ++layer) generate::read_layer(checkpoint, config, layer);
 }
@@ -74,9 +77,13 @@ TEST_CASE("safetensors: what is wrong is named") {
     return refusal([&] { Checkpoint(folder.path()).tensor("w"); });
   };
   CHECK(contains(refusal([&] { Checkpoint(folder.path()); }), "cannot be read: No such file"));
-  CHECK(contains(of("[]", 0), "its header is not a JSON object"));
-  CHECK(contains(of("{\"w\":", 0), "its header is not a JSON object"));
+  CHECK(contains(of("[]", 0), "model.safetensors is not a JSON object"));
+  CHECK(contains(of("{\"w\":", 0), "model.safetensors is not a JSON object"));
   CHECK(contains(of(R"({"w":{"dtype":"F32","shape":[4]}})", 16), "lacks a dtype, a shape or two data_offsets"));
+  for (const char* entry : {R"("shape":[4.0],"data_offsets":[0,16])", R"("shape":[4],"data_offsets":[0.5,16])",
+                            R"("shape":[4],"data_offsets":[0,18446744073709551615])",
+                            R"("shape":[18446744073709551615],"data_offsets":[0,16])"})
+    CHECK(contains(of(std::string(R"({"w":{"dtype":"F32",)") + entry + "}}", 16), "lacks a dtype, a shape or two"));
   CHECK(contains(of(R"({"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", 12),
                  "w is said to lie at bytes 0 to 16 of 12"));
   CHECK(contains(of(R"({"w":{"dtype":"F32","shape":[4],"data_offsets":[8,4]}})", 16), "bytes 8 to 4"));
@@ -104,8 +111,64 @@ TEST_CASE("safetensors: several files by their index") {
   CHECK(Checkpoint(folder.path()).tensor("b").numbers() == std::vector<float>{2.F});
   std::ofstream(index) << R"({"weight_map":{"a":"../model-1.safetensors"}})";
   CHECK(contains(refusal([&] { Checkpoint(folder.path()); }), "not a name in the same folder"));
-  std::ofstream(index) << "{";
+  std::ofstream(index) << "{}";
   CHECK(contains(refusal([&] { Checkpoint(folder.path()); }), "is not an index"));
+  std::ofstream(index) << "{";
+  CHECK(contains(refusal([&] { Checkpoint(folder.path()); }), "is not a JSON object"));
+  std::ofstream(index) << R"({"weight_map":{"a":[")" << std::string(1000, 'x') << R"("]}})";
+  const std::string of_long = refusal([&] { Checkpoint(folder.path()); });
+  CHECK(contains(of_long, "xxx..., not a name in the same folder"));
+  CHECK(of_long.size() < 300);
+}
+
+TEST_CASE("files: what is nested deeply is refused by name") {
+  const Folder folder;
+  generate::make_model(folder.path(), small());
+  const std::string lists = std::string(1 << 20, '[') + std::string(1 << 20, ']'),
+                    deep = "{\"model_type\":" + lists + "}";
+  const auto refused = [&](const char* name) {
+    const std::string sentence = refusal([&] { read_all(folder.path()); });
+    INFO(sentence.substr(0, 200));
+    CHECK(contains(sentence, std::string(name) + " is nested deeper than 32 levels"));
+    fs::remove_all(folder.path());
+    generate::make_model(folder.path(), small());
+  };
+  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors.index.json"}) {
+    std::ofstream(folder / name) << deep;
+    refused(name);
+  }
+  write_file(folder / "model.safetensors", deep, 0);
+  refused("model.safetensors");
+}
+
+TEST_CASE("files: JSON that is cut or altered anywhere is read or refused, and nothing else") {
+  const Folder folder;
+  generate::make_model(folder.path(), small());
+  {
+    nlohmann::json index;
+    for (const auto& spec : generate::tensors_of(generate::read_config(folder / "config.json")))
+      index["weight_map"][spec.name] = "model.safetensors";
+    std::ofstream(folder / "model.safetensors.index.json") << index;
+  }
+  REQUIRE_NOTHROW(read_all(folder.path()));
+  std::mt19937 random(5);
+  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors.index.json"}) {
+    INFO(name);
+    const auto whole = read_bytes(folder / name);
+    const auto refused = [&](std::span<const std::byte> bytes) {
+      write_bytes(folder / name, bytes);
+      return refusal([&] { read_all(folder.path()); }) != "nothing was refused";
+    };
+    for (int i = 0; i < 30; ++i) CHECK(refused(std::span(whole).first(random() % (whole.size() - 2))));
+    int count = 0;
+    for (int i = 0; i < 200; ++i) {
+      auto bytes = whole;
+      bytes[random() % bytes.size()] ^= static_cast<std::byte>(1U << random() % 8);
+      count += refused(bytes);
+    }
+    CHECK(count > 20);
+    write_bytes(folder / name, whole);
+  }
 }
 
 TEST_CASE("safetensors: a file that is cut or altered anywhere in its header is read or refused, and nothing else") {
@@ -144,6 +207,42 @@ TEST_CASE("weights: a missing one and a wrong shape are named") {
   config.layers = 1;
   config.gate_low_rank_dim = 8;
   CHECK(contains(read(), "model.layers.0.attn.gk_proj.0.weight has the shape [16, 16]; config.json makes it [8, 16]"));
+}
+
+TEST_CASE("weights: sizes that no tensor has are named without reading any") {
+  const Folder folder;
+  generate::make_model(folder.path(), small());
+  const generate::Config made = generate::read_config(folder / "config.json");
+  const Checkpoint checkpoint(folder.path());
+  CHECK_NOTHROW(generate::check_tensors(checkpoint, made));
+  const auto with = [&](std::int64_t generate::Config::* size, std::int64_t value) {
+    generate::Config config = made;
+    config.*size = value;
+    return refusal([&] { generate::check_tensors(checkpoint, config); });
+  };
+  CHECK(contains(with(&generate::Config::layers, 1000000), "has no tensor model.layers.1.attn_norm.weight"));
+  CHECK(contains(with(&generate::Config::intermediate_size, 1 << 24), "config.json makes it [16777216, 16]"));
+  CHECK(contains(with(&generate::Config::vocab_size, 1 << 24), "model.embeddings.weight has the shape"));
+}
+
+TEST_CASE("weights: embeddings that are the lm head too are kept once") {
+  const Folder folder;
+  generate::Recipe recipe = small();
+  for (const bool ties : {false, true}) {
+    recipe.config.tie_word_embeddings = ties;
+    generate::make_model(folder.path(), recipe);
+    const auto ends = generate::read_ends(Checkpoint(folder.path()), generate::read_config(folder / "config.json"));
+    CHECK(ends.lm_head.has_value() == not ties);
+  }
+}
+
+TEST_CASE("make: what could not be loaded, or held in memory, is not made") {
+  const Folder folder;
+  CHECK(contains(refusal([] { generate::Recipe::of(8192, 4, 4); }),
+                 "with 4 heads makes heads of 2048 channels; allowed are 512, so 16 heads or more"));
+  CHECK_NOTHROW(generate::Recipe::of(8192, 4, 16));
+  const generate::Recipe huge = generate::Recipe::of(1 << 20, 4, 2048);
+  CHECK(contains(refusal([&] { generate::make_model(folder.path(), huge); }), "does not fit into the"));
 }
 
 TEST_CASE("weights: the names of older and unfused checkpoints") {
@@ -204,8 +303,33 @@ TEST_CASE("config: flash-linear-attention's fields and defaults, and what is ref
   CHECK(contains(refused(R"({"attn":{"layers":[1]}})"), "softmax attention"));
   CHECK(contains(refused(R"({"num_heads":4,"num_kv_heads":3})"), "a divisor of num_heads"));
   CHECK(contains(refused(R"({"num_heads":3})"), "multiple of num_heads, 3"));
-  CHECK(contains(refused(R"({"hidden_size":"wide"})"), "a value of another type"));
+  CHECK(contains(refused(R"({"hidden_act":"gelu"})"), R"("hidden_act" is "gelu"; allowed is "swish")"));
+  CHECK(contains(refused(R"({"use_output_gate":false})"), R"("use_output_gate" is false; allowed is true)"));
+  CHECK(contains(refused(R"({"use_output_gate":1})"), R"("use_output_gate" is 1; allowed is true or false)"));
+  for (const char* size : {R"("wide")", "2048.5", "0", "-4", "16777217", "18446744073709551617", "4294967297"})
+    CHECK(contains(refused(std::string(R"({"hidden_size":)") + size + "}"), "; allowed is a count from 1 to 16777216"));
+  CHECK(contains(refused(R"({"expand_k":1e300})"), R"("expand_k" is 1e+300; allowed is a number from 0)"));
+  CHECK(contains(refused(R"({"expand_v":"1"})"), R"("expand_v" is "1"; allowed is a number from 0)"));
+  CHECK(contains(refused(R"({"norm_eps":-1e-6})"), R"("norm_eps" is -1e-06; allowed is a number from 0 to 1)"));
+  CHECK(contains(refused(R"({"gate_logit_normalizer":0})"), "a number above 0"));
   CHECK(contains(refused(R"({"clamp_min":1})"), "a number below 0"));
+
+  using Ids = std::vector<std::int64_t>;
+  CHECK(read("{}").eos_token_ids == Ids{2});  // FLA's default
+  CHECK(read(R"({"eos_token_id":null})").eos_token_ids.empty());
+  CHECK(read(R"({"eos_token_id":7})").eos_token_ids == Ids{7});
+  CHECK(read(R"({"eos_token_id":[2,32000]})").eos_token_ids == Ids{2, 32000});
+  for (const char* ids : {"2.0", R"(["2"])", "4294967298", "[[2]]"})
+    CHECK(contains(refused(std::string(R"({"eos_token_id":)") + ids + "}"), "a list of such, or null"));
+  for (const Ids& ids : {Ids{}, Ids{7}, Ids{2, 32000}}) {
+    generate::Config config;
+    config.intermediate_size = 256;
+    config.eos_token_ids = ids;
+    CHECK(read(generate::to_json(config)).eos_token_ids == ids);
+  }
+  const std::string long_one = refused(R"({"hidden_act":")" + std::string(1000, 'x') + "\"}");
+  CHECK(contains(long_one, "xxx...; allowed is"));
+  CHECK(long_one.size() < 300);
   CHECK(contains(refused("[]"), "is not a JSON object"));
 }
 

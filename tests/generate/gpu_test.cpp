@@ -47,12 +47,20 @@ class Toy {
 }  // namespace
 
 TEST_CASE("logits are near float64's, and requests that come and go get the likeliest tokens") {
-  const Kind& kind = kinds[GENERATE(0, 1, 2)];
+  const Kind& kind = kinds[GENERATE(0, 1, 2, 3)];
   INFO(kind.name);
   const Toy toy(recipe(kind));
   const auto device = generate::Device::open("cuda:0", 0);
   const api::Pack pack(toy.pack().string());
   check_on_gpu({*device, pack, toy.model(), bf16_allowed});
+}
+
+TEST_CASE("a model whose logits are no numbers fails") {
+  const Toy toy(recipe(kinds[0]));
+  const auto device = generate::Device::open("cuda:0", 0);
+  const api::Pack pack(toy.pack().string());
+  spoil(toy.model());
+  check_spoilt({*device, pack, toy.model(), bf16_allowed});
 }
 
 TEST_CASE("decoding 64 sequences, 95 % of the time is in kernels and matrix products") {

@@ -32,7 +32,7 @@ PackEntry entry(const DeviceInfo& device, const std::string& problem) {
 }  // namespace
 
 TEST_CASE("logits are near float64's, and requests that come and go get the likeliest tokens") {
-  const Kind& kind = kinds[GENERATE(0, 1, 2)];
+  const Kind& kind = kinds[GENERATE(0, 1, 2, 3)];
   INFO(kind.name);
   const auto opened = cuda::Driver::get();
   REQUIRE(opened.has_value());
@@ -70,6 +70,9 @@ TEST_CASE("logits are near float64's, and requests that come and go get the like
   model.time_phases(false);
   for (int i = 0; i < 2; ++i)  // leaves nothing behind
     CHECK(contains(generate::profile_decode(model, {{1, 2}}, 8, 5).text, "decode of 2 sequences on cuda:0: 5 steps"));
+
+  spoil(folder / "model");
+  check_spoilt({*device, pack, folder / "model", bf16_allowed});
 }
 
 }  // namespace glaive::testing

@@ -23,7 +23,7 @@ std::string spaced(std::string text) {
 
 /// A tokenizer of a few pieces; without bytes to fall back on.
 Json few() {
-  Json json = {{"added_tokens", Json::array({{{"id", 1}, {"content", "<s>"}}})},
+  Json json = {{"added_tokens", Json::array({{{"id", 1}, {"content", "<s>"}, {"special", true}}})},
                {"normalizer", nullptr},
                {"pre_tokenizer",
                 {{"type", "Metaspace"}, {"replacement", spaced("_")}, {"prepend_scheme", "first"}, {"split", false}}},
@@ -77,6 +77,14 @@ TEST_CASE("tokenizer: pairs merge by rank, then from the left") {
   CHECK(tokenizer.encode("b b") == Tokens{2, 9, 4});
 }
 
+TEST_CASE("tokenizer: added tokens are found first, and special ones are no text") {
+  Json json = few();
+  json["added_tokens"].push_back({{"id", 10}, {"content", "<tool>"}, {"special", false}});
+  const Tokenizer tokenizer = File(json).read();
+  CHECK(tokenizer.encode("ab<tool>b<s>") == Tokens{8, 10, 4, 1});
+  CHECK(tokenizer.decode(Tokens{8, 10, 4, 1}) == "ab<tool>b");
+}
+
 TEST_CASE("tokenizer: any text comes back") {
   const Folder folder;
   generate::make_model(folder.path(), generate::Recipe::of(16, 1, 2));
@@ -116,7 +124,14 @@ TEST_CASE("tokenizer: what is not read is named") {
   CHECK(contains(with("/model/byte_fallback", true), "has no token \"<0x00>\""));
   CHECK(contains(with("/model/merges/0", "a c"), "has no token \"c\""));
   CHECK(contains(with("/model/merges/0", "ac"), "is not of two pieces"));
-  CHECK(contains(with("/model/vocab/a", "x"), "is not a tokenizer as the format has it"));
+  for (const Json& id : {Json("x"), Json(2.5), Json(-1), Json(4294967299)})
+    CHECK(contains(with("/model/vocab/a", id),
+                   "the id of \"a\" is " + id.dump() + "; allowed is an integer from 0 to 2147483647"));
+  CHECK(contains(with("/added_tokens/0/id", 4294967297), "the id of \"<s>\" is 4294967297"));
+  CHECK(contains(with("/model/merges/0", Json::array({1, 2})), "is not a tokenizer as the format has it"));
+  const std::string long_name = with("/pre_tokenizer", {{"type", std::string(1000, 'x')}});
+  CHECK(contains(long_name, "the pre_tokenizer is xxx"));
+  CHECK(long_name.size() < 400);
   CHECK(contains(with("/pre_tokenizer", {{"type", "ByteLevel"}}), "the pre_tokenizer is ByteLevel"));
   CHECK(contains(with("/pre_tokenizer", nullptr), "nothing replaces spaces"));
   CHECK(contains(with("/normalizer", {{"type", "NFKC"}}), "the normalizer is NFKC"));
