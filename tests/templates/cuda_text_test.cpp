@@ -124,7 +124,8 @@ TEST_CASE("what the GPU families do not cover is refused in words") {
   CHECK(refused("forward H2 K64 V64 bf16", "cuda:sm_90a") == "");
   CHECK(refused("forward H2 K64 V64 bf16", "cuda:sm_90") == "runs on sm_90a only");
   CHECK(refused("forward H2 K64 V64 bf16", "cuda:sm_100") == "runs on sm_90a only");
-  CHECK(refused("forward H2 K64 V64 f16", "cuda:sm_90a") == "takes io in bf16 only");
+  CHECK(refused("forward H2 K64 V64 f16", "cuda:sm_90a") == "");
+  CHECK(refused("forward H2 K64 V64 f32", "cuda:sm_90a") == "takes io in bf16 and f16 only");
   CHECK(refused("forward H2 K257 V64 bf16", "cuda:sm_90a") == "covers K up to 256");
   const Instance instance = instance_of("forward H1 K512 V64 f32", "cuda:sm_86");
   CHECK(parse_variant("stream(C=64)", instance).error().message.find("allowed") != std::string::npos);
