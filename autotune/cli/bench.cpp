@@ -87,24 +87,23 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_bench(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand("bench", "Measure winners against plain C++ loops, interleaved in one run");
+  Command command(program, exit, "bench", "Measure winners against plain C++ loops, interleaved in one run");
   auto options = std::make_shared<Options>();
-  command->add_option("LINE", options->lines, "problem lines");
-  add_repeatable(*command, "--set", options->sets, "built-in problem set or file of problem lines");
-  command->add_option("--json", options->json, "file for one record per case; - prints them instead of the table");
-  add_repeatable(*command, "--variant", options->variants,
-                 "measure this variant, e.g. 'chunk(C=16)', instead of the pack's winner; several race each other");
-  command->add_option("--seconds", options->seconds, "time each contender for so long (default: 60 samples, 0.5 s)")
-      ->type_name("NUMBER");
-  command->add_option("--gates", options->gates,
-                      "gate distribution of the inputs, as verify names them (default: weak)");
-  command->add_option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
-  add_device(*command, options->device);
-  command->add_option("--threads", options->threads, "threads that run a kernel (default: all CPUs)")->type_name("INT");
-  command->add_flag("--in-process", options->in_process, "compile and run kernels in this process, for debugging");
-  command->add_flag("--peak", options->peak, "also print the machine's FMA and copy rates");
-  add_lock(*command, options->lock);
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("LINE", options->lines, "problem lines");
+  command.repeatable("--set", options->sets, "built-in problem set or file of problem lines");
+  command.option("--json", options->json, "file for one record per case; - prints them instead of the table");
+  command.repeatable("--variant", options->variants,
+                     "measure this variant, e.g. 'chunk(C=16)', instead of the pack's winner; several race each other");
+  command.option("--seconds", options->seconds, "time each contender for so long (default: 60 samples, 0.5 s)",
+                 {.type = "NUMBER"});
+  command.option("--gates", options->gates, "gate distribution of the inputs, as verify names them (default: weak)");
+  command.option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
+  add_device(command, options->device);
+  command.option("--threads", options->threads, "threads that run a kernel (default: all CPUs)", {.type = "INT"});
+  command.flag("--in-process", options->in_process, "compile and run kernels in this process, for debugging");
+  command.flag("--peak", options->peak, "also print the machine's FMA and copy rates");
+  add_lock(command, options->lock);
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

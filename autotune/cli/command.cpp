@@ -49,11 +49,6 @@ std::string counted(std::size_t count, std::string_view one, std::string_view ma
   return fmt::format("{} {}", count, count == 1 ? one : many);
 }
 
-CLI::Option* add_repeatable(CLI::App& command, const std::string& name, std::vector<std::string>& values,
-                            const std::string& meaning) {
-  return command.add_option(name, values, meaning + "; may be repeated")->allow_extra_args(false);
-}
-
 const std::string& command_line() { return typed; }
 
 void set_command_line(int argc, char** argv) {
@@ -110,8 +105,8 @@ DType set_io_of(const NamedDevice& device) {
   return device.info.target.kind == Target::Kind::cuda ? DType::bf16 : DType::f32;
 }
 
-void add_device(CLI::App& command, std::string& asked) {
-  command.add_option("--device", asked, "cpu, gpu or gpu:N (default: the GPU if there is one)");
+void add_device(Command& command, std::string& asked) {
+  command.option("--device", asked, "cpu, gpu or gpu:N (default: the GPU if there is one)");
 }
 
 Result<NamedDevice> read_device(const std::string& asked) {
@@ -161,11 +156,10 @@ Result<std::filesystem::path> read_pack(const std::string& asked) {
   return *folder / pack_name;
 }
 
-void add_lock(CLI::App& command, std::string& asked) {
-  command
-      .add_option("--lock", asked,
-                  "while another process works on the device: wait, fail, or wait so many seconds (default: wait)")
-      ->type_name("wait|fail|SECONDS");
+void add_lock(Command& command, std::string& asked) {
+  command.option("--lock", asked,
+                 "while another process works on the device: wait, fail, or wait so many seconds (default: wait)",
+                 {.type = "wait|fail|SECONDS"});
 }
 
 Result<Patience> read_patience(const std::string& asked) {

@@ -1,5 +1,4 @@
 #pragma once
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -8,6 +7,7 @@
 #include <vector>
 
 #include "autotune/cache.hpp"
+#include "autotune/cli/arguments.hpp"
 #include "autotune/evaluator.hpp"
 #include "runtime/problem.hpp"
 
@@ -35,12 +35,8 @@ void add_worker(CLI::App& program, int& exit);  ///< hidden
 /// What compiles and runs kernels, in worker processes or, for debugging, in this one.
 Result<std::unique_ptr<Evaluator>> make_evaluator(const std::string& device, int threads, bool in_process);
 
-/// Adds an option that takes one value each time it is given: what follows the value is no second one.
-CLI::Option* add_repeatable(CLI::App& command, const std::string& name, std::vector<std::string>& values,
-                            const std::string& meaning);
-
 /// Adds --device.
-void add_device(CLI::App& command, std::string& asked);
+void add_device(Command& command, std::string& asked);
 /// The device asked for by name, or the usual one.
 struct NamedDevice {
   std::string name;
@@ -88,7 +84,7 @@ Result<std::optional<double>> read_seconds(const std::string& asked);
 Result<std::filesystem::path> read_pack(const std::string& asked);
 
 /// Adds --lock, which says how long to wait for another process on the device.
-void add_lock(CLI::App& command, std::string& asked);
+void add_lock(Command& command, std::string& asked);
 /// `wait`, `fail` or a number of seconds; tells on stderr whom it waits for.
 Result<Patience> read_patience(const std::string& asked);
 

@@ -102,8 +102,8 @@ int run() {
 }  // namespace
 
 void add_doctor(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand("doctor", "Say what this machine has and what this build can do with it");
-  command->callback([&exit] { exit = run(); });
+  Command command(program, exit, "doctor", "Say what this machine has and what this build can do with it");
+  command.run(run);
 }
 
 }  // namespace glaive::cli

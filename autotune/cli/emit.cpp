@@ -40,27 +40,23 @@ int run(Options asked) {
 }  // namespace
 
 void add_emit(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand(
-      "emit", "Write a pack as files that an engine links: code objects, C source, a CMake package, pkg-config");
+  Command command(program, exit, "emit",
+                  "Write a pack as files that an engine links: code objects, C source, a CMake package, pkg-config");
   auto options = std::make_shared<Options>();
-  command->add_option("--pack", options->pack, "pack to emit (default: winners.pack in the cache folder)");
-  command->add_option("--out", options->emit.out, "folder to make")->required();
-  command->add_option("--name", options->emit.name,
-                      "of the files and of what they declare, as in gla_run (default: gla)");
-  command
-      ->add_option("--targets", options->emit.targets,
-                   "only code for these: targets as `glaive pack` prints them, cpu or cuda (default: all)")
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  add_repeatable(*command, "--problems", options->emit.problems,
-                 "only these problems, as lines: 'forward H4 K64 V64 f32' (default: all)");
-  command->add_option("--ptx", options->ptx,
-                      "PTX for GPUs newer than the pack's: auto, where NVRTC is found (default), on or off");
-  command->add_flag("--header-only", options->emit.header_only,
-                    "no C source: a header of names, geometry and argument order, for engines that launch themselves");
-  command->add_flag("--replace", options->emit.replace,
-                    "put the files in the place of what an earlier emit wrote there");
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("--pack", options->pack, "pack to emit (default: winners.pack in the cache folder)");
+  command.option("--out", options->emit.out, "folder to make", {.required = true});
+  command.option("--name", options->emit.name, "of the files and of what they declare, as in gla_run (default: gla)");
+  command.repeatable("--targets", options->emit.targets,
+                     "only code for these: targets as `glaive pack` prints them, cpu or cuda (default: all)",
+                     {.delimiter = ','});
+  command.repeatable("--problems", options->emit.problems,
+                     "only these problems, as lines: 'forward H4 K64 V64 f32' (default: all)");
+  command.option("--ptx", options->ptx,
+                 "PTX for GPUs newer than the pack's: auto, where NVRTC is found (default), on or off");
+  command.flag("--header-only", options->emit.header_only,
+               "no C source: a header of names, geometry and argument order, for engines that launch themselves");
+  command.flag("--replace", options->emit.replace, "put the files in the place of what an earlier emit wrote there");
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

@@ -111,18 +111,16 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_inspect(CLI::App& program, int& exit) {
-  auto* command =
-      program.add_subcommand("inspect", "Show a variant: parameters, facts of its code, text of each stage");
+  Command command(program, exit, "inspect", "Show a variant: parameters, facts of its code, text of each stage");
   auto options = std::make_shared<Options>();
-  command->add_option("VARIANT", options->variant, "a family, or a variant such as 'chunk(C=16)'")->required();
-  command->add_option(
+  command.option("VARIANT", options->variant, "a family, or a variant such as 'chunk(C=16)'", {.required = true});
+  command.option(
       "--problem", options->problem,
       "what to instantiate it for (default: forward H4 K128 V128, or step H16 K128 V128 where the family decodes)");
-  command->add_option("--target", options->target,
-                      "e.g. cuda:sm_90a (default: this CPU, or that for what runs on GPUs)");
-  command->add_option("--dump", options->dump, "print one stage: mlir, lowered, llvm or asm");
-  command->add_flag("--params", options->parameters, "parameters only; compiles nothing");
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("--target", options->target, "e.g. cuda:sm_90a (default: this CPU, or that for what runs on GPUs)");
+  command.option("--dump", options->dump, "print one stage: mlir, lowered, llvm or asm");
+  command.flag("--params", options->parameters, "parameters only; compiles nothing");
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

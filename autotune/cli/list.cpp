@@ -39,12 +39,12 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_list(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand("list", "Count the legal variants of a problem, by family");
+  Command command(program, exit, "list", "Count the legal variants of a problem, by family");
   auto options = std::make_shared<Options>();
-  command->add_option("LINE", options->lines, "problem lines")->required();
-  add_device(*command, options->device);
-  command->add_flag("--all", options->all, "name them all, fastest by prior first");
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("LINE", options->lines, "problem lines", {.required = true});
+  add_device(command, options->device);
+  command.flag("--all", options->all, "name them all, fastest by prior first");
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

@@ -33,10 +33,10 @@ int run(const std::string& file) {
 }  // namespace
 
 void add_pack(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand("pack", "List the entries of a pack");
+  Command command(program, exit, "pack", "List the entries of a pack");
   auto file = std::make_shared<std::string>();
-  command->add_option("FILE", *file, "pack")->required();
-  command->callback([file, &exit] { exit = run(*file); });
+  command.option("FILE", *file, "pack", {.required = true});
+  command.run([file] { return run(*file); });
 }
 
 }  // namespace glaive::cli

@@ -62,17 +62,17 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_prepare(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand(
-      "prepare", "Compile the winners that are shipped for this GPU into a pack, without a race");
+  Command command(program, exit, "prepare",
+                  "Compile the winners that are shipped for this GPU into a pack, without a race");
   auto options = std::make_shared<Options>();
-  command->add_option("LINE", options->lines, "problem lines (default: all that are shipped for this GPU)");
-  add_repeatable(*command, "--set", options->sets, "built-in problem set or file of problem lines");
-  add_device(*command, options->device);
-  command->add_option("--threads", options->threads, "threads that compile (default: all CPUs)")->type_name("INT");
-  command->add_option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
-  command->add_flag("--in-process", options->in_process, "compile and run kernels in this process, for debugging");
-  add_lock(*command, options->lock);
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("LINE", options->lines, "problem lines (default: all that are shipped for this GPU)");
+  command.repeatable("--set", options->sets, "built-in problem set or file of problem lines");
+  add_device(command, options->device);
+  command.option("--threads", options->threads, "threads that compile (default: all CPUs)", {.type = "INT"});
+  command.option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
+  command.flag("--in-process", options->in_process, "compile and run kernels in this process, for debugging");
+  add_lock(command, options->lock);
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

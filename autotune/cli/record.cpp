@@ -57,18 +57,18 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_record(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand("record", "Time every legal variant of a problem once, as a table for replay");
+  Command command(program, exit, "record", "Time every legal variant of a problem once, as a table for replay");
   auto options = std::make_shared<Options>();
-  command->add_option("LINE", options->lines, "problem line")->required();
-  command->add_option("--out", options->out, "file for the table (default: print it)");
-  add_repeatable(*command, "--only", options->only, "keep a part of the space, as family.parameter=value");
-  add_device(*command, options->device);
-  command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)")
-      ->type_name("INT");
-  command->add_flag("--force", options->force, "time again what the journal knows");
-  add_lock(*command, options->lock);
-  command->add_flag("--quiet", options->quiet, "no progress");
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("LINE", options->lines, "problem line", {.required = true});
+  command.option("--out", options->out, "file for the table (default: print it)");
+  command.repeatable("--only", options->only, "keep a part of the space, as family.parameter=value");
+  add_device(command, options->device);
+  command.option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)",
+                 {.type = "INT"});
+  command.flag("--force", options->force, "time again what the journal knows");
+  add_lock(command, options->lock);
+  command.flag("--quiet", options->quiet, "no progress");
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

@@ -46,17 +46,15 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_replay(CLI::App& program, int& exit) {
-  auto* command =
-      program.add_subcommand("replay", "Judge prior and search strategies on recorded tables, with no device");
+  Command command(program, exit, "replay", "Judge prior and search strategies on recorded tables, with no device");
   auto options = std::make_shared<Options>();
-  command->add_option("TABLE", options->tables, "files that `glaive record` wrote")->required();
-  add_repeatable(*command, "--strategy", options->strategies, "names, separated by commas (default: all there are)")
-      ->delimiter(',');
-  command->add_option("--seeds", options->seeds, "searches of each strategy (default: 100)")->type_name("INT");
-  command->add_option("--budget", options->budget, "evaluations that a search may spend (default: 64)")
-      ->type_name("INT");
-  command->add_option("--json", options->json, "file for the results; - prints them instead of the table");
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("TABLE", options->tables, "files that `glaive record` wrote", {.required = true});
+  command.repeatable("--strategy", options->strategies, "names, separated by commas (default: all there are)",
+                     {.delimiter = ','});
+  command.option("--seeds", options->seeds, "searches of each strategy (default: 100)", {.type = "INT"});
+  command.option("--budget", options->budget, "evaluations that a search may spend (default: 64)", {.type = "INT"});
+  command.option("--json", options->json, "file for the results; - prints them instead of the table");
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

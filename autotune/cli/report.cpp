@@ -60,14 +60,14 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_report(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand("report", "Show what tuning found, tried and dropped, from the journal");
+  Command command(program, exit, "report", "Show what tuning found, tried and dropped, from the journal");
   auto options = std::make_shared<Options>();
-  command->add_option("LINE", options->lines, "problem lines (default: every case of the journal)");
-  command->add_option("--html", options->html,
-                      "file for a page with charts, complete in itself; - prints it instead of the table");
-  command->add_option("--json", options->json, "file for all of it as data; - prints it instead of the table");
-  command->add_option("--journal", options->journal, "journal (default: journal.sqlite in the cache folder)");
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("LINE", options->lines, "problem lines (default: every case of the journal)");
+  command.option("--html", options->html,
+                 "file for a page with charts, complete in itself; - prints it instead of the table");
+  command.option("--json", options->json, "file for all of it as data; - prints it instead of the table");
+  command.option("--journal", options->journal, "journal (default: journal.sqlite in the cache folder)");
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

@@ -124,28 +124,26 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_tune(CLI::App& program, int& exit) {
-  auto* command =
-      program.add_subcommand("tune", "Find the fastest correct kernels for this machine and keep them in a pack");
+  Command command(program, exit, "tune", "Find the fastest correct kernels for this machine and keep them in a pack");
   auto options = std::make_shared<Options>();
-  command->add_option("LINE", options->lines, "problem lines, e.g. 'forward H4 K128 V128 @ B1 T2048'");
-  add_repeatable(*command, "--set", options->sets, "built-in problem set or file of problem lines (default: smoke)");
-  command->add_option(
-      "--effort", options->effort,
-      "quick (24 variants a case), normal (64, the default) or full (all: hours where there are thousands)");
-  command->add_option("--strategy", options->strategy, "what to try next: default or random");
-  command->add_option("--seed", options->seed, "of a strategy that draws (default: 1)")->type_name("INT");
-  add_device(*command, options->device);
-  command->add_option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)")
-      ->type_name("INT");
-  command->add_option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
-  command->add_flag(
+  command.option("LINE", options->lines, "problem lines, e.g. 'forward H4 K128 V128 @ B1 T2048'");
+  command.repeatable("--set", options->sets, "built-in problem set or file of problem lines (default: smoke)");
+  command.option("--effort", options->effort,
+                 "quick (24 variants a case), normal (64, the default) or full (all: hours where there are thousands)");
+  command.option("--strategy", options->strategy, "what to try next: default or random");
+  command.option("--seed", options->seed, "of a strategy that draws (default: 1)", {.type = "INT"});
+  add_device(command, options->device);
+  command.option("--threads", options->threads, "threads that compile, and that run a kernel (default: all CPUs)",
+                 {.type = "INT"});
+  command.option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
+  command.flag(
       "--force", options->force,
       "tune again what is tuned; code, verdicts and, until there is a new one, the winner are kept, times are not");
-  command->add_flag("--in-process", options->in_process,
-                    "compile and run kernels in this process, for debugging: a crash or a hang ends the run");
-  command->add_flag("--quiet", options->quiet, "no progress");
-  add_lock(*command, options->lock);
-  command->callback([options, &exit] { exit = run(*options); });
+  command.flag("--in-process", options->in_process,
+               "compile and run kernels in this process, for debugging: a crash or a hang ends the run");
+  command.flag("--quiet", options->quiet, "no progress");
+  add_lock(command, options->lock);
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

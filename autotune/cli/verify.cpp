@@ -78,17 +78,16 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_verify(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand("verify", "Check one variant against the float64 recurrence");
+  Command command(program, exit, "verify", "Check one variant against the float64 recurrence");
   auto options = std::make_shared<Options>();
-  command->add_option("LINE", options->lines, "problem lines")->required();
-  command->add_option("--variant", options->variant, "variant, e.g. 'chunk(C=16)'")->required();
-  command->add_option("--gates", options->gates, "gate distribution (default: all of them)");
-  command->add_option("--seed", options->seed, "seed of the inputs (default: 1)")->type_name("UINT");
-  add_device(*command, options->device);
-  command->add_option("--threads", options->threads, "threads that run the kernel (default: all CPUs)")
-      ->type_name("INT");
-  add_lock(*command, options->lock);
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("LINE", options->lines, "problem lines", {.required = true});
+  command.option("--variant", options->variant, "variant, e.g. 'chunk(C=16)'", {.required = true});
+  command.option("--gates", options->gates, "gate distribution (default: all of them)");
+  command.option("--seed", options->seed, "seed of the inputs (default: 1)", {.type = "UINT"});
+  add_device(command, options->device);
+  command.option("--threads", options->threads, "threads that run the kernel (default: all CPUs)", {.type = "INT"});
+  add_lock(command, options->lock);
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

@@ -39,12 +39,12 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_winners(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand("winners", "Write a GPU's tuned winners as a table to be shipped");
+  Command command(program, exit, "winners", "Write a GPU's tuned winners as a table to be shipped");
   auto options = std::make_shared<Options>();
-  command->add_option("--out", options->out, "file for the table; - prints it (default)");
-  command->add_option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
-  add_device(*command, options->device);
-  command->callback([options, &exit] { exit = run(*options); });
+  command.option("--out", options->out, "file for the table; - prints it (default)");
+  command.option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
+  add_device(command, options->device);
+  command.run([options] { return run(*options); });
 }
 
 }  // namespace glaive::cli

@@ -12,12 +12,12 @@ Result<std::unique_ptr<Evaluator>> make_evaluator(const std::string& device, int
 }
 
 void add_worker(CLI::App& program, int& exit) {
-  auto* command = program.add_subcommand("worker", "Compile and run kernels for the glaive that started this");
-  command->group("");  // nothing for people
+  Command command(program, exit, "worker", "Compile and run kernels for the glaive that started this");
+  command.hide();
   auto device = std::make_shared<std::string>("cpu");
-  command->add_option("DEVICE", *device);
-  command->callback([&exit, device] {
-    exit = serve_worker([&](int threads, Pulse& pulse) { return make_local_evaluator(*device, threads, pulse); });
+  command.option("DEVICE", *device, "");
+  command.run([device] {
+    return serve_worker([&](int threads, Pulse& pulse) { return make_local_evaluator(*device, threads, pulse); });
   });
 }
 
