@@ -22,6 +22,8 @@ int run(const Options& asked) {
   if (not threads) return report(threads.error());
   const auto device = read_device(asked.device);
   if (not device) return report(device.error());
+  if (device->info.target.kind != Target::Kind::cuda)
+    return report_usage("winners are shipped for GPUs: --device gpu; on a CPU, `glaive tune` finds them");
   const auto patience = read_patience(asked.lock);
   if (not patience) return report(patience.error());
   auto cases = read_cases(asked.lines, asked.sets, set_io_of(*device));
@@ -54,8 +56,12 @@ int run(const Options& asked) {
   const auto count = [&](Prepared::State state) {
     return static_cast<std::size_t>(std::ranges::count(*prepared, state, &Prepared::state));
   };
-  if (count(ready) > 0)
-    fmt::print("{} in {}\n", counted(count(ready), "shipped winner", "shipped winners"), pack->string());
+  if (count(ready) > 0) {
+    const auto is_default = [](const Prepared& one) { return one.state == ready and one.shipped == false; };
+    const auto defaults = static_cast<std::size_t>(std::ranges::count_if(*prepared, is_default));
+    fmt::print("{} and {} in {}\n", counted(count(ready) - defaults, "shipped winner", "shipped winners"),
+               counted(defaults, "default", "defaults"), pack->string());
+  }
   return count(failed) > 0 or count(ready) + count(already) == 0 ? failure : success;
 }
 
@@ -67,7 +73,7 @@ void add_prepare(CLI::App& program, int& exit) {
   auto options = std::make_shared<Options>();
   command.option("LINE", options->lines, "problem lines (default: all that are shipped for this GPU)");
   command.repeatable("--set", options->sets, "built-in problem set or file of problem lines");
-  add_device(command, options->device);
+  command.option("--device", options->device, "gpu or gpu:N (default: gpu)");
   command.option("--threads", options->threads, "threads that compile (default: all CPUs)", {.type = "INT"});
   command.option("--pack", options->pack, "file for the winners (default: winners.pack in the cache folder)");
   command.flag("--in-process", options->in_process, "compile and run kernels in this process, for debugging");

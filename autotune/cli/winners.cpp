@@ -43,7 +43,7 @@ void add_winners(CLI::App& program, int& exit) {
   auto options = std::make_shared<Options>();
   command.option("--out", options->out, "file for the table; - prints it (default)");
   command.option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
-  add_device(command, options->device);
+  command.option("--device", options->device, "gpu or gpu:N (default: gpu)");
   command.run([options] { return run(*options); });
 }
 

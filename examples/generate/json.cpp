@@ -1,5 +1,7 @@
 #include "examples/generate/json.hpp"
 
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <utility>
@@ -27,7 +29,7 @@ Json parse_object(std::string_view text, const std::string& what) {
 Json read_object(const std::filesystem::path& file) {
   std::ifstream stream(file, std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(stream)), {});
-  if (!stream) fail(file.string(), " cannot be read");
+  if (!stream) fail(file.string(), " cannot be read: ", std::strerror(errno));
   return parse_object(text, file.string());
 }
 

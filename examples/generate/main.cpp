@@ -2,8 +2,10 @@
 //   generate make DIR
 //   generate --model DIR --prompt "The river" --tokens 40
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <new>
 
@@ -38,7 +40,7 @@ std::vector<std::string> prompts_of(const Options& options) {
   std::vector<std::string> prompts = options.prompts;
   if (!options.prompts_file.empty()) {
     std::ifstream stream(options.prompts_file);
-    if (!stream) fail(options.prompts_file, " cannot be read");
+    if (!stream) fail(options.prompts_file, " cannot be read: ", std::strerror(errno));
     for (std::string line; std::getline(stream, line);)
       if (!line.empty()) prompts.push_back(line);
   }
@@ -106,7 +108,14 @@ int main(int argc, char** argv) try {
   make->add_option("--layers", layers)->check(CLI::Range(1, 256));
   make->add_option("--heads", heads)->check(CLI::Range(1, 256));
   make->add_option("--seed", seed);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help
+    return app.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    std::fprintf(stderr, "generate: %s; `generate --help` lists what there is\n", error.what());
+    return 2;
+  }
 
   if (make->parsed()) {
     recipe = Recipe::of(hidden, layers, heads);

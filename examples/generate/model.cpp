@@ -18,9 +18,10 @@ api::Operator open_operator(const char* op, const Device& device, const api::Pac
   } catch (const api::Error& error) {
     if (error.status() != GLAIVE_UNSUPPORTED) throw;
     const std::string where = device.name() == "cpu" ? "" : "--device gpu ";
-    fail(error.what(), ". Tune them: glaive tune ", where, "'", Model::problem("forward", config, device.dtype()),
-         " @ B1 T", limits.tokens, "' '", Model::problem("step", config, device.dtype()), " @ B", limits.sequences,
-         " T1'");
+    const std::string_view why = error.what();  // it ends with a command for this problem alone
+    fail(why.substr(0, why.find("; tune it")), "; tune what the model needs: glaive tune ", where, "'",
+         Model::problem("forward", config, device.dtype()), " @ B1 T", limits.tokens, "' '",
+         Model::problem("step", config, device.dtype()), " @ B", limits.sequences, " T1'");
   }
 }
 
