@@ -28,11 +28,15 @@ int memory_file() {
 }
 
 /// The loader takes a path it has seen for the object it already has, even when the descriptor behind it is another by
-/// now. So every load spells the path its own way: the count's bits as `/.` or `/`.
+/// now. So every load in the process spells the path its own way, bits as `/.` or `/`: first those of an address that is
+/// this copy's of the library alone, for there may be several, then those of a count.
 std::string unseen_path(int fd) {
   static std::atomic<std::uint64_t> loads = 0;
+  constexpr int address_bits = 48;
   std::string path = "/proc/self/fd";
-  for (std::uint64_t rest = ++loads; rest > 1; rest >>= 1) path += rest & 1 ? "/." : "/";
+  const auto spell = [&](std::uint64_t bit) { path += bit != 0 ? "/." : "/"; };
+  for (int bit = 0; bit < address_bits; ++bit) spell(reinterpret_cast<std::uintptr_t>(&loads) >> bit & 1);
+  for (std::uint64_t rest = ++loads; rest > 1; rest >>= 1) spell(rest & 1);
   return path + "/" + std::to_string(fd);
 }
 

@@ -45,7 +45,8 @@ Result<Earlier> read_earlier(const fs::path& folder, const fs::path& place) {
       }
       return earlier;
     }
-  } catch (const nlohmann::json::exception&) {  // no manifest of ours
+    // NOLINTNEXTLINE(bugprone-empty-catch): then it is no manifest of ours
+  } catch (const nlohmann::json::exception&) {
   }
   return fail(Status::io_error,
               fmt::format("{} is no folder that emit wrote: it stays as it is; choose another --out", place.string()));
