@@ -28,8 +28,8 @@ int memory_file() {
 }
 
 /// The loader takes a path it has seen for the object it already has, even when the descriptor behind it is another by
-/// now. So every load in the process spells the path its own way, bits as `/.` or `/`: first those of an address that is
-/// this copy's of the library alone, for there may be several, then those of a count.
+/// now. So every load in the process spells the path its own way, bits as `/.` or `/`: first those of an address that
+/// is this copy's of the library alone, for there may be several, then those of a count.
 std::string unseen_path(int fd) {
   static std::atomic<std::uint64_t> loads = 0;
   constexpr int address_bits = 48;
