@@ -62,7 +62,7 @@ std::int64_t head_dim(const Fields& fields, const char* expand, double otherwise
 std::vector<std::int64_t> ends_of_text(const Fields& fields) {
   const char* const name = "eos_token_id";
   if (!fields.contains(name)) return Config().eos_token_ids;
-  const Json value = fields.of(name);
+  const Json& value = fields.of(name);
   std::vector<std::int64_t> ids;
   for (const Json& one : value.is_array() ? value : value.is_null() ? Json::array() : Json::array({value})) {
     const auto id = integer(one, -1, std::numeric_limits<std::int32_t>::max());

@@ -66,7 +66,8 @@ void Tokenizer::read_model(const Json& json) {
   const Json& model = json.at("model");
   if (model.value("type", "BPE") != "BPE") fail(file_, ": the model is ", quoted(model["type"]), "; \"BPE\" is read");
   for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (is_set(model, name) && model[name] != "") fail(file_, ": ", name, " is ", quoted(model[name]), ", not null");
+    if (is_set(model, name) && quoted(model[name]) != R"("")")
+      fail(file_, ": ", name, " is ", quoted(model[name]), ", not null");
   if (model.value("ignore_merges", false)) fail(file_, ": ignore_merges is true; false is read");
   for (const auto& [piece, json_id] : model.at("vocab").items()) {
     const Token id = read_id(piece, json_id);
