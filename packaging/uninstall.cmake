@@ -1,7 +1,7 @@
 # Takes away the files that `cmake --install` put anywhere from this build folder, and the folders that it made and that are
 # empty now. With DESTDIR set, what was staged below it.
 if(NOT "$ENV{DESTDIR}" MATCHES "^(/|$)")
-  message(FATAL_ERROR "DESTDIR is $ENV{DESTDIR}; uninstall runs in the build folder: name the stage from the root, as in /tmp/stage")
+  message(FATAL_ERROR "DESTDIR is $ENV{DESTDIR}; uninstall runs in the build folder: give the whole path of the stage")
 endif()
 include("${CMAKE_CURRENT_LIST_DIR}/stage.cmake")
 if(NOT EXISTS "${record}")

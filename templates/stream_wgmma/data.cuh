@@ -26,8 +26,10 @@
 // GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first has S decay if the
 //          chunk is weak, the last has S decay if it is not, and adds to it.
 // NUMBERS  S and k~ are kept at `balance` times their values and q~ at 1 / balance, the range of fp16 in mind.
-// FP16     With io in fp16 all operands are. q~ = q 2^P in weak chunks too, where q 2^-R might pass the range, and
-//          A = tril(q~ k^^T) from k^ = k 2^-P: whether that fits is up to k, hence the same for all heads of a group.
+// FP16     With io in fp16 all operands are. q~ = q 2^P in weak chunks too, where q 2^-R might pass the range, so that
+// S
+//          decays after O, and A = tril(q~ k^^T) from k^ = k 2^-P: whether that fits is up to k, hence the same for all
+//          heads of a group.
 constexpr int panels = channels / 64, panel_bytes = 128 * C, tile_bytes = panels * panel_bytes;
 constexpr int state_groups = columns / 64, state_threads = 128 * state_groups, gate_threads = 128 * gate_groups;
 constexpr int blocks = C / 8, levels = C == 64 ? 6 : 5;
@@ -56,7 +58,7 @@ constexpr int ring_bytes = stages / cluster * (sizeof(Stage) + (cluster - 1) * r
 enum Mode : int { weak, strong, mixed };  // which chunks a loop is for
 /// How a chunk's scores are made. Weak decays: from fp16, or from two parts in bf16 where R or q or k pass the range of
 /// fp16. Others by halving: from fp16 or, where q or k pass its range, from bf16. With io in fp16 never from bf16.
-enum Tier : int { halves, split, exact, wide };
+enum Tier : int { halves, split, exact };
 
 template <Mode mode>
 constexpr int stages_of = mode == strong ? strong_stages : stages;

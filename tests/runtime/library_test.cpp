@@ -1,4 +1,6 @@
 // libglaive.so as a program sees it: its symbols, its needs, its header, and what a process that uses it has mapped.
+#include <dlfcn.h>
+
 #include <sstream>
 
 #include "runtime/glaive.h"
@@ -58,6 +60,41 @@ TEST_CASE("library: a C program runs a pack's kernel, and has neither libstdc++ 
   for (const char* library : {"libstdc++", "libgcc_s", "LLVM", "MLIR", "libcuda"})
     CHECK_FALSE(contains(output.text, library));
 #endif
+}
+
+TEST_CASE("library: of two copies in one process, shared and linked in, each runs its own kernels") {
+  Folder folder;
+  const PackEntry entry = kernel_entry();
+  REQUIRE(add_to_pack(folder / "p.pack", {&entry, 1}).has_value());
+  void* const shared = dlopen(LIBGLAIVE, RTLD_NOW | RTLD_LOCAL);
+  REQUIRE(shared != nullptr);
+  const auto call = [&]<class F, class... Args>(F*, const char* name, Args... args) {
+    return reinterpret_cast<F*>(dlsym(shared, name))(args...);
+  };
+  glaive_device* device = nullptr;
+  glaive_pack* pack = nullptr;
+  glaive_plan* plan = nullptr;
+  glaive_problem problem = {};
+  problem.size = sizeof problem;
+  glaive_shape shape = {};
+  shape.size = sizeof shape;
+  shape.sequences = 1, shape.tokens = 5;
+  REQUIRE(call(&glaive_device_open, "glaive_device_open", "cpu", 1, &device) == GLAIVE_OK);
+  REQUIRE(call(&glaive_pack_open, "glaive_pack_open", (folder / "p.pack").c_str(), &pack) == GLAIVE_OK);
+  REQUIRE(call(&glaive_problem_parse, "glaive_problem_parse", kernel_problem, &problem) == GLAIVE_OK);
+  REQUIRE(call(&glaive_plan_find, "glaive_plan_find", device, pack, &problem, &shape, &plan) == GLAIVE_OK);
+
+  // The first load of this copy, as that was of the other, and by the same descriptor, which is free again.
+  const auto code = LoadedCode::load(kernel_object(TEST_KERNEL_2));
+  REQUIRE(code.has_value());
+  std::int64_t which = 0;
+  const std::uint64_t words[] = {reinterpret_cast<std::uint64_t>(&which)};
+  (*code->entry("which"))(words, 0, nullptr);
+  CHECK(which == 2);
+
+  call(&glaive_plan_close, "glaive_plan_close", plan);
+  call(&glaive_pack_close, "glaive_pack_close", pack);
+  call(&glaive_device_close, "glaive_device_close", device);
 }
 
 TEST_CASE("library: the first example prints the norm of o, and a sentence where it cannot") {

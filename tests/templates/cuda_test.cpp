@@ -27,6 +27,11 @@ void check(const char* line, const char* variant_text = nullptr, std::span<const
   CHECK(verdict.message == "");
 }
 
+/// The kernel's text with other words in the place of some that it must have.
+Emulated::Edit replaced(std::string_view words, std::string_view by) {
+  return [=](std::string& text) { text.replace(text.find(words), words.size(), by); };
+}
+
 /// The default with one parameter changed, for each of its legal values.
 void every_value(const char* name, const char* line, std::initializer_list<Gates> gates) {
   const Instance instance{parse_case(line).value().problem, hopper};
@@ -106,10 +111,7 @@ TEST_CASE("stream_wgmma: query heads that share a kv head") {
 }
 
 TEST_CASE("stream_wgmma: what it does where q and k pass the range of fp16") {
-  const auto never = [](std::string& text) {
-    const std::string_view suits = "return larger == 0 or";
-    text.replace(text.find(suits), suits.size(), "return larger > 0xffff and");
-  };
+  const auto never = replaced("return larger == 0 or", "return larger > 0xffff and");
   constexpr Gates some[] = {Gates::uniform40, Gates::resets, Gates::mixed};
   check("forward H2 K16 V16 bf16 @ B1 T150", "stream_wgmma", all_gates, never);
   check("forward H1 K128 V64 bf16 @ B1 T200", "stream_wgmma(C=64,columns=64,gates=2)", some, never);
@@ -118,10 +120,7 @@ TEST_CASE("stream_wgmma: what it does where q and k pass the range of fp16") {
 }
 
 TEST_CASE("stream_wgmma: from the loop for weak chunks to that for strong ones, and back") {
-  const auto impatient = [](std::string& text) {
-    const std::string_view patience = "patience = 1";
-    text.replace(text.find(patience), patience.size(), "patience = 0");
-  };
+  const auto impatient = replaced("patience = 1", "patience = 0");
   constexpr Gates some[] = {Gates::mixed, Gates::infinite};
   check("forward H1 K64 V128 bf16 @ lens=500,300", "stream_wgmma(C=32,gates=1,stages=4)", some, impatient);
   check("forward H1 K128 V128 bf16 @ B1 T450", "stream_wgmma(C=64,columns=128,gates=2)", some, impatient);
@@ -139,10 +138,7 @@ TEST_CASE("stream_wgmma: CTAs of a cluster that share operands") {
 }
 
 TEST_CASE("stream_wgmma: chunks with resets where scores in fp16 do not suit") {
-  const auto never = [](std::string& text) {
-    const std::string_view suits = "return suits_fp16(most_query) and suits_fp16(most_key);";
-    text.replace(text.find(suits), suits.size(), "return tier != halves;");
-  };
+  const auto never = replaced("return suits_fp16(most_query) and suits_fp16(most_key);", "return tier != halves;");
   constexpr Gates some[] = {Gates::infinite, Gates::resets, Gates::mixed};
   check("forward H1 K64 V128 bf16 @ B1 T200", "stream_wgmma(columns=64)", some, never);
   check("forward H3 Hkv1 K64 V64 bf16 gate=f32 @ B1 T150", "stream_wgmma(C=32,gates=1)", some, never);
@@ -163,10 +159,7 @@ TEST_CASE("stream_wgmma: io in fp16, in a cluster") {
 }
 
 TEST_CASE("stream_wgmma: io in fp16 where k^ does not suit it") {
-  const auto never = [](std::string& text) {
-    const std::string_view suits = "return (most & 0xffff) < 0x7c00 and";
-    text.replace(text.find(suits), suits.size(), "return (most & 0xffff) > 0x7c00 and");
-  };
+  const auto never = replaced("return (most & 0xffff) < 0x7c00 and", "return (most & 0xffff) > 0x7c00 and");
   constexpr Gates some[] = {Gates::weak, Gates::mixed, Gates::resets};
   check("forward H3 Hkv1 K64 V64 f16 @ B1 T150", "stream_wgmma(C=32,gates=1)", some, never);
   const char* const cluster = "stream_wgmma(C=32,columns=64,gates=1,stages=4,cluster=2)";
