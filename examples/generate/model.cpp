@@ -32,7 +32,7 @@ Ends ends_on(const Device& device, const HostEnds& host) {
 }
 
 /// A config that the checkpoint agrees with: until then its sizes are worth no allocation.
-const Config& checked(const Config& config, const Checkpoint& checkpoint) {
+Config checked(const Config& config, const Checkpoint& checkpoint) {
   check_tensors(checkpoint, config);
   return config;
 }
