@@ -17,7 +17,7 @@ float swish(float x) { return static_cast<float>(x / (1 + std::exp(-static_cast<
 
 TEST_CASE("loops: swish of any finite number is a number") {
   const auto width = GENERATE(32, 3);  // in vectors, and in what is left behind them
-  for (const float x : {0.F, 1.F, 88.F, 89.F, 1e4F})
+  for (const float x : {0.F, 0.34F, 0.35F, 1.F, 7.7F, 86.9F, 88.F, 89.F, 1e4F})
     for (const float gate : {x, -x}) {
       const auto size = static_cast<std::size_t>(width);
       const Row gates(size, gate), ones(size, 1.F);
