@@ -12,8 +12,8 @@ struct Item {
     const int thread = Crew::index(), pair = thread % pairs, block = thread / pairs * Crew::items + i;
     return {block, pair, u32(pair / 32 * panel_bytes + block * 1024 + pair % 32 * 4)};
   }
-  /// Of token t, in a tile.
-  __device__ u32 word(int t) const { return (at ^ t << 4) + t * 128; }
+  /// Of token t, in a tile; of the blocks behind this one too.
+  __device__ u32 word(int t) const { return (at ^ t % 8 << 4) + t * 128; }
   __device__ u32& in(char* tile, int t) const { return *reinterpret_cast<u32*>(tile + word(t)); }
 };
 
@@ -26,8 +26,9 @@ struct Words8 {
     for (int t = 0; t < 8; ++t) at[t] = *reinterpret_cast<const u32*>(tile + item.word(t));
   }
 };
-struct Pairs8 {
-  float2 at[8];
+template <int tokens>
+struct Pairs {
+  float2 at[tokens];
 };
 
 __device__ inline float2 raw_gate(const Stage& stage, const Item& item, int t) {
@@ -38,22 +39,25 @@ __device__ inline float2 log2_decay(const Task& task, const Item& item, int t, i
   if (logit and 8 * item.block + t >= left) return {0, 0};
   return {task.log2_decay(raw.x), task.log2_decay(raw.y)};
 }
-__device__ inline Pairs8 raw_gates(const Stage& stage, const Item& item) {
-  Pairs8 raw;
+template <int tokens = 8>
+__device__ inline Pairs<tokens> raw_gates(const Stage& stage, const Item& item) {
+  Pairs<tokens> raw;
 #pragma unroll
-  for (int t = 0; t < 8; ++t) raw.at[t] = raw_gate(stage, item, t);
+  for (int t = 0; t < tokens; ++t) raw.at[t] = raw_gate(stage, item, t);
   return raw;
 }
-__device__ inline Pairs8 log2_decays(const Task& task, const Stage& stage, const Item& item, int left) {
-  Pairs8 g = raw_gates(stage, item);
+template <int tokens = 8>
+__device__ inline Pairs<tokens> log2_decays(const Task& task, const Stage& stage, const Item& item, int left) {
+  Pairs<tokens> g = raw_gates<tokens>(stage, item);
 #pragma unroll
-  for (int t = 0; t < 8; ++t) g.at[t] = log2_decay(task, item, t, left, g.at[t]);
+  for (int t = 0; t < tokens; ++t) g.at[t] = log2_decay(task, item, t, left, g.at[t]);
   return g;
 }
-__device__ inline Pairs8 decays(const Task& task, const Stage& stage, const Item& item, int left) {
-  Pairs8 e = log2_decays(task, stage, item, left);
+template <int tokens = 8>
+__device__ inline Pairs<tokens> decays(const Task& task, const Stage& stage, const Item& item, int left) {
+  Pairs<tokens> e = log2_decays<tokens>(task, stage, item, left);
 #pragma unroll
-  for (int t = 0; t < 8; ++t) e.at[t] = exp2_fast(e.at[t]);
+  for (int t = 0; t < tokens; ++t) e.at[t] = exp2_fast(e.at[t]);
   return e;
 }
 
@@ -73,7 +77,7 @@ __device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left)
 #pragma unroll(Gates::items > 2 ? 1 : Gates::items)
   for (int i = 0; i < Gates::items; ++i) {
     const Item item = Item::of<Gates>(i);
-    const Pairs8 g = logit ? log2_decays(shared.task, stage, item, left) : raw_gates(stage, item);
+    const Pairs<8> g = logit ? log2_decays(shared.task, stage, item, left) : raw_gates(stage, item);
     float2 part = {0, 0};
 #pragma unroll
     for (int t = 0; t < 8; ++t) part = part + g.at[t];
@@ -103,7 +107,7 @@ __device__ inline bool find_resets(Shared& shared, const Stage& stage, int left,
 #pragma unroll 1
   for (int i = 0; i < Gates::items; ++i) {
     const Item item = Item::of<Gates>(i);
-    const Pairs8 g = log2_decays(shared.task, stage, item, left);
+    const Pairs<8> g = log2_decays(shared.task, stage, item, left);
     float2 part = {0, 0};
     u32 mine = 0;
 #pragma unroll
@@ -177,17 +181,23 @@ __device__ inline void put_decay(Shared& shared, int stage, const Item& item, fl
   *reinterpret_cast<float2*>(&shared.fate[stage].decay[2 * item.pair]) = exp2_fast(sum);
 }
 
-/// q~ and k~ of an item in place; to `query` and `key` their copies in fp16 or, where R is too large for that, what
-/// bf16 has left of them. Whether all suit their type.
+/// Items, one behind the other, that a thread makes at once: two warps a scheduler hide little of one's latencies.
+constexpr int together = Gates::items % 2 == 0 ? 2 : 1;
+
+/// q~ and k~ of `together` items from `item` on, in place; to `query` and `key` their copies in fp16 or, where R is too
+/// large for that, what bf16 has left of them. Whether all suit their type.
 template <Tier tier>
 __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, char* query, char* key, const Item& item,
                                      int left) {
-  float2 behind = {0, 0};  // sum of G behind the block
+  constexpr int tokens = 8 * together, ahead = 4;
+  float2 behind = {0, 0};  // sum of G behind the items
 #pragma unroll
-  for (int b = 1; b < blocks; ++b)
-    if (b > item.block) behind = behind + total_of(shared, b, item);
-  const Pairs8 e = decays(shared.task, stage, item, left);
-  const float2 from_block = behind + total_of(shared, item.block, item);
+  for (int b = together; b < blocks; ++b)
+    if (b >= item.block + together) behind = behind + total_of(shared, b, item);
+  const Pairs<tokens> e = decays<tokens>(shared.task, stage, item, left);
+  float2 from_block = behind;
+#pragma unroll
+  for (int b = 0; b < together; ++b) from_block = from_block + total_of(shared, item.block + b, item);
   if (item.block == 0) put_decay(shared, number, item, from_block);
   // From token to token 2^-R decays, and 2^R backwards.
   float2 ask = exp2_fast(-from_block + float2{-log2_balance, -log2_balance});
@@ -205,13 +215,21 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, c
       item.in(copies, t) = narrow_pair<Io>(x.x - there.x, x.y - there.y);
     }
   };
-  const Words8 q(item, stage.q), k(item, stage.k);
+  u32 q[tokens], k[tokens];
+  // The compiler moves no load over a store: some words are there before those before them are stored.
+  const auto load = [&](int begin) {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
+    for (int i = begin; i < begin + ahead; ++i) q[i] = item.in(stage.q, i), k[i] = item.in(stage.k, tokens - 1 - i);
+  };
+  load(0);
+#pragma unroll
+  for (int i = 0; i < tokens; ++i) {
+    const int back = tokens - 1 - i;
+    if (i % ahead == 0 and i + ahead < tokens) load(i + ahead);
     ask = ask * e.at[i];
-    put(stage.q, query, i, widen_pair<Io>(q.at[i]) * ask, most_query);
-    put(stage.k, key, 7 - i, widen_pair<Io>(k.at[7 - i]) * tell, most_key);
-    tell = tell * e.at[7 - i];
+    put(stage.q, query, i, widen_pair<Io>(q[i]) * ask, most_query);
+    put(stage.k, key, back, widen_pair<Io>(k[i]) * tell, most_key);
+    tell = tell * e.at[back];
   }
   return suits_fp16(most_query) and suits_fp16(most_key);
 }
@@ -225,7 +243,7 @@ __device__ inline bool half_operands(Shared& shared, Stage& stage, int number, c
     before = before + either(b < item.block, sum, none);
     behind = behind + either(b > item.block, sum, none);
   }
-  const Pairs8 e = decays(shared.task, stage, item, left);
+  const Pairs<8> e = decays(shared.task, stage, item, left);
   const float2 from_block = behind + total_of(shared, item.block, item);
   if (item.block == 0) put_decay(shared, number, item, from_block);
   const float2 back = exp2_fast(-(before + from_block));  // k^ = k~ 2^-(R + P)
@@ -294,7 +312,7 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
     suits = suits_fp16(most_query) and suits_fp16(most_key);
   }
   if constexpr (from < 3) {
-    const Pairs8 g = log2_decays(shared.task, stage, item, left);
+    const Pairs<8> g = log2_decays(shared.task, stage, item, left);
     Words8 e;
 #pragma unroll
     for (int t = 0; t < 8; ++t) {
@@ -323,7 +341,7 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
   if (to == levels and item.block == 0) put_decay(shared, number, item, behind + total_of(shared, 0, item));
   const float2 ask = exp2_fast(before + float2{-log2_balance, -log2_balance});
   const float2 tell = exp2_fast(behind + float2{log2_balance, log2_balance});
-  const Pairs8 e = decays(shared.task, stage, item, left);  // once more: registers are scarce
+  const Pairs<8> e = decays(shared.task, stage, item, left);  // once more: registers are scarce
   float2 after = {1, 1}, since = {1, 1};
 #pragma unroll
   for (int i = 0; i < 8; ++i) {

@@ -36,7 +36,7 @@ __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const
   while (true) {
     bool suits = true;
 #pragma unroll 1
-    for (int i = 0; i < Gates::items; ++i) {
+    for (int i = 0; i < Gates::items; i += together) {
       const Item item = Item::of<Gates>(i);
       if (tier == halves)
         suits &= weak_operands<halves>(shared, stage, number, query, key, item, left);
