@@ -88,11 +88,13 @@ __device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left)
   return sum;
 }
 
-/// From this thread's sums; sums of all are seen after it.
-__device__ inline bool all_weak(float2 sum, bool besides = true) {
+/// Whether this thread's sums leave a chunk weak.
+__device__ inline bool are_weak(float2 sum) {
   constexpr float share = weak_limit * Gates::items / blocks;
-  return Gates::all(besides and sum.x > share and sum.y > share);
+  return sum.x > share and sum.y > share;
 }
+/// Whether those of all threads do; they are seen after it.
+__device__ inline bool all_weak(float2 sum, bool besides = true) { return Gates::all(besides and are_weak(sum)); }
 __device__ inline float2 total_of_chunk(const Shared& shared, const Item& item) {
   float2 sum = {0, 0};
 #pragma unroll
@@ -156,6 +158,14 @@ __device__ inline bool is_tame(const Fate& fate) {
   return Gates::all(decay[0] > least and decay[1] > least);
 }
 
+/// Beside the scores of the chunk before: whether the one at `ring` is there, whole and weak as far as this thread sees.
+/// Its sums take the place of that one's.
+template <Mode mode>
+__device__ inline bool foresee(Shared& shared, const Ring<mode>& ring, const Turn& turn) {
+  if (turn.first + C > u32(shared.task.length) or not has_ended(shared.full[ring.stage], ring.parity)) return false;
+  return are_weak(sum_gates(shared, stage_of(shared, ring.stage), C));
+}
+
 /// The tier of the chunk, and its resets if it is weak. `resets`: at first those of the chunk before: where there were
 /// some, more are expected.
 __device__ inline Tier choose_tier(Shared& shared, Stage& stage, int left, u64& resets) {
@@ -189,7 +199,7 @@ constexpr int together = Gates::items % 2 == 0 ? 2 : 1;
 template <Tier tier>
 __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, char* query, char* key, const Item& item,
                                      int left) {
-  constexpr int tokens = 8 * together, ahead = 4;
+  constexpr int tokens = 8 * together, ahead = 2;
   float2 behind = {0, 0};  // sum of G behind the items
 #pragma unroll
   for (int b = together; b < blocks; ++b)

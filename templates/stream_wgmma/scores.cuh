@@ -14,9 +14,11 @@ __device__ inline void put_scores(char* tile, const Lane& lane, int half, int bl
   if (C == 64 or t < C) *reinterpret_cast<u32*>(tile + t * 128 + ((block ^ lane.row) << 4) + lane.column * 2) = pair;
 }
 
-/// A of weak decays: this warpgroup's columns. With io in fp16 `queries` are the operands themselves.
-template <Tier tier>
-__device__ inline void weak_scores(Stage& stage, const char* queries, const char* keys, u64 resets) {
+/// A of weak decays: this warpgroup's columns. With io in fp16 `queries` are the operands themselves. `meanwhile` runs
+/// beside the products; whether it gave true to all gate warpgroups.
+template <Tier tier, class Meanwhile>
+__device__ inline bool weak_scores(Stage& stage, const char* queries, const char* keys, u64 resets,
+                                   Meanwhile meanwhile) {
   const int group = gate_group();
   constexpr int width = C / gate_groups;
   float d[width / 2];
@@ -31,9 +33,10 @@ __device__ inline void weak_scores(Stage& stage, const char* queries, const char
     begin_score<Io>(d, asking, key, true);
   }
   commit_products();
+  const bool mine = meanwhile();
   wait_products<0>();
   hold(d);
-  Gates::join();  // A takes the place of the copies of q~
+  const bool all = Gates::all(mine);  // A takes the place of the copies of q~
   const Lane lane(thread_again());
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -48,6 +51,7 @@ __device__ inline void weak_scores(Stage& stage, const char* queries, const char
                  narrow_pair<Io>(apart <= reach ? d[4 * n + 2 * r] : 0, apart - 1 <= reach ? d[4 * n + 2 * r + 1] : 0));
     }
   }
+  return all;
 }
 
 /// Scores between tokens of the same block of 8, of a warp's two blocks.

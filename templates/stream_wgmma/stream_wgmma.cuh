@@ -50,15 +50,15 @@ __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const
     tier = split;
   }
 }
-template <Mode mode>
-__device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 resets) {
+/// A of a weak chunk; whether `meanwhile` gave true to all.
+template <Mode mode, class Meanwhile>
+__device__ inline bool score_weak(Shared& shared, Stage& stage, Tier tier, u64 resets, Meanwhile meanwhile) {
   const char* const query = half_io ? stage.q : level_tile<mode>(shared, stage, levels - 1);
   const char* const key = level_tile<mode>(shared, stage, 0);
-  if (half_io or tier == halves)
-    weak_scores<halves>(stage, query, key, resets);
-  else
-    weak_scores<split>(stage, query, key, resets);
+  const bool all = half_io or tier == halves ? weak_scores<halves>(stage, query, key, resets, meanwhile)
+                                             : weak_scores<split>(stage, query, key, resets, meanwhile);
   if (resets != 0) end_at_resets(stage, resets);
+  return all;
 }
 
 __device__ inline bool help(Shared& shared, int number, const Turn& turn) {
@@ -137,7 +137,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
 #pragma unroll 1
   for (int i = first; i < stages; i += cluster)
     if (const Turn soon(i); fetches(maps, state_threads) and soon.first < length) fetch_raw(shared, maps, i, soon);
-  bool begun = false;
+  bool begun = false, foreseen = false;
   u64 resets = 0;
 #pragma unroll 1
   for (Turn turn(first); turn.first < length; turn.advance(cluster)) {
@@ -148,7 +148,8 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_raw_rows(stage, left);
     refill.try_now(shared, maps);
-    Tier tier = choose_tier(shared, stage, left, resets);
+    Tier tier = foreseen ? halves : choose_tier(shared, stage, left, resets);
+    foreseen = false;
     if (tier < exact) {
       tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier, resets);
       if (tier == exact) {
@@ -160,7 +161,11 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     put_fate(shared, ring.stage, tier, false, resets);
     refill.try_now(shared, maps);
     if (tier < exact) {
-      score_weak<mixed>(shared, stage, tier, resets);
+      foreseen = score_weak<mixed>(shared, stage, tier, resets, [&] {
+        Ring<mixed> next = ring;
+        next.advance(cluster);
+        return resets == 0 and foresee(shared, next, turn.later(cluster));
+      });
     } else {
       sum_gates(shared, stage, left);  // with resets
       publish_to_products();
@@ -195,7 +200,8 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
   Ring<mode> ring;
   Tier tier = halves;
   u64 resets = 0;
-  int calm = 0;  // chunks one after the other that the loop for weak ones would take
+  bool foreseen = false;  // sums of the chunk are there and weak
+  int calm = 0;           // chunks one after the other that the loop for weak ones would take
 #pragma unroll 1
   for (; turn.first < length; turn.advance(1)) {
     Stage& stage = stage_of(shared, ring.stage);
@@ -204,12 +210,18 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
     if (left < C) clear_raw_rows(stage, left);
     if constexpr (mode == weak) {
       if (turn.is_first())
-        tier = choose_tier(shared, stage, left, resets);
+        tier = foreseen ? halves : choose_tier(shared, stage, left, resets);
       else if (resets != 0)
         clear_resets(stage, resets);
       if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets);
       const bool leaves = tier >= exact;
-      if (not leaves) score_weak<mode>(shared, stage, tier, resets);
+      if (not leaves)
+        foreseen = score_weak<mode>(shared, stage, tier, resets, [&] {
+          Ring<mode> next = ring;
+          next.advance();
+          const Turn soon = turn.later(1);
+          return resets == 0 and soon.is_first() and foresee(shared, next, soon);
+        });
       put_fate(shared, ring.stage, tier, leaves, resets);
       publish_to_products();
       arrive(shared.ready[ring.stage]);
