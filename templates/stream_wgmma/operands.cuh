@@ -191,23 +191,50 @@ __device__ inline void put_decay(Shared& shared, int stage, const Item& item, fl
   *reinterpret_cast<float2*>(&shared.fate[stage].decay[2 * item.pair]) = exp2_fast(sum);
 }
 
-/// Items, one behind the other, that a thread makes at once: two warps a scheduler hide little of one's latencies.
-constexpr int together = Gates::items % 2 == 0 ? 2 : 1;
+/// Items, one behind the other, that a thread makes at once: two warps a scheduler hide little of one's latencies. The
+/// logarithms of logits want the registers for themselves.
+constexpr int together = Gates::items % 2 == 0 and not logit ? 2 : 1, tokens = 8 * together;
+
+/// Raw words of their tokens: of q from the first one on, of k from the last one back. Some are loaded before the words
+/// before them are stored, since the compiler moves no load over a store.
+struct RawWords {
+  u32 q[tokens], k[tokens];
+
+  __device__ RawWords(const Stage& stage, const Item& item) { load(stage, item, 0); }
+  /// Before those of step i are stored.
+  __device__ void advance(const Stage& stage, const Item& item, int i) {
+    if (i % ahead == 0 and i + ahead < tokens) load(stage, item, i + ahead);
+  }
+
+ private:
+  static constexpr int ahead = 2;
+  __device__ void load(const Stage& stage, const Item& item, int begin) {
+#pragma unroll
+    for (int i = begin; i < begin + ahead; ++i) {
+      q[i] = *reinterpret_cast<const u32*>(stage.q + item.word(i));
+      k[i] = *reinterpret_cast<const u32*>(stage.k + item.word(tokens - 1 - i));
+    }
+  }
+};
+
+/// Sum of G over their blocks.
+__device__ inline float2 total_together(const Shared& shared, const Item& item) {
+  float2 sum = total_of(shared, item.block, item);
+  if constexpr (together == 2) sum = sum + total_of(shared, item.block + 1, item);
+  return sum;
+}
 
 /// q~ and k~ of `together` items from `item` on, in place; to `query` and `key` their copies in fp16 or, where R is too
 /// large for that, what bf16 has left of them. Whether all suit their type.
 template <Tier tier>
 __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, char* query, char* key, const Item& item,
                                      int left) {
-  constexpr int tokens = 8 * together, ahead = 2;
   float2 behind = {0, 0};  // sum of G behind the items
 #pragma unroll
   for (int b = together; b < blocks; ++b)
     if (b >= item.block + together) behind = behind + total_of(shared, b, item);
   const Pairs<tokens> e = decays<tokens>(shared.task, stage, item, left);
-  float2 from_block = behind;
-#pragma unroll
-  for (int b = 0; b < together; ++b) from_block = from_block + total_of(shared, item.block + b, item);
+  const float2 from_block = behind + total_together(shared, item);
   if (item.block == 0) put_decay(shared, number, item, from_block);
   // From token to token 2^-R decays, and 2^R backwards.
   float2 ask = exp2_fast(-from_block + float2{-log2_balance, -log2_balance});
@@ -225,20 +252,14 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, c
       item.in(copies, t) = narrow_pair<Io>(x.x - there.x, x.y - there.y);
     }
   };
-  u32 q[tokens], k[tokens];
-  // The compiler moves no load over a store: some words are there before those before them are stored.
-  const auto load = [&](int begin) {
-#pragma unroll
-    for (int i = begin; i < begin + ahead; ++i) q[i] = item.in(stage.q, i), k[i] = item.in(stage.k, tokens - 1 - i);
-  };
-  load(0);
+  RawWords raw(stage, item);
 #pragma unroll
   for (int i = 0; i < tokens; ++i) {
     const int back = tokens - 1 - i;
-    if (i % ahead == 0 and i + ahead < tokens) load(i + ahead);
+    raw.advance(stage, item, i);
     ask = ask * e.at[i];
-    put(stage.q, query, i, widen_pair<Io>(q[i]) * ask, most_query);
-    put(stage.k, key, back, widen_pair<Io>(k[i]) * tell, most_key);
+    put(stage.q, query, i, widen_pair<Io>(raw.q[i]) * ask, most_query);
+    put(stage.k, key, back, widen_pair<Io>(raw.k[i]) * tell, most_key);
     tell = tell * e.at[back];
   }
   return suits_fp16(most_query) and suits_fp16(most_key);
@@ -246,29 +267,31 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, c
 
 /// The same with io in fp16: q~ and k~ in place, k^ to `key`. Whether k^ is finite.
 __device__ inline bool half_operands(Shared& shared, Stage& stage, int number, char* key, const Item& item, int left) {
-  float2 before = {0, 0}, behind = {0, 0};  // sums of G before and behind the block
+  float2 before = {0, 0}, behind = {0, 0};  // sums of G before and behind the items
 #pragma unroll
   for (int b = 0; b < blocks; ++b) {
     const float2 sum = total_of(shared, b, item), none = {0, 0};
     before = before + either(b < item.block, sum, none);
-    behind = behind + either(b > item.block, sum, none);
+    behind = behind + either(b >= item.block + together, sum, none);
   }
-  const Pairs<8> e = decays(shared.task, stage, item, left);
-  const float2 from_block = behind + total_of(shared, item.block, item);
+  const Pairs<tokens> e = decays<tokens>(shared.task, stage, item, left);
+  const float2 from_block = behind + total_together(shared, item);
   if (item.block == 0) put_decay(shared, number, item, from_block);
-  const float2 back = exp2_fast(-(before + from_block));  // k^ = k~ 2^-(R + P)
+  const float2 undo = exp2_fast(-(before + from_block));  // k^ = k~ 2^-(R + P)
   float2 ask = exp2_fast(before), tell = exp2_fast(behind);
   u32 most = 0;
-  const Words8 q(item, stage.q), k(item, stage.k);
+  RawWords raw(stage, item);
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < tokens; ++i) {
+    const int back = tokens - 1 - i;
+    raw.advance(stage, item, i);
     ask = ask * e.at[i];
-    const float2 x = widen_pair<Io>(q.at[i]) * ask, y = widen_pair<Io>(k.at[7 - i]) * tell, z = y * back;
-    tell = tell * e.at[7 - i];
+    const float2 x = widen_pair<Io>(raw.q[i]) * ask, y = widen_pair<Io>(raw.k[i]) * tell, z = y * undo;
+    tell = tell * e.at[back];
     item.in(stage.q, i) = narrow_pair<Io>(x.x, x.y);
-    item.in(stage.k, 7 - i) = narrow_pair<Io>(y.x, y.y);
+    item.in(stage.k, back) = narrow_pair<Io>(y.x, y.y);
     const u32 copy = narrow_pair<Io>(z.x, z.y);
-    item.in(key, 7 - i) = copy;
+    item.in(key, back) = copy;
     most = larger_pair(most, copy);
   }
   return (most & 0xffff) < 0x7c00 and most < 0x7c000000;

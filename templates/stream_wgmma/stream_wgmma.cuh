@@ -29,7 +29,8 @@ __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const
   if constexpr (half_io) {
     bool suits = true;
 #pragma unroll 1
-    for (int i = 0; i < Gates::items; ++i) suits &= half_operands(shared, stage, number, key, Item::of<Gates>(i), left);
+    for (int i = 0; i < Gates::items; i += together)
+      suits &= half_operands(shared, stage, number, key, Item::of<Gates>(i), left);
     publish_to_products();
     return Gates::all(suits) ? halves : exact;
   }
