@@ -172,7 +172,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
       publish_to_products();
       Gates::join();
       Scores scores;
-      if (gate_group() == 0) take_diagonal(scores.near, stage, [] {});
+      scores.take_diagonal(stage);
       Gates::join();  // the last level takes the place of q and k
       if (not make_level<0>(scores, shared, stage, ring.stage, left))
 #pragma unroll 1
@@ -229,19 +229,15 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       if (leaves) return false;
     } else {
       Scores scores;
-      if (gate_group() == 0)
-        take_diagonal(scores.near, stage, [&] {
-          if (turn.is_first()) sum_gates(shared, stage, left);
-        });
-      else if (turn.is_first())
-        sum_gates(shared, stage, left);
+      scores.take_diagonal(stage);
+      if (turn.is_first()) sum_gates(shared, stage, left);
       const bool leaves = calm > patience and turn.is_first();
       put_fate(shared, ring.stage, exact, leaves, 0);
       if (not helped and leaves) arrive(shared.ready[ring.stage]);
       Makers::join();
       if (leaves) return false;
       if (make_strong(shared, stage, ring.stage, turn)) {
-#pragma unroll
+#pragma unroll 1
         for (int level = 0; level < levels; ++level) scores.take<f16, mode>(shared, stage, level);
       } else {
         fetch_again<Gates>(stage, shared.task, turn);
