@@ -139,6 +139,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
   for (int i = first; i < stages; i += cluster)
     if (const Turn soon(i); fetches(maps, state_threads) and soon.first < length) fetch_raw(shared, maps, i, soon);
   bool begun = false, foreseen = false;
+  Tier tier = halves;
   u64 resets = 0;
 #pragma unroll 1
   for (Turn turn(first); turn.first < length; turn.advance(cluster)) {
@@ -149,7 +150,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_raw_rows(stage, left);
     refill.try_now(shared, maps);
-    Tier tier = foreseen ? halves : choose_tier(shared, stage, left, resets);
+    if (not foreseen) tier = choose_tier(shared, stage, left, resets);
     foreseen = false;
     if (tier < exact) {
       tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier, resets);
@@ -165,7 +166,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
       foreseen = score_weak<mixed>(shared, stage, tier, resets, [&] {
         Ring<mixed> next = ring;
         next.advance(cluster);
-        return resets == 0 and foresee(shared, next, turn.later(cluster));
+        return resets == 0 and foresee(shared, next, turn.later(cluster), tier);
       });
     } else {
       sum_gates(shared, stage, left);  // with resets
@@ -201,7 +202,7 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
   Ring<mode> ring;
   Tier tier = halves;
   u64 resets = 0;
-  bool foreseen = false;  // sums of the chunk are there and weak
+  bool foreseen = false;  // sums of the chunk are there, and of this tier
   int calm = 0;           // chunks one after the other that the loop for weak ones would take
 #pragma unroll 1
   for (; turn.first < length; turn.advance(1)) {
@@ -210,8 +211,8 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_raw_rows(stage, left);
     if constexpr (mode == weak) {
-      if (turn.is_first())
-        tier = foreseen ? halves : choose_tier(shared, stage, left, resets);
+      if (turn.is_first() and not foreseen)
+        tier = choose_tier(shared, stage, left, resets);
       else if (resets != 0)
         clear_resets(stage, resets);
       if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets);
@@ -221,7 +222,7 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
           Ring<mode> next = ring;
           next.advance();
           const Turn soon = turn.later(1);
-          return resets == 0 and soon.is_first() and foresee(shared, next, soon);
+          return resets == 0 and soon.is_first() and foresee(shared, next, soon, tier);
         });
       put_fate(shared, ring.stage, tier, leaves, resets);
       publish_to_products();
