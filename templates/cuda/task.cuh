@@ -169,11 +169,23 @@ struct Seeds {
     decay = base + all * seed_floats + first * decay_pitch;
     alone = reinterpret_cast<u32*>(base + all * (seed_floats + decay_pitch)) + first;
   }
-  /// Where a lane has its four elements of a tile of seed j, or null where the tile lies past V or K.
+  __device__ static bool has(int value_tile, int key_tile) { return value_tile < value_tiles and key_tile < key_tiles; }
+  /// Where a lane has its four elements of a tile of seed j.
   __device__ float4* at(u32 j, int value_tile, int key_tile) const {
-    if (value_tile >= value_tiles or key_tile >= key_tiles) return nullptr;
     return reinterpret_cast<float4*>(seed + i64(j) * seed_floats) + (value_tile * key_tiles + key_tile) * 32 +
            threadIdx.x % 32;
+  }
+  /// The last segment up to `end` to which nothing comes from before it.
+  __device__ u32 last_alone(u32 end) const {
+    constexpr u32 batch = 8;
+    for (u32 j = end;; j -= batch) {
+      u32 found[batch];
+#pragma unroll
+      for (u32 i = 0; i < batch; ++i) found[i] = j > i ? alone[j - i] : 1;
+#pragma unroll
+      for (u32 i = 0; i < batch; ++i)
+        if (found[i] != 0) return j > i ? j - i : 0;
+    }
   }
 };
 
@@ -190,16 +202,15 @@ __device__ inline void load_state(const Words& words, const Task& task, float fa
     if (task.length == 0 and task.state_out == nullptr) return;
     const Place place = find_place<columns, segment>(words);
     const Seeds seeds(words, place);
-    u32 j = place.segment;
-    while (j > 0 and seeds.alone[j] == 0) --j;
 #pragma unroll 1
-    for (; j <= place.segment; ++j) {
+    for (u32 j = seeds.last_alone(place.segment); j <= place.segment; ++j) {
       elements.decay(seeds.decay + i64(j) * Seeds::decay_pitch);
+      // No branch, so that the loads of all tiles are under way at once.
       elements.tiles(task, [&](float* x, int value_tile, int key_tile) {
-        const float4* const at = seeds.at(j, value_tile, key_tile);
-        if (at == nullptr) return;
-        const float4 y = *at;
-        x[0] += factor * y.x, x[1] += factor * y.y, x[2] += factor * y.z, x[3] += factor * y.w;
+        const bool present = V % columns == 0 ? key_tile < Seeds::key_tiles : Seeds::has(value_tile, key_tile);
+        const float4 y = *seeds.at(j, present ? value_tile : 0, present ? key_tile : 0);
+        const float scale = present ? factor : 0;
+        x[0] += scale * y.x, x[1] += scale * y.y, x[2] += scale * y.z, x[3] += scale * y.w;
       });
     }
   }

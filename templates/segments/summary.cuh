@@ -117,8 +117,7 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_summary(PARAMETE
   }
   const Seeds seeds(words, place);
   state.tiles(task, [&](float* x, int value_tile, int key_tile) {
-    float4* const at = seeds.at(j, value_tile, key_tile);
-    if (at != nullptr) *at = {x[0], x[1], x[2], x[3]};
+    if (Seeds::has(value_tile, key_tile)) *seeds.at(j, value_tile, key_tile) = {x[0], x[1], x[2], x[3]};
   });
   if (place.tile > 0) return;
   if (threadIdx.x == 0) seeds.alone[j] = alone;
