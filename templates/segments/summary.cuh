@@ -56,14 +56,17 @@ __device__ void make_keys(Shared& shared, int buffer) {
   each_item([&](int run, int d) {
     float2 after = load_pair(&shared.after[buffer][d]);
     for (int r = runs - 1; r > run; --r) after.x += shared.total[r][d], after.y += shared.total[r][d + 1];
+    float2 k[8], g[8];  // first of all: the compiler moves no load over a store
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      k[i] = load_pair(&shared.k[buffer][8 * run + i][d]), g[i] = log2_decays(shared, buffer, 8 * run + i, d);
 #pragma unroll
     for (int i = 7; i >= 0; --i) {
       const int t = 8 * run + i;
-      const float2 k = load_pair(&shared.k[buffer][t][d]), g = log2_decays(shared, buffer, t, d);
-      const Split key = split(k.x * exp2_fast(after.x), k.y * exp2_fast(after.y));
+      const Split key = split(k[i].x * exp2_fast(after.x), k[i].y * exp2_fast(after.y));
       *reinterpret_cast<u32*>(&shared.key[0][t][d]) = key.hi;
       if constexpr (parts == 2) *reinterpret_cast<u32*>(&shared.key[parts - 1][t][d]) = key.lo;
-      after.x += g.x, after.y += g.y;
+      after.x += g[i].x, after.y += g[i].y;
     }
   });
 }

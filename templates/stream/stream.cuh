@@ -119,27 +119,47 @@ __device__ inline void put_operand(bf16 (&tile)[2][C][operand_pitch], int t, int
   *reinterpret_cast<u32*>(&tile[1][t][d]) = pair.lo;
 }
 
+/// Of 8 tokens: the compiler moves no load over a store.
+struct Pairs8 {
+  float2 q[8], k[8], g[8];
+  __device__ Pairs8(const Chunk& chunk, int t, int d, bool keys) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      q[i] = chunk.query(t + i, d), g[i] = chunk.gate(t + i, d);
+      if (keys) k[i] = chunk.key(t + i, d);
+    }
+  }
+};
+
 __device__ void make_operands(const Chunk& chunk, bool weak, bool keys) {
   Shared& shared = chunk.shared;
   each_item([&](int block, int d) {
     float2 after = {0, 0}, upto = {0, 0};
     for (int b = blocks - 1; b > block; --b) after.x += shared.total[b][d], after.y += shared.total[b][d + 1];
-#pragma unroll 8
-    for (int i = 15; i >= 0; --i) {
-      const int t = 16 * block + i;
-      const float2 q = chunk.query(t, d), k = chunk.key(t, d), g = chunk.gate(t, d);
-      if (weak) put_operand(shared.query, t, d, {q.x * exp2_fast(-after.x), q.y * exp2_fast(-after.y)});
-      if (keys) put_operand(shared.key, t, d, {k.x * exp2_fast(after.x), k.y * exp2_fast(after.y)});
-      after.x += g.x, after.y += g.y;
+#pragma unroll 1
+    for (int half = 1; half >= 0; --half) {
+      const int first = 16 * block + 8 * half;
+      const Pairs8 raw(chunk, first, d, keys);
+#pragma unroll
+      for (int i = 7; i >= 0; --i) {
+        const float2 q = raw.q[i], k = raw.k[i];
+        if (weak) put_operand(shared.query, first + i, d, {q.x * exp2_fast(-after.x), q.y * exp2_fast(-after.y)});
+        if (keys) put_operand(shared.key, first + i, d, {k.x * exp2_fast(after.x), k.y * exp2_fast(after.y)});
+        after.x += raw.g[i].x, after.y += raw.g[i].y;
+      }
     }
     if (weak) return;
     for (int b = 0; b < block; ++b) upto.x += shared.total[b][d], upto.y += shared.total[b][d + 1];
-#pragma unroll 8
-    for (int i = 0; i < 16; ++i) {
-      const int t = 16 * block + i;
-      const float2 q = chunk.query(t, d), g = chunk.gate(t, d);
-      upto.x += g.x, upto.y += g.y;
-      put_operand(shared.query, t, d, {q.x * exp2_fast(upto.x), q.y * exp2_fast(upto.y)});
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half) {
+      const int first = 16 * block + 8 * half;
+      const Pairs8 raw(chunk, first, d, false);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const float2 q = raw.q[i];
+        upto.x += raw.g[i].x, upto.y += raw.g[i].y;
+        put_operand(shared.query, first + i, d, {q.x * exp2_fast(upto.x), q.y * exp2_fast(upto.y)});
+      }
     }
   });
 }

@@ -160,8 +160,8 @@ __device__ inline bool is_tame(const Fate& fate) {
   return Gates::all(decay[0] > least and decay[1] > least);
 }
 
-/// Beside the scores of the chunk before, of a tier below `exact`: whether the one at `ring` is there, whole and of that
-/// tier as well, as far as this thread sees. Its sums take the place of that one's.
+/// Beside the scores of the chunk before, of a tier below `exact`: whether the one at `ring` is there, whole and of
+/// that tier as well, as far as this thread sees. Its sums take the place of that one's.
 template <Mode mode>
 __device__ inline bool foresee(Shared& shared, const Ring<mode>& ring, const Turn& turn, Tier tier) {
   if (turn.first + C > u32(shared.task.length) or not has_ended(shared.full[ring.stage], ring.parity)) return false;

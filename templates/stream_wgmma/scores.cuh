@@ -79,13 +79,13 @@ struct Product16 {
   float d[2][4] = {};
 
   __device__ explicit Product16(const RowsOf16& x) {
-    sum([&](float (&to)[2][4], int c) {
+    sum([&](float(&to)[2][4], int c) {
       const Matrices rows = x[c];
       add(to, rows, rows);
     });
   }
   __device__ Product16(const RowsOf16& x, const RowsOf16& y) {
-    sum([&](float (&to)[2][4], int c) { add(to, x[c], y[c]); });
+    sum([&](float(&to)[2][4], int c) { add(to, x[c], y[c]); });
   }
 
  private:
