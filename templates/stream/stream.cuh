@@ -119,7 +119,8 @@ __device__ inline void put_operand(bf16 (&tile)[2][C][operand_pitch], int t, int
   *reinterpret_cast<u32*>(&tile[1][t][d]) = pair.lo;
 }
 
-/// Of 8 tokens: the compiler moves no load over a store.
+/// Channels d and d + 1 of 8 tokens, loaded before what comes of them is stored: the compiler moves no load over a
+/// store.
 struct Pairs8 {
   float2 q[8], k[8], g[8];
   __device__ Pairs8(const Chunk& chunk, int t, int d, bool keys) {
@@ -142,9 +143,9 @@ __device__ void make_operands(const Chunk& chunk, bool weak, bool keys) {
       const Pairs8 raw(chunk, first, d, keys);
 #pragma unroll
       for (int i = 7; i >= 0; --i) {
-        const float2 q = raw.q[i], k = raw.k[i];
-        if (weak) put_operand(shared.query, first + i, d, {q.x * exp2_fast(-after.x), q.y * exp2_fast(-after.y)});
-        if (keys) put_operand(shared.key, first + i, d, {k.x * exp2_fast(after.x), k.y * exp2_fast(after.y)});
+        const int t = first + i;
+        if (weak) put_operand(shared.query, t, d, {raw.q[i].x * exp2_fast(-after.x), raw.q[i].y * exp2_fast(-after.y)});
+        if (keys) put_operand(shared.key, t, d, {raw.k[i].x * exp2_fast(after.x), raw.k[i].y * exp2_fast(after.y)});
         after.x += raw.g[i].x, after.y += raw.g[i].y;
       }
     }
@@ -156,9 +157,8 @@ __device__ void make_operands(const Chunk& chunk, bool weak, bool keys) {
       const Pairs8 raw(chunk, first, d, false);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const float2 q = raw.q[i];
         upto.x += raw.g[i].x, upto.y += raw.g[i].y;
-        put_operand(shared.query, first + i, d, {q.x * exp2_fast(upto.x), q.y * exp2_fast(upto.y)});
+        put_operand(shared.query, first + i, d, {raw.q[i].x * exp2_fast(upto.x), raw.q[i].y * exp2_fast(upto.y)});
       }
     }
   });
