@@ -137,18 +137,6 @@ __device__ inline u32 multiply_pairs(u32 a, u32 b) {
     asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(x) : "r"(a), "r"(b));
   return x;
 }
-/// `multiply` of ptx.cuh for elements of type T.
-template <class T>
-__device__ inline void multiply_elements(float (&d)[4], const Matrices& a, u32 b0, u32 b1) {
-  if constexpr (is_bf16<T>)
-    multiply(d, a, b0, b1);
-  else
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a.m[0]), "r"(a.m[1]), "r"(a.m[2]), "r"(a.m[3]), "r"(b0), "r"(b1));
-}
 /// The larger of two pairs' magnitudes in fp16, for each half.
 __device__ inline u32 larger_pair(u32 a, u32 b) {
   u32 x;

@@ -29,7 +29,6 @@
 // FP16     With io in fp16 all operands are. q~ = q 2^P in weak chunks too, where q 2^-R might pass the range, so that
 //          S decays after O, and A = tril(q~ k^^T) from k^ = k 2^-P: whether that fits is up to k alone, hence the same
 //          for all heads of a group.
-// AHEAD    Beside the products of a weak chunk's scores the gate warpgroups sum up G of the next one and vote on it.
 constexpr int panels = channels / 64, panel_bytes = 128 * C, tile_bytes = panels * panel_bytes;
 constexpr int state_groups = columns / 64, state_threads = 128 * state_groups, gate_threads = 128 * gate_groups;
 constexpr int blocks = C / 8, levels = C == 64 ? 6 : 5;

@@ -88,14 +88,10 @@ __device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left)
   return sum;
 }
 
-/// Whether this thread's sums have no more than its share of a chunk's.
-__device__ inline bool are_within(float limit, float2 sum) {
-  const float share = limit * Gates::items / blocks;
-  return sum.x > share and sum.y > share;
-}
-/// Whether those of all threads leave a chunk weak; they are seen after it.
+/// From this thread's sums; sums of all are seen after it.
 __device__ inline bool all_weak(float2 sum, bool besides = true) {
-  return Gates::all(besides and are_within(weak_limit, sum));
+  constexpr float share = weak_limit * Gates::items / blocks;
+  return Gates::all(besides and sum.x > share and sum.y > share);
 }
 __device__ inline float2 total_of_chunk(const Shared& shared, const Item& item) {
   float2 sum = {0, 0};
@@ -158,16 +154,6 @@ __device__ inline bool is_tame(const Fate& fate) {
   const float* const decay = &fate.decay[2 * (Gates::index() % pairs)];
   const float least = exp2_fast(split_limit);
   return Gates::all(decay[0] > least and decay[1] > least);
-}
-
-/// Beside the scores of the chunk before, of a tier below `exact`: whether the one at `ring` is there, whole and of
-/// that tier as well, as far as this thread sees. Its sums take the place of that one's.
-template <Mode mode>
-__device__ inline bool foresee(Shared& shared, const Ring<mode>& ring, const Turn& turn, Tier tier) {
-  if (turn.first + C > u32(shared.task.length) or not has_ended(shared.full[ring.stage], ring.parity)) return false;
-  const float2 sum = sum_gates(shared, stage_of(shared, ring.stage), C);
-  const bool is_weak = are_within(weak_limit, sum);
-  return tier == halves ? is_weak : are_within(split_limit, sum) and not is_weak;
 }
 
 /// The tier of the chunk, and its resets if it is weak. `resets`: at first those of the chunk before: where there were

@@ -51,15 +51,15 @@ __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const
     tier = split;
   }
 }
-/// A of a weak chunk; whether `meanwhile` gave true to all.
-template <Mode mode, class Meanwhile>
-__device__ inline bool score_weak(Shared& shared, Stage& stage, Tier tier, u64 resets, Meanwhile meanwhile) {
+template <Mode mode>
+__device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 resets) {
   const char* const query = half_io ? stage.q : level_tile<mode>(shared, stage, levels - 1);
   const char* const key = level_tile<mode>(shared, stage, 0);
-  const bool all = half_io or tier == halves ? weak_scores<halves>(stage, query, key, resets, meanwhile)
-                                             : weak_scores<split>(stage, query, key, resets, meanwhile);
+  if (half_io or tier == halves)
+    weak_scores<halves>(stage, query, key, resets);
+  else
+    weak_scores<split>(stage, query, key, resets);
   if (resets != 0) end_at_resets(stage, resets);
-  return all;
 }
 
 __device__ inline bool help(Shared& shared, int number, const Turn& turn) {
@@ -138,8 +138,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
 #pragma unroll 1
   for (int i = first; i < stages; i += cluster)
     if (const Turn soon(i); fetches(maps, state_threads) and soon.first < length) fetch_raw(shared, maps, i, soon);
-  bool begun = false, foreseen = false;
-  Tier tier = halves;
+  bool begun = false;
   u64 resets = 0;
 #pragma unroll 1
   for (Turn turn(first); turn.first < length; turn.advance(cluster)) {
@@ -150,8 +149,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_raw_rows(stage, left);
     refill.try_now(shared, maps);
-    if (not foreseen) tier = choose_tier(shared, stage, left, resets);
-    foreseen = false;
+    Tier tier = choose_tier(shared, stage, left, resets);
     if (tier < exact) {
       tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier, resets);
       if (tier == exact) {
@@ -163,17 +161,13 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     put_fate(shared, ring.stage, tier, false, resets);
     refill.try_now(shared, maps);
     if (tier < exact) {
-      foreseen = score_weak<mixed>(shared, stage, tier, resets, [&] {
-        Ring<mixed> next = ring;
-        next.advance(cluster);
-        return resets == 0 and foresee(shared, next, turn.later(cluster), tier);
-      });
+      score_weak<mixed>(shared, stage, tier, resets);
     } else {
       sum_gates(shared, stage, left);  // with resets
       publish_to_products();
       Gates::join();
       Scores scores;
-      scores.take_diagonal(stage);
+      if (gate_group() == 0) take_diagonal(scores.near, stage, [] {});
       Gates::join();  // the last level takes the place of q and k
       if (not make_level<0>(scores, shared, stage, ring.stage, left))
 #pragma unroll 1
@@ -202,8 +196,7 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
   Ring<mode> ring;
   Tier tier = halves;
   u64 resets = 0;
-  bool foreseen = false;  // sums of the chunk are there, and of this tier
-  int calm = 0;           // chunks one after the other that the loop for weak ones would take
+  int calm = 0;  // chunks one after the other that the loop for weak ones would take
 #pragma unroll 1
   for (; turn.first < length; turn.advance(1)) {
     Stage& stage = stage_of(shared, ring.stage);
@@ -211,34 +204,32 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_raw_rows(stage, left);
     if constexpr (mode == weak) {
-      if (turn.is_first() and not foreseen)
+      if (turn.is_first())
         tier = choose_tier(shared, stage, left, resets);
       else if (resets != 0)
         clear_resets(stage, resets);
       if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets);
       const bool leaves = tier >= exact;
-      if (not leaves)
-        foreseen = score_weak<mode>(shared, stage, tier, resets, [&] {
-          Ring<mode> next = ring;
-          next.advance();
-          const Turn soon = turn.later(1);
-          return resets == 0 and soon.is_first() and foresee(shared, next, soon, tier);
-        });
+      if (not leaves) score_weak<mode>(shared, stage, tier, resets);
       put_fate(shared, ring.stage, tier, leaves, resets);
       publish_to_products();
       arrive(shared.ready[ring.stage]);
       if (leaves) return false;
     } else {
       Scores scores;
-      scores.take_diagonal(stage);
-      if (turn.is_first()) sum_gates(shared, stage, left);
+      if (gate_group() == 0)
+        take_diagonal(scores.near, stage, [&] {
+          if (turn.is_first()) sum_gates(shared, stage, left);
+        });
+      else if (turn.is_first())
+        sum_gates(shared, stage, left);
       const bool leaves = calm > patience and turn.is_first();
       put_fate(shared, ring.stage, exact, leaves, 0);
       if (not helped and leaves) arrive(shared.ready[ring.stage]);
       Makers::join();
       if (leaves) return false;
       if (make_strong(shared, stage, ring.stage, turn)) {
-#pragma unroll 1
+#pragma unroll
         for (int level = 0; level < levels; ++level) scores.take<f16, mode>(shared, stage, level);
       } else {
         fetch_again<Gates>(stage, shared.task, turn);

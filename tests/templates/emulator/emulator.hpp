@@ -231,6 +231,10 @@ inline void run(u32 grid, std::size_t cluster, std::size_t threads, std::size_t 
   }
 }
 
+inline float half_of(u32 pair, int which) {
+  return std::bit_cast<float>((which == 0 ? pair << 16 : pair & 0xffff0000u));
+}
+
 }  // namespace emulator
 
 #define threadIdx emulator::thread_index
@@ -350,16 +354,14 @@ inline u32 transpose(u32 matrix) {
 namespace emulator {
 
 /// d += a b with `depth` columns of a in tiles of 8.
-template <class T>
-void multiply(float (&d)[4], const Lane* lanes, int depth) {
+inline void multiply(float (&d)[4], const Lane* lanes, int depth) {
   const int lane = static_cast<int>(thread_index.x % 32);
   for (int c = 0; c < 4; ++c) {
     const int row = lane / 4, side = c / 2, column = 2 * (lane % 4) + c % 2;
     for (int k = 0; k < 8 * depth; ++k) {
       const u32 a = static_cast<u32>(lanes[4 * row + k % 8 / 2].words[side + 2 * (k / 8)]);
       const u32 b = static_cast<u32>(lanes[4 * column + k % 8 / 2].words[4 + k / 8]);
-      const float2 x = widen_pair<T>(a), y = widen_pair<T>(b);
-      d[c] += k % 2 == 0 ? x.x * y.x : x.y * y.y;
+      d[c] += half_of(a, k % 2) * half_of(b, k % 2);
     }
   }
 }
@@ -367,8 +369,8 @@ void multiply(float (&d)[4], const Lane* lanes, int depth) {
 }  // namespace emulator
 
 inline void multiply(float (&d)[4], const Matrices& a, u32 b0, u32 b1) {
-  emulator::multiply<bf16>(d, emulator::meet({{a.m[0], a.m[1], a.m[2], a.m[3], b0, b1}}), 2);
+  emulator::multiply(d, emulator::meet({{a.m[0], a.m[1], a.m[2], a.m[3], b0, b1}}), 2);
 }
 inline void multiply(float (&d)[4], u32 a0, u32 a1, u32 b) {
-  emulator::multiply<bf16>(d, emulator::meet({{a0, a1, 0, 0, b}}), 1);
+  emulator::multiply(d, emulator::meet({{a0, a1, 0, 0, b}}), 1);
 }

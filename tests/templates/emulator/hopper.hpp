@@ -153,10 +153,6 @@ u32 multiply_pairs(u32 a, u32 b) {
   const float2 x = widen_pair<T>(a), y = widen_pair<T>(b);
   return narrow_pair<T>(x.x * y.x, x.y * y.y);
 }
-template <class T>
-void multiply_elements(float (&d)[4], const Matrices& a, u32 b0, u32 b1) {
-  emulator::multiply<T>(d, emulator::meet({{a.m[0], a.m[1], a.m[2], a.m[3], b0, b1}}), 2);
-}
 inline u32 larger_pair(u32 a, u32 b) {
   const float2 x = widen_pair<f16>(a), y = widen_pair<f16>(b);
   return narrow_pair<f16>(std::fmax(x.x, std::fabs(y.x)), std::fmax(x.y, std::fabs(y.y)));
