@@ -10,10 +10,6 @@ __device__ inline void init_barrier(Barrier& barrier, int count) {
 __device__ inline void arrive(Barrier& barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
 }
-/// Arrives once all copy_async of this thread so far have.
-__device__ inline void arrive_when_copied(Barrier& barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(&barrier)) : "memory");
-}
 /// Arrives, and the phase does not end before `bytes` of boxes are there.
 __device__ inline void arrive_expecting(Barrier& barrier, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)), "r"(bytes)
@@ -122,6 +118,13 @@ __device__ inline u32 thread_again() {
   return x;
 }
 
+/// 1 / x, good to about 2^-23.
+__device__ inline float inverse_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 template <class T>
 constexpr bool is_bf16 = false;
 template <>
@@ -179,8 +182,9 @@ __device__ inline void hold(float (&d)[n]) {
   for (int i = 0; i < n; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-/// Where a tile begins, without the CTA of a cluster that the upper bits of its address name.
-__device__ inline u64 place_of(const void* tile) { return (shared_address(tile) & 0x3ffff) >> 4; }
+/// Where a tile begins, without the CTA of a cluster that the upper bits of its address name. The same for a warp, and
+/// seen to be by the compiler, which else moves every operand of every product into uniform registers by itself.
+__device__ inline u64 place_of(const void* tile) { return __shfl_sync(~0u, (shared_address(tile) & 0x3ffff) >> 4, 0); }
 /// An operand whose rows run along the sum (K-major): 16 elements on are 2 on, within a panel.
 __device__ inline u64 rows_operand(const void* tile) {
   return place_of(tile) | u64(1) << 16 | u64(1024 >> 4) << 32 | u64(1) << 62;

@@ -195,8 +195,8 @@ struct Seeds {
 template <int columns, int segment, class Elements>
 __device__ inline void load_state(const Words& words, const Task& task, float factor, Elements& elements) {
   if constexpr (segment == 0) {
-    if (task.state_in != nullptr)
-      elements.each(task, [&](float& x, i64 offset) { x = factor * widen(task.state_in[offset]); });
+    const State* const from = task.state_in;  // read once: stores may change what lies in shared memory
+    if (from != nullptr) elements.each(task, [&](float& x, i64 offset) { x = factor * widen(from[offset]); });
   } else {
     wait_for_stage_before();
     if (task.length == 0 and task.state_out == nullptr) return;

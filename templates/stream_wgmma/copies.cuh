@@ -20,51 +20,29 @@ __device__ inline void begin_value_boxes(Shared& shared, const Maps& maps, Stage
              int(shared.task.first + turn.first), full);
 }
 
-/// C rows from `begin` on into a tile, zeros past the ends, by `count` threads; whether they come in the background.
+/// C rows from `begin` on into a tile, zeros past the ends, by `count` threads, element by element: it is seldom needed
+/// and in many places.
 template <class T, int padded, bool swizzled, int count>
-__device__ inline bool copy_rows(char* tile, const Rows<const T>& rows, const T* begin, int left, int width,
+__device__ inline void copy_rows(char* tile, const Rows<const T>& rows, const T* begin, int left, int width,
                                  int thread) {
-  constexpr int piece = 16 / sizeof(T), pieces = padded / piece, step = count / pieces;
-  const int p = thread % pieces, t0 = thread / pieces;
-  const i64 stride = rows.token;
-  const auto place = [&](int t, int p) {
-    return tile + (swizzled ? p / 8 * panel_bytes + t * 128 + ((p % 8 ^ t % 8) << 4) : (t * pieces + p) * 16);
-  };
-  if (rows.aligned() and width % piece == 0) {
-    const T* from = begin + t0 * stride + p * piece;
-#pragma unroll 1  // seldom needed, and in many places
-    for (int i = 0; i < C / step; ++i, from += step * stride) {
-      const int t = t0 + i * step;
-      const bool present = t < left and p * piece < width;
-      copy_async(place(t, p), present ? from : begin, present);
-    }
-    return true;
+#pragma unroll 1
+  for (int i = thread; i < C * padded; i += count) {
+    const int t = i / padded, d = i % padded;
+    const int at = swizzled ? d / 64 * panel_bytes + t * 128 + ((d % 64 / 8 ^ t % 8) << 4) + d % 8 * int(sizeof(T))
+                            : i * int(sizeof(T));
+    *reinterpret_cast<T*>(tile + at) = t < left and d < width ? begin[t * rows.token + d] : T();
   }
-#pragma unroll 1
-  for (int t = t0; t < C; t += step)
-#pragma unroll 1
-    for (int i = 0; i < piece; ++i) {
-      const int d = p * piece + i;
-      reinterpret_cast<T*>(place(t, p))[i] = t < left and d < width ? begin[t * stride + d] : T();
-    }
-  return false;
 }
 template <int count>
-__device__ inline bool copy_raw_rows(const Task& task, Stage& to, const Turn& turn, int thread) {
+__device__ inline void copy_raw_rows(const Task& task, Stage& to, const Turn& turn, int thread) {
   const int left = task.length - turn.first;
-  bool background =
-      copy_rows<Gate, channels, gates_in_tile, count>(to.g, task.g, task.g.at(turn.first), left, K, thread);
-  background &= copy_rows<Io, channels, true, count>(to.q, task.q, task.q.at(turn.first, turn.head), left, K, thread);
-  return background & copy_rows<Io, channels, true, count>(to.k, task.k, task.k.at(turn.first), left, K, thread);
+  copy_rows<Gate, channels, gates_in_tile, count>(to.g, task.g, task.g.at(turn.first), left, K, thread);
+  copy_rows<Io, channels, true, count>(to.q, task.q, task.q.at(turn.first, turn.head), left, K, thread);
+  copy_rows<Io, channels, true, count>(to.k, task.k, task.k.at(turn.first), left, K, thread);
 }
-__device__ inline bool copy_value_rows(const Task& task, Stage& to, const Turn& turn) {
-  return copy_rows<Io, columns, true, state_threads>(to.v, task.v, task.v.at(turn.first), task.length - turn.first,
-                                                     min(columns, V - task.column), thread_again());
-}
-__device__ inline void arrive_with_copies(Barrier& barrier, bool background) {
-  if (background) return arrive_when_copied(barrier);
-  wait_for_copies();
-  arrive(barrier);
+__device__ inline void copy_value_rows(const Task& task, Stage& to, const Turn& turn) {
+  copy_rows<Io, columns, true, state_threads>(to.v, task.v, task.v.at(turn.first), task.length - turn.first,
+                                              min(columns, V - task.column), thread_again());
 }
 
 /// Whether this thread has a part in copies of its role, whose first thread is `first`. `maps`: null where there are
@@ -81,18 +59,21 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
       begin_raw_boxes(shared, *maps, to, turn, full);
       begin_value_boxes(shared, *maps, to, turn, full);
     } else {
-      const bool background = copy_raw_rows<state_threads>(shared.task, to, turn, thread_again());
-      arrive_with_copies(full, background & copy_value_rows(shared.task, to, turn));
+      copy_raw_rows<state_threads>(shared.task, to, turn, thread_again());
+      copy_value_rows(shared.task, to, turn);
+      arrive(full);
     }
   } else {
     Barrier& received = shared.received[stage];
     if (threadIdx.x == 0)
       arrive_expecting(received,
                        (makes(stage) ? 0 : sent_bytes + int(sizeof(Fate))) + (maps != nullptr ? value_bytes : 0));
-    if (maps != nullptr)
+    if (maps != nullptr) {
       begin_value_boxes(shared, *maps, to, turn, received);
-    else
-      arrive_with_copies(received, copy_value_rows(shared.task, to, turn));
+    } else {
+      copy_value_rows(shared.task, to, turn);
+      arrive(received);
+    }
   }
 }
 /// By gate warpgroups, in a cluster.
@@ -103,7 +84,8 @@ __device__ inline void fetch_raw(Shared& shared, const Maps* maps, int stage, co
     arrive_expecting(full, raw_bytes);
     begin_raw_boxes(shared, *maps, to, turn, full);
   } else {
-    arrive_with_copies(full, copy_raw_rows<gate_threads>(shared.task, to, turn, Gates::index()));
+    copy_raw_rows<gate_threads>(shared.task, to, turn, Gates::index());
+    arrive(full);
   }
 }
 __device__ inline void init_barriers(Shared& shared, const Maps* maps) {

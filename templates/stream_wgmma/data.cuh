@@ -25,7 +25,9 @@
 //          sends q~, k~, A and decays to the others' stages. There is one loop then; halving takes the levels in turns.
 // GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first has S decay if the
 //          chunk is weak, the last has S decay if it is not, and adds to it.
-// NUMBERS  S and k~ are kept at `balance` times their values and q~ at 1 / balance, the range of fp16 in mind.
+// NUMBERS  S and k~ are kept at `balance` times their values and q~ at scale / balance, the range of fp16 in mind; A
+// has
+//          scale in it.
 // FP16     With io in fp16 all operands are. q~ = q 2^P in weak chunks too, where q 2^-R might pass the range, so that
 //          S decays after O, and A = tril(q~ k^^T) from k^ = k 2^-P: whether that fits is up to k alone, hence the same
 //          for all heads of a group.
@@ -37,7 +39,7 @@ constexpr int gate_bytes = gates_in_tile ? tile_bytes : 4 * C * channels;
 constexpr int score_bytes = 128 * C;
 constexpr int pairs = channels / 2;
 constexpr bool half_io = not is_bf16<Io>;
-constexpr float balance = half_io ? 1 : 64, log2_balance = half_io ? 0 : 6;
+constexpr float balance = half_io ? 1 : 16;
 constexpr int patience = 1;                                 // weak chunks that the loop for strong ones puts up with
 constexpr float weak_limit = (half_io ? -6 : -8) * log2_e;  // of a channel's sum of G over a chunk
 constexpr float split_limit = half_io ? weak_limit : -80 * log2_e;
@@ -70,7 +72,7 @@ struct __align__(16) Fate {
 };
 struct __align__(1024) Shared {
   char memory[memory_bytes];  // stages, then tiles; of chunks shorter than 64, products read as much again behind them
-  float total[blocks][channels];  // of G over 8 tokens
+  float total[blocks][channels];  // weak chunks: products of the decays of a run; others: sums of G over 8 tokens
   Fate fate[stages];
   Barrier full[stages], ready[stages], empty[stages];
   Barrier received[stages];  // cluster: v is there, and operands that another CTA makes
@@ -164,10 +166,11 @@ __device__ inline T either(bool first, T a, T b) {
   return first ? a : b;
 }
 __device__ inline float2 operator+(float2 a, float2 b) { return {a.x + b.x, a.y + b.y}; }
-__device__ inline float2 operator-(float2 a) { return {-a.x, -a.y}; }
 __device__ inline float2 operator*(float2 a, float2 b) { return {a.x * b.x, a.y * b.y}; }
 using ::exp2_fast;
 __device__ inline float2 exp2_fast(float2 a) { return {exp2_fast(a.x), exp2_fast(a.y)}; }
+using ::inverse_fast;
+__device__ inline float2 inverse_fast(float2 a) { return {inverse_fast(a.x), inverse_fast(a.y)}; }
 
 struct Maps {  // in the order of the plan
   TensorMap q, k, v, g;

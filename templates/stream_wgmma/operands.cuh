@@ -1,6 +1,12 @@
 // Gate warpgroups, first half: which tier a chunk takes, and its operands.
 __device__ inline int gate_group() { return __shfl_sync(~0u, thread_again() / 128, 0) - state_groups; }
 
+// Items, one behind the other, of which a thread makes operands of weak chunks at once, a run: all of its own where
+// registers suffice, since two warps a scheduler hide little of one's latencies; then its decays are kept from the look
+// at the chunk on. The logarithms of logits want registers for themselves.
+constexpr int run_items = Gates::items <= 2 and not logit ? Gates::items : 1, tokens = 8 * run_items, runs = C / tokens;
+constexpr bool decays_kept = run_items == Gates::items;
+
 // An item is two channels of a block of 8 tokens.
 struct Item {
   int block, pair;
@@ -12,6 +18,7 @@ struct Item {
     const int thread = Crew::index(), pair = thread % pairs, block = thread / pairs * Crew::items + i;
     return {block, pair, u32(pair / 32 * panel_bytes + block * 1024 + pair % 32 * 4)};
   }
+  __device__ int run() const { return block / run_items; }
   /// Of token t, in a tile; of the blocks behind this one too.
   __device__ u32 word(int t) const { return (at ^ t % 8 << 4) + t * 128; }
   __device__ u32& in(char* tile, int t) const { return *reinterpret_cast<u32*>(tile + word(t)); }
@@ -71,10 +78,9 @@ __device__ inline bool suits_fp16(u32 pair) {
   return larger == 0 or (larger >= 0x0c00 and larger < 0x7c00);
 }
 
-/// Sums of G over the blocks of this thread's items, and over all of them.
-__device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left) {
-  float2 sum = {0, 0};
-#pragma unroll(Gates::items > 2 or logit ? 1 : Gates::items)
+/// Sums of G over the blocks of this thread's items, for all to see after the next barrier.
+__device__ inline void sum_gates(Shared& shared, const Stage& stage, int left) {
+#pragma unroll 1
   for (int i = 0; i < Gates::items; ++i) {
     const Item item = Item::of<Gates>(i);
     const Pairs<8> g = logit ? log2_decays(shared.task, stage, item, left) : raw_gates(stage, item);
@@ -83,70 +89,103 @@ __device__ inline float2 sum_gates(Shared& shared, const Stage& stage, int left)
     for (int t = 0; t < 8; ++t) part = part + g.at[t];
     if (not logit) part = part * float2{log2_e, log2_e};
     *reinterpret_cast<float2*>(&shared.total[item.block][2 * item.pair]) = part;
-    sum = sum + part;
   }
-  return sum;
 }
 
-/// From this thread's sums; sums of all are seen after it.
-__device__ inline bool all_weak(float2 sum, bool besides = true) {
-  constexpr float share = weak_limit * Gates::items / blocks;
-  return Gates::all(besides and sum.x > share and sum.y > share);
-}
-__device__ inline float2 total_of_chunk(const Shared& shared, const Item& item) {
-  float2 sum = {0, 0};
+using Decays = Pairs<tokens>;  // of a run
+
+/// Takes the resets out of a run's G, and notes them; whether those of the other channels are the same.
+__device__ inline bool take_resets(Shared& shared, const Item& item, Pairs<tokens>& g) {
+  u32 mine = 0;
 #pragma unroll
-  for (int b = 0; b < blocks; ++b) sum = sum + total_of(shared, b, item);
-  return sum;
+  for (int t = 0; t < tokens; ++t) {
+    const bool reset = g.at[t].x < forgotten and (g.at[t].y < forgotten or 2 * item.pair + 1 >= K);
+    mine |= u32(reset) << t;
+    g.at[t] = either(reset, float2{0, 0}, g.at[t]);
+  }
+  const bool counts = 2 * item.pair < K;
+  const u32 any = any_bits(counts ? mine : 0), not_all = any_bits(counts ? ~mine & (~0u >> (32 - tokens)) : 0);
+  if (item.pair % 32 == 0) {
+    void* const resets = &shared.resets[item.pair / 32];
+    if constexpr (tokens == 8)
+      static_cast<unsigned char*>(resets)[item.run()] = any;
+    else
+      static_cast<u16*>(resets)[item.run()] = any;
+  }
+  return (any & not_all) == 0;
 }
 
-/// For chunks that look strong: whether it is resets that make them so. Sums are without them then.
-__device__ inline bool find_resets(Shared& shared, const Stage& stage, int left, u64& resets) {
-  float2 sum = {0, 0};
+/// Products of the decays of this thread's runs, for all to see after the next barrier. Whether their product is no
+/// less than this thread's share of what leaves a chunk weak. e: the decays, where they are kept. `resets`: without
+/// those.
+template <bool resets>
+__device__ inline bool multiply_decays(Shared& shared, const Stage& stage, int left, Decays& e) {
+  float2 product = {1, 1};
   bool agree = true;
 #pragma unroll 1
-  for (int i = 0; i < Gates::items; ++i) {
+  for (int i = 0; i < Gates::items; i += run_items) {
     const Item item = Item::of<Gates>(i);
-    const Pairs<8> g = log2_decays(shared.task, stage, item, left);
-    float2 part = {0, 0};
-    u32 mine = 0;
+    constexpr bool raw = not decays_kept and not resets and not logit;
+    Pairs<tokens> g = raw ? raw_gates<tokens>(stage, item) : log2_decays<tokens>(shared.task, stage, item, left);
+    if (resets) agree = take_resets(shared, item, g) and agree;
+    float2 of_run = decays_kept ? float2{1, 1} : float2{0, 0};
 #pragma unroll
-    for (int t = 0; t < 8; ++t) {
-      const bool reset = g.at[t].x < forgotten and (g.at[t].y < forgotten or 2 * item.pair + 1 >= K);
-      mine |= u32(reset) << t;
-      part = part + either(reset, float2{0, 0}, g.at[t]);
-    }
-    const bool counts = 2 * item.pair < K;
-    const u32 any = any_bits(counts ? mine : 0), not_all = any_bits(counts ? ~mine & 255 : 0);
-    agree = agree and (any & not_all) == 0;
-    *reinterpret_cast<float2*>(&shared.total[item.block][2 * item.pair]) = part;
-    if (item.pair % 32 == 0) reinterpret_cast<unsigned char*>(&shared.resets[item.pair / 32])[item.block] = any;
-    sum = sum + part;
+    for (int t = 0; t < tokens; ++t)
+      if constexpr (decays_kept)
+        of_run = of_run * (e.at[t] = exp2_fast(g.at[t]));
+      else
+        of_run = of_run + g.at[t];
+    if (raw) of_run = of_run * float2{log2_e, log2_e};
+    if (not decays_kept) of_run = exp2_fast(of_run);
+    *reinterpret_cast<float2*>(&shared.total[item.run()][2 * item.pair]) = of_run;
+    product = product * of_run;
   }
-  if (not all_weak(sum, agree)) return false;
+  const float share = exp2_fast(weak_limit * Gates::items / blocks);
+  return agree and product.x > share and product.y > share;
+}
+/// For chunks that look strong: whether it is resets that make them so.
+__device__ inline bool find_resets(Shared& shared, const Stage& stage, int left, u64& resets, Decays& e) {
+  const bool is_weak = Gates::all(multiply_decays<true>(shared, stage, left, e));
   constexpr u64 all = ~u64(0) >> (64 - C);
   resets = shared.resets[0] & all;
+  bool same = true;
 #pragma unroll
-  for (int p = 1; p < panels; ++p)
-    if (64 * p < K and (shared.resets[p] & all) != resets) return false;
-  return true;
+  for (int p = 1; p < panels; ++p) same = same and (64 * p >= K or (shared.resets[p] & all) == resets);
+  if (is_weak and same) return true;
+  resets = 0;
+  return false;
 }
 
-/// Raw gates at resets as those of no decay.
-__device__ inline void clear_resets(Stage& stage, u64 resets) {
+/// The tier of the chunk, its resets if it is weak, and the decays of this thread's last run. `resets`: at first those
+/// of the chunk before: where there were some, more are expected.
+__device__ inline Tier choose_tier(Shared& shared, const Stage& stage, int left, u64& resets, Decays& e) {
+  const bool expected = resets != 0;
 #pragma unroll 1
-  for (int i = 0; i < Gates::items; ++i) {
-    const Item item = Item::of<Gates>(i);
-#pragma unroll 1
-    for (int t = 0; t < 8; ++t) {
-      if ((resets >> (8 * item.block + t) & 1) == 0) continue;
-      if constexpr (gates_in_tile)
-        item.in(stage.g, t) = narrow_pair<Gate>(no_decay, no_decay);
-      else
-        *reinterpret_cast<float2*>(stage.g + (8 * item.block + t) * channels * 4 + item.pair * 8) = {no_decay,
-                                                                                                     no_decay};
+  for (int look = expected ? 0 : 1; look < (expected ? 2 : 3); ++look) {
+    if (look != 1) {
+      if (find_resets(shared, stage, left, resets, e)) return halves;
+      continue;
+    }
+    if (Gates::all(multiply_decays<false>(shared, stage, left, e))) return halves;
+    if constexpr (not half_io) {
+      float2 product = {1, 1};
+#pragma unroll
+      for (int r = 0; r < runs; ++r) product = product * total_of(shared, r, Item::of<Gates>(0));
+      const float least = exp2_fast(split_limit);
+      if (Gates::all(product.x > least and product.y > least)) return split;
     }
   }
+  return exact;
+}
+
+/// The decays of a run, those of resets taken out.
+__device__ inline Decays decays_of(Shared& shared, const Stage& stage, const Item& item, int left, u64 resets) {
+  Decays e = decays<tokens>(shared.task, stage, item, left);
+  if (resets != 0)
+#pragma unroll
+    for (int t = 0; t < tokens; ++t)
+      e.at[t] = either((resets >> (8 * item.block) >> t & 1) != 0, float2{1, 1}, e.at[t]);
+  return e;
 }
 
 /// Whether a chunk that was taken for strong decays no more than weak ones may.
@@ -155,35 +194,6 @@ __device__ inline bool is_tame(const Fate& fate) {
   const float least = exp2_fast(split_limit);
   return Gates::all(decay[0] > least and decay[1] > least);
 }
-
-/// The tier of the chunk, and its resets if it is weak. `resets`: at first those of the chunk before: where there were
-/// some, more are expected.
-__device__ inline Tier choose_tier(Shared& shared, Stage& stage, int left, u64& resets) {
-  const bool expected = resets != 0;
-  const auto look = [&] {
-    if (not find_resets(shared, stage, left, resets)) {
-      resets = 0;
-      return false;
-    }
-    if (resets != 0) clear_resets(stage, resets);
-    return true;
-  };
-  if (expected and look()) return halves;
-  if (all_weak(sum_gates(shared, stage, left))) return halves;
-  if constexpr (not half_io) {
-    const float2 sum = total_of_chunk(shared, Item::of<Gates>(0));
-    if (Gates::all(sum.x > split_limit and sum.y > split_limit)) return split;
-  }
-  return not expected and look() ? halves : exact;
-}
-
-__device__ inline void put_decay(Shared& shared, int stage, const Item& item, float2 sum) {
-  *reinterpret_cast<float2*>(&shared.fate[stage].decay[2 * item.pair]) = exp2_fast(sum);
-}
-
-/// Items, one behind the other, that a thread makes at once: two warps a scheduler hide little of one's latencies. The
-/// logarithms of logits want the registers for themselves.
-constexpr int together = Gates::items % 2 == 0 and not logit ? 2 : 1, tokens = 8 * together;
 
 /// Raw words of their tokens: of q from the first one on, of k from the last one back. Some are loaded before the words
 /// before them are stored, since the compiler moves no load over a store.
@@ -207,28 +217,45 @@ struct RawWords {
   }
 };
 
-/// Sum of G over their blocks.
-__device__ inline float2 total_together(const Shared& shared, const Item& item) {
-  float2 sum = total_of(shared, item.block, item);
-  if constexpr (together == 2) sum = sum + total_of(shared, item.block + 1, item);
-  return sum;
+/// Products of decays before a run, in it and behind it.
+struct Around {
+  float2 before = {1, 1}, within, behind = {1, 1};
+
+  __device__ Around(const Shared& shared, const Item& item) : within(total_of(shared, item.run(), item)) {
+#pragma unroll
+    for (int r = 1; r < runs; ++r) behind = behind * either(r > item.run(), total_of(shared, r, item), float2{1, 1});
+    look_before(shared, item.run(), item);
+  }
+  /// To the run before that of `item`.
+  __device__ void step_back(const Shared& shared, const Item& item) {
+    behind = behind * within;
+    within = total_of(shared, item.run() - 1, item);
+    look_before(shared, item.run() - 1, item);
+  }
+
+ private:
+  __device__ void look_before(const Shared& shared, int run, const Item& item) {
+    if (not half_io) return;
+    before = {1, 1};
+#pragma unroll
+    for (int r = 0; r + 1 < runs; ++r) before = before * either(r < run, total_of(shared, r, item), float2{1, 1});
+  }
+};
+__device__ inline void put_decay(Shared& shared, int stage, const Item& item, float2 decay) {
+  *reinterpret_cast<float2*>(&shared.fate[stage].decay[2 * item.pair]) = decay;
 }
 
-/// q~ and k~ of `together` items from `item` on, in place; to `query` and `key` their copies in fp16 or, where R is too
-/// large for that, what bf16 has left of them. Whether all suit their type.
+/// q~ and k~ of a run, in place; to `query` and `key` their copies in fp16 or, where R is too large for that, what bf16
+/// has left of them. Whether all suit their type.
 template <Tier tier>
 __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, char* query, char* key, const Item& item,
-                                     int left) {
-  float2 behind = {0, 0};  // sum of G behind the items
-#pragma unroll
-  for (int b = together; b < blocks; ++b)
-    if (b >= item.block + together) behind = behind + total_of(shared, b, item);
-  const Pairs<tokens> e = decays<tokens>(shared.task, stage, item, left);
-  const float2 from_block = behind + total_together(shared, item);
-  if (item.block == 0) put_decay(shared, number, item, from_block);
+                                     const Around& around, const Decays& e) {
+  const float2 from_run = around.within * around.behind;
+  if (item.block == 0) put_decay(shared, number, item, from_run);
   // From token to token 2^-R decays, and 2^R backwards.
-  float2 ask = exp2_fast(-from_block + float2{-log2_balance, -log2_balance});
-  float2 tell = exp2_fast(behind + float2{log2_balance, log2_balance});
+  const float asked = shared.task.scale / balance;
+  float2 ask = inverse_fast(from_run) * float2{asked, asked};
+  float2 tell = around.behind * float2{balance, balance};
   u32 most_query = 0, most_key = 0;
   const auto put = [&](char* tile, char* copies, int t, float2 x, u32& most) {
     const u32 operand = narrow_pair<Io>(x.x, x.y);
@@ -256,19 +283,12 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, c
 }
 
 /// The same with io in fp16: q~ and k~ in place, k^ to `key`. Whether k^ is finite.
-__device__ inline bool half_operands(Shared& shared, Stage& stage, int number, char* key, const Item& item, int left) {
-  float2 before = {0, 0}, behind = {0, 0};  // sums of G before and behind the items
-#pragma unroll
-  for (int b = 0; b < blocks; ++b) {
-    const float2 sum = total_of(shared, b, item), none = {0, 0};
-    before = before + either(b < item.block, sum, none);
-    behind = behind + either(b >= item.block + together, sum, none);
-  }
-  const Pairs<tokens> e = decays<tokens>(shared.task, stage, item, left);
-  const float2 from_block = behind + total_together(shared, item);
-  if (item.block == 0) put_decay(shared, number, item, from_block);
-  const float2 undo = exp2_fast(-(before + from_block));  // k^ = k~ 2^-(R + P)
-  float2 ask = exp2_fast(before), tell = exp2_fast(behind);
+__device__ inline bool half_operands(Shared& shared, Stage& stage, int number, char* key, const Item& item,
+                                     const Around& around, const Decays& e) {
+  const float2 from_run = around.within * around.behind;
+  if (item.block == 0) put_decay(shared, number, item, from_run);
+  const float2 undo = inverse_fast(around.before * from_run);  // k^ = k~ 2^-(R + P)
+  float2 ask = around.before * float2{shared.task.scale, shared.task.scale}, tell = around.behind;
   u32 most = 0;
   RawWords raw(stage, item);
 #pragma unroll
@@ -361,9 +381,9 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
     before = before + either(second, sum, float2{0, 0});
     behind = behind + either(second, float2{0, 0}, sum);
   }
-  if (to == levels and item.block == 0) put_decay(shared, number, item, behind + total_of(shared, 0, item));
-  const float2 ask = exp2_fast(before + float2{-log2_balance, -log2_balance});
-  const float2 tell = exp2_fast(behind + float2{log2_balance, log2_balance});
+  if (to == levels and item.block == 0) put_decay(shared, number, item, exp2_fast(behind + total_of(shared, 0, item)));
+  const float asked = shared.task.scale / balance;
+  const float2 ask = exp2_fast(before) * float2{asked, asked}, tell = exp2_fast(behind) * float2{balance, balance};
   const Pairs<8> e = decays(shared.task, stage, item, left);  // once more: registers are scarce
   float2 after = {1, 1}, since = {1, 1};
 #pragma unroll
@@ -421,13 +441,13 @@ __device__ inline void wide_operands(Shared& shared, Stage& stage, int number, c
   const float2 factor = exp2_fast(second ? sum(item.block & ~(half - 1), item.block) : sum(item.block + 1, middle));
   const float2 before = sum(0, item.block), behind = sum(item.block + 1, blocks);
   const bool last = level == levels - 1;
-  if (last and item.block == 0) put_decay(shared, number, item, behind + total_of(shared, 0, item));
+  if (last and item.block == 0) put_decay(shared, number, item, exp2_fast(behind + total_of(shared, 0, item)));
   // The rows of the last level may take the place of the gates: what has no rows comes first.
 #pragma unroll 1
   for (int pass = 0; pass < 2; ++pass) {
     const bool asks = second == (pass == 1);
-    const float2 outside =
-        exp2_fast(asks ? before + float2{-log2_balance, -log2_balance} : behind + float2{log2_balance, log2_balance});
+    const float balanced = asks ? shared.task.scale / balance : balance;
+    const float2 outside = exp2_fast(asks ? before : behind) * float2{balanced, balanced};
     float2 inside = {1, 1};
 #pragma unroll 1
     for (int i = 0; i < 8; ++i) {

@@ -14,6 +14,24 @@ __device__ inline void put_scores(char* tile, const Lane& lane, int half, int bl
   if (C == 64 or t < C) *reinterpret_cast<u32*>(tile + t * 128 + ((block ^ lane.row) << 4) + lane.column * 2) = pair;
 }
 
+/// Zeros where a reset lies between the tokens.
+template <int n>
+__device__ inline void cut_at_resets(float (&d)[n], const Lane& lane, int group, u64 resets) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int t = 16 * lane.warp + 8 * r + lane.row;
+    const u64 so_far = resets & ~(~u64(1) << t);
+    const int last = so_far == 0 ? 0 : 63 - __clzll(so_far);
+#pragma unroll
+    for (int i = 0; i < n / 4; ++i)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float& x = d[4 * i + 2 * r + j];
+        if (group * 2 * n + 8 * i + lane.column + j < last) x = 0;
+      }
+  }
+}
+
 /// A of weak decays: this warpgroup's columns. With io in fp16 `queries` are the operands themselves.
 template <Tier tier>
 __device__ inline void weak_scores(Stage& stage, const char* queries, const char* keys, u64 resets) {
@@ -35,19 +53,15 @@ __device__ inline void weak_scores(Stage& stage, const char* queries, const char
   hold(d);
   Gates::join();  // A takes the place of the copies of q~
   const Lane lane(thread_again());
+  if (resets != 0) cut_at_resets(d, lane, group, resets);
+  const int apart = 16 * lane.warp + lane.row - lane.column - group * width;  // of this lane's first row and column
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int t = 16 * lane.warp + 8 * r + lane.row;
-    const u64 so_far = resets & ~(~u64(1) << t);
-    const u32 reach = so_far == 0 ? 64 : t - 63 + __clzll(so_far);  // tokens back to the last reset
+  for (int r = 0; r < 2; ++r)
 #pragma unroll
-    for (int n = 0; n < width / 8; ++n) {
-      const int block = group * width / 8 + n;
-      const u32 apart = t - 8 * block - lane.column;  // of a later token: past any reach
-      put_scores(stage.g, lane, r, block,
-                 narrow_pair<Io>(apart <= reach ? d[4 * n + 2 * r] : 0, apart - 1 <= reach ? d[4 * n + 2 * r + 1] : 0));
-    }
-  }
+    for (int n = 0; n < width / 8; ++n)
+      put_scores(
+          stage.g, lane, r, group * width / 8 + n,
+          narrow_pair<Io>(apart >= 8 * (n - r) ? d[4 * n + 2 * r] : 0, apart > 8 * (n - r) ? d[4 * n + 2 * r + 1] : 0));
 }
 
 /// Scores between tokens of the same block of 8, of a warp's two blocks.
@@ -83,14 +97,14 @@ __device__ inline void take_diagonal(Near& near, const Stage& stage, Meanwhile m
 /// Blocks of 8 x 8 below the diagonal: [columns][upper, lower 8 rows], as pairs.
 using Far = u32[C / 8][2];
 
-__device__ inline void pick_far(Far& far, const float (&d)[C / 2], int level) {
+__device__ inline void pick_far(Far& far, const float (&d)[C / 2], int level, float scale) {
   const Lane lane(thread_again());
 #pragma unroll
   for (int n = 0; n < C / 8; ++n)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int block = 2 * lane.warp + r;
-      const u32 pair = narrow_pair<Io>(d[4 * n + 2 * r], d[4 * n + 2 * r + 1]);
+      const u32 pair = narrow_pair<Io>(d[4 * n + 2 * r] * scale, d[4 * n + 2 * r + 1] * scale);
       far[n][r] = either(n < block and (block ^ n) >> (level - 3) == 1, pair, far[n][r]);
     }
 }
@@ -119,16 +133,16 @@ struct Scores {
         for (int n = 0; n < C / 8; ++n) far[n][0] = far[n][1] = 0;
       float d[C / 2];
       multiply_level<T, mode>(d, shared, stage, level);
-      pick_far(far, d, level);
+      pick_far(far, d, level, shared.task.scale);
     }
   }
-  __device__ void put(Stage& stage) const {
+  __device__ void put(Stage& stage, float scale) const {
     const int group = gate_group();
     const Lane lane(thread_again());
     if (group == 0)
 #pragma unroll
       for (int r = 0; r < 2; ++r)
-        put_scores(stage.g, lane, r, 2 * lane.warp + r, narrow_pair<Io>(near[2 * r], near[2 * r + 1]));
+        put_scores(stage.g, lane, r, 2 * lane.warp + r, narrow_pair<Io>(near[2 * r] * scale, near[2 * r + 1] * scale));
     if (group == gate_groups - 1)
 #pragma unroll
       for (int n = 0; n < C / 8; ++n)

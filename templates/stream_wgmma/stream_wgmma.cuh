@@ -20,34 +20,33 @@ __device__ inline void make_wide(Shared& shared, Stage& stage, int number, const
   publish_to_products();
 }
 
-/// Operands of a chunk whose decays are weak; the tier that suits it.
+/// Operands of a chunk whose decays are weak; the tier that suits it. `kept`: decays of this thread's run, if it has
+/// one.
 template <Mode mode>
-__device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const Turn& turn, Tier tier, u64 resets) {
+__device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const Turn& turn, Tier tier, u64 resets,
+                                 const Decays& kept) {
   char* const query = level_tile<mode>(shared, stage, levels - 1);
   char* const key = level_tile<mode>(shared, stage, 0);
   const int left = shared.task.length - turn.first;
-  if constexpr (half_io) {
-    bool suits = true;
-#pragma unroll 1
-    for (int i = 0; i < Gates::items; i += together)
-      suits &= half_operands(shared, stage, number, key, Item::of<Gates>(i), left);
-    publish_to_products();
-    return Gates::all(suits) ? halves : exact;
-  }
   while (true) {
     bool suits = true;
+    Around around(shared, Item::of<Gates>(Gates::items - run_items));
 #pragma unroll 1
-    for (int i = 0; i < Gates::items; i += together) {
+    for (int i = Gates::items - run_items; i >= 0; i -= run_items) {
       const Item item = Item::of<Gates>(i);
-      if (tier == halves)
-        suits &= weak_operands<halves>(shared, stage, number, query, key, item, left);
+      const Decays e = decays_kept ? kept : decays_of(shared, stage, item, left, resets);
+      if (half_io)
+        suits &= half_operands(shared, stage, number, key, item, around, e);
+      else if (tier == halves)
+        suits &= weak_operands<halves>(shared, stage, number, query, key, item, around, e);
       else
-        weak_operands<split>(shared, stage, number, query, key, item, left);
+        weak_operands<split>(shared, stage, number, query, key, item, around, e);
+      if (not decays_kept and i > 0) around.step_back(shared, item);
     }
     publish_to_products();
     if (Gates::all(suits)) return tier;
+    if (half_io) return exact;
     fetch_again<Gates>(stage, shared.task, turn);
-    if (resets != 0) clear_resets(stage, resets);
     tier = split;
   }
 }
@@ -63,8 +62,7 @@ __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 r
 }
 
 __device__ inline bool help(Shared& shared, int number, const Turn& turn) {
-  Makers::join();
-  if (__shfl_sync(~0u, shared.fate[number].leave, 0) != 0) return true;
+  if (not Makers::all(true)) return true;
   if (not make_strong(shared, stage_of(shared, number), number, turn)) Makers::join();
   return false;
 }
@@ -149,9 +147,10 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_raw_rows(stage, left);
     refill.try_now(shared, maps);
-    Tier tier = choose_tier(shared, stage, left, resets);
+    Decays e;
+    Tier tier = choose_tier(shared, stage, left, resets, e);
     if (tier < exact) {
-      tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier, resets);
+      tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier, resets, e);
       if (tier == exact) {
         fetch_again<Gates>(stage, shared.task, turn);
         Gates::join();
@@ -177,7 +176,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
           scores.take<bf16, mixed>(shared, stage, level);
           Gates::join();
         }
-      scores.put(stage);
+      scores.put(stage, shared.task.scale);
     }
     publish_to_products();
     arrive(shared.ready[ring.stage]);
@@ -204,11 +203,12 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
     wait(shared.full[ring.stage], ring.parity);
     if (left < C) clear_raw_rows(stage, left);
     if constexpr (mode == weak) {
+      Decays e;
       if (turn.is_first())
-        tier = choose_tier(shared, stage, left, resets);
-      else if (resets != 0)
-        clear_resets(stage, resets);
-      if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets);
+        tier = choose_tier(shared, stage, left, resets, e);
+      else if (decays_kept)
+        e = decays_of(shared, stage, Item::of<Gates>(0), left, resets);
+      if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets, e);
       const bool leaves = tier >= exact;
       if (not leaves) score_weak<mode>(shared, stage, tier, resets);
       put_fate(shared, ring.stage, tier, leaves, resets);
@@ -224,10 +224,11 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       else if (turn.is_first())
         sum_gates(shared, stage, left);
       const bool leaves = calm > patience and turn.is_first();
-      put_fate(shared, ring.stage, exact, leaves, 0);
-      if (not helped and leaves) arrive(shared.ready[ring.stage]);
-      Makers::join();
-      if (leaves) return false;
+      if constexpr (not helped) {
+        put_fate(shared, ring.stage, exact, leaves, 0);
+        if (leaves) arrive(shared.ready[ring.stage]);
+      }
+      if (not Makers::all(not leaves)) return false;
       if (make_strong(shared, stage, ring.stage, turn)) {
 #pragma unroll
         for (int level = 0; level < levels; ++level) scores.take<f16, mode>(shared, stage, level);
@@ -241,7 +242,7 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       }
       const bool tame = is_tame(shared.fate[ring.stage]);  // all join: A takes the place of the last level
       if (turn.is_first()) calm = tame ? calm + 1 : 0;
-      scores.put(stage);
+      scores.put(stage, shared.task.scale);
       publish_to_products();
       arrive(shared.ready[ring.stage]);
     }
@@ -311,8 +312,9 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
     StateElements elements = {s, int(threadIdx.x) / 128};
     load_state<columns, segment>(words, task, balance, elements);
     if (task.length > 0) be_state(s, shared, source);
-    if (task.state_out != nullptr)
-      elements.each(task, [&](float& x, i64 offset) { task.state_out[offset] = narrow<State>(x * (1 / balance)); });
+    State* const out = task.state_out;  // read once: stores may change what lies in shared memory
+    if (out != nullptr)
+      elements.each(task, [&](float& x, i64 offset) { out[offset] = narrow<State>(x * (1 / balance)); });
   } else {
     give_registers_back<gate_registers>();
     if (task.length > 0) be_gates(shared, source);

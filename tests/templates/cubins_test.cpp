@@ -53,3 +53,20 @@ TEST_CASE("defaults compile for every target, spill nothing and fit where the pl
     }
   }
 }
+
+TEST_CASE("products of warpgroups run one behind the other without waiting, as far as ptxas says") {
+  const auto compiler = CudaCompiler::open().value();
+  for (const char* problem : {"forward H16 K128 V128 bf16", "forward H16 K64 V64 bf16 logit",
+                              "forward H4 K256 V512 bf16", "forward H16 K128 V128 f16"}) {
+    const Instance instance{parse_problem(problem).value(), parse_target("cuda:sm_90a").value()};
+    const Family& family = *find_family("stream_wgmma", Target::Kind::cuda);
+    CudaReport report;
+    const auto code =
+        compiler->compile(std::get<CudaSource>(family.instantiate(instance, family.default_config(instance))),
+                          {instance.target, {}}, &report, {});
+    INFO(problem);
+    if (not code) FAIL(code.error().message);
+    CHECK(report.log.find("ptxas") != report.log.npos);
+    CHECK(report.log.find("serialized") == report.log.npos);
+  }
+}

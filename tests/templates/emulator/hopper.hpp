@@ -28,10 +28,6 @@ struct Phases {
     ++phases_ended;
   }
 };
-struct Arrival {
-  Barrier* barrier;
-  std::vector<Copy> copies;
-};
 struct Box {
   Barrier* barrier;
   char* to;
@@ -69,18 +65,11 @@ struct Gathering {
   bool all[2] = {true, true};
 };
 inline std::map<Barrier*, Phases> phases;
-inline std::vector<Arrival> arrivals;
 inline std::vector<Box> boxes;
 inline std::vector<Sent> sent;
 inline std::map<std::pair<std::size_t, int>, Gathering> gatherings;  // by CTA and number
 using Product = std::function<void()>;
 inline std::map<std::size_t, std::vector<std::vector<Product>>> products;  // by thread and group; the last one is open
-
-inline void copy_all(std::vector<Copy>& copies) {
-  for (const auto& [to, from, present] : copies)
-    present ? (void)std::memcpy(to, from, 16) : (void)std::memset(to, 0, 16);
-  copies.clear();
-}
 
 inline bool gather(int id, int count, bool value, std::size_t cta = cta_index) {
   Gathering& here = gatherings[{cta, id}];
@@ -134,6 +123,7 @@ void add_product(float (&d)[n], const std::function<float(int, int)>& a, u64 b, 
 
 inline u32 __shfl_sync(u32, u32 x, int lane) { return static_cast<u32>(emulator::meet({{x}})[lane].words[0]); }
 
+inline float inverse_fast(float x) { return 1 / x; }
 template <class T>
 constexpr bool is_bf16 = false;
 template <>
@@ -163,17 +153,12 @@ inline void publish_barriers() {}
 inline void drop_barrier(Barrier& barrier) {
   for (const auto& box : emulator::boxes)
     if (box.barrier == &barrier) emulator::fail("boxes under way to a barrier that is dropped");
-  for (const auto& arrival : emulator::arrivals)
-    if (arrival.barrier == &barrier) emulator::fail("copies under way to a barrier that is dropped");
   emulator::phases.erase(&barrier);
 }
 inline bool has_ended(const Barrier& barrier, u32 parity) {
   return emulator::phases[const_cast<Barrier*>(&barrier)].parity != parity;
 }
 inline void arrive(Barrier& barrier) { emulator::phases[&barrier].arrive(); }
-inline void arrive_when_copied(Barrier& barrier) {
-  emulator::arrivals.push_back({&barrier, std::exchange(emulator::current().copies, {})});
-}
 inline void arrive_expecting(Barrier& barrier, u32 bytes) {
   emulator::Phases& phase = emulator::phases[&barrier];
   phase.bytes += bytes;
@@ -202,12 +187,6 @@ inline void wait(Barrier& barrier, u32 parity) {
         phase.end_when_complete();
       }
     std::erase_if(emulator::sent, [&](const auto& one) { return one.barrier == &barrier; });
-    for (auto& arrival : emulator::arrivals)
-      if (arrival.barrier == &barrier) {
-        emulator::copy_all(arrival.copies);
-        phase.arrive();
-      }
-    std::erase_if(emulator::arrivals, [&](const auto& arrival) { return arrival.barrier == &barrier; });
     if (phase.parity == parity) emulator::yield();
   }
 }
