@@ -15,35 +15,33 @@ __device__ inline void put_scores(char* tile, const Lane& lane, int half, int bl
 }
 
 /// Zeros where a reset lies between the tokens.
-template <int n>
-__device__ inline void cut_at_resets(float (&d)[n], const Lane& lane, int group, u64 resets) {
+__device__ inline void cut_at_resets(float (&d)[C / 2], const Lane& lane, u64 resets) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int t = 16 * lane.warp + 8 * r + lane.row;
     const u64 so_far = resets & ~(~u64(1) << t);
     const int last = so_far == 0 ? 0 : 63 - __clzll(so_far);
 #pragma unroll
-    for (int i = 0; i < n / 4; ++i)
+    for (int n = 0; n < C / 8; ++n)
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        float& x = d[4 * i + 2 * r + j];
-        if (group * 2 * n + 8 * i + lane.column + j < last) x = 0;
+        float& x = d[4 * n + 2 * r + j];
+        if (8 * n + lane.column + j < last) x = 0;
       }
   }
 }
 
-/// A of weak decays: this warpgroup's columns. With io in fp16 `queries` are the operands themselves.
+/// A of weak decays, by the first gate warpgroup: one product of 64 columns takes the tensor cores two thirds of the
+/// time of two of 32. With io in fp16 `queries` are the operands themselves.
 template <Tier tier>
 __device__ inline void weak_scores(Stage& stage, const char* queries, const char* keys, u64 resets) {
-  const int group = gate_group();
-  constexpr int width = C / gate_groups;
-  float d[width / 2];
-  const u64 query = rows_operand(queries), key = rows_operand(keys + group * width * 128);
+  float d[C / 2];
+  const u64 query = rows_operand(queries), key = rows_operand(keys);
   begin_products();
   if constexpr (tier == halves) {
     begin_score<f16>(d, query, key);
   } else {
-    const u64 asking = rows_operand(stage.q), telling = rows_operand(stage.k + group * width * 128);
+    const u64 asking = rows_operand(stage.q), telling = rows_operand(stage.k);
     begin_score<Io>(d, asking, telling);
     begin_score<Io>(d, query, telling, true);
     begin_score<Io>(d, asking, key, true);
@@ -51,16 +49,16 @@ __device__ inline void weak_scores(Stage& stage, const char* queries, const char
   commit_products();
   wait_products<0>();
   hold(d);
-  Gates::join();  // A takes the place of the copies of q~
+  FirstGates::join();  // A takes the place of the copies of q~
   const Lane lane(thread_again());
-  if (resets != 0) cut_at_resets(d, lane, group, resets);
-  const int apart = 16 * lane.warp + lane.row - lane.column - group * width;  // of this lane's first row and column
+  if (resets != 0) cut_at_resets(d, lane, resets);
+  const int apart = 16 * lane.warp + lane.row - lane.column;  // of this lane's first row and column
 #pragma unroll
   for (int r = 0; r < 2; ++r)
 #pragma unroll
-    for (int n = 0; n < width / 8; ++n)
+    for (int n = 0; n < C / 8; ++n)
       put_scores(
-          stage.g, lane, r, group * width / 8 + n,
+          stage.g, lane, r, n,
           narrow_pair<Io>(apart >= 8 * (n - r) ? d[4 * n + 2 * r] : 0, apart > 8 * (n - r) ? d[4 * n + 2 * r + 1] : 0));
 }
 

@@ -145,8 +145,7 @@ class StreamWgmmaFamily final : public KernelFamily {
     kernel.entry = "gla_stream_wgmma";
     for (const char* part : {"data.cuh", "copies.cuh", "state.cuh", "operands.cuh", "scores.cuh", "stream_wgmma.cuh"})
       kernel.text += std::string(text_of(part)) + "\n";
-    kernel.helpers =
-        std::string(text_of("hopper.cuh")) + products_text({at.chunk, at.chunk / at.gate_groups, at.channels});
+    kernel.helpers = std::string(text_of("hopper.cuh")) + products_text({at.chunk, at.channels});
     kernel.constants = {{"C", at.chunk},
                         {"columns", at.columns},
                         {"gate_groups", at.gate_groups},

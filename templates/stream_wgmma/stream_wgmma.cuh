@@ -50,15 +50,20 @@ __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const
     tier = split;
   }
 }
+/// A of a weak chunk. Gate warpgroups but the first go ahead, up to the next vote.
 template <Mode mode>
 __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 resets) {
   const char* const query = half_io ? stage.q : level_tile<mode>(shared, stage, levels - 1);
   const char* const key = level_tile<mode>(shared, stage, 0);
-  if (half_io or tier == halves)
-    weak_scores<halves>(stage, query, key, resets);
-  else
-    weak_scores<split>(stage, query, key, resets);
-  if (resets != 0) end_at_resets(stage, resets);
+  if (gate_group() == 0) {
+    if (half_io or tier == halves)
+      weak_scores<halves>(stage, query, key, resets);
+    else
+      weak_scores<split>(stage, query, key, resets);
+  }
+  if (resets == 0) return;
+  Gates::join();
+  end_at_resets(stage, resets);
 }
 
 __device__ inline bool help(Shared& shared, int number, const Turn& turn) {
@@ -204,10 +209,12 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
     if (left < C) clear_raw_rows(stage, left);
     if constexpr (mode == weak) {
       Decays e;
-      if (turn.is_first())
+      if (turn.is_first()) {
         tier = choose_tier(shared, stage, left, resets, e);
-      else if (decays_kept)
-        e = decays_of(shared, stage, Item::of<Gates>(0), left, resets);
+      } else {
+        Gates::join();  // scores of the head before are made
+        if (decays_kept) e = decays_of(shared, stage, Item::of<Gates>(0), left, resets);
+      }
       if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets, e);
       const bool leaves = tier >= exact;
       if (not leaves) score_weak<mode>(shared, stage, tier, resets);
