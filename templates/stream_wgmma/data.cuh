@@ -25,9 +25,7 @@
 //          sends q~, k~, A and decays to the others' stages. There is one loop then; halving takes the levels in turns.
 // GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first has S decay if the
 //          chunk is weak, the last has S decay if it is not, and adds to it.
-// NUMBERS  S and k~ are kept at `balance` times their values and q~ at scale / balance, the range of fp16 in mind; A
-// has
-//          scale in it.
+// NUMBERS  S and k~ are kept at `balance` times their values and q~ at 1 / balance, the range of fp16 in mind.
 // FP16     With io in fp16 all operands are. q~ = q 2^P in weak chunks too, where q 2^-R might pass the range, so that
 //          S decays after O, and A = tril(q~ k^^T) from k^ = k 2^-P: whether that fits is up to k alone, hence the same
 //          for all heads of a group.
@@ -39,7 +37,7 @@ constexpr int gate_bytes = gates_in_tile ? tile_bytes : 4 * C * channels;
 constexpr int score_bytes = 128 * C;
 constexpr int pairs = channels / 2;
 constexpr bool half_io = not is_bf16<Io>;
-constexpr float balance = half_io ? 1 : 16;
+constexpr float balance = half_io ? 1 : 64;
 constexpr int patience = 1;                                 // weak chunks that the loop for strong ones puts up with
 constexpr float weak_limit = (half_io ? -6 : -8) * log2_e;  // of a channel's sum of G over a chunk
 constexpr float split_limit = half_io ? weak_limit : -80 * log2_e;

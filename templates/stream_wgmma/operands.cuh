@@ -253,8 +253,7 @@ __device__ inline bool weak_operands(Shared& shared, Stage& stage, int number, c
   const float2 from_run = around.within * around.behind;
   if (item.block == 0) put_decay(shared, number, item, from_run);
   // From token to token 2^-R decays, and 2^R backwards.
-  const float asked = shared.task.scale / balance;
-  float2 ask = inverse_fast(from_run) * float2{asked, asked};
+  float2 ask = inverse_fast(from_run) * float2{1 / balance, 1 / balance};
   float2 tell = around.behind * float2{balance, balance};
   u32 most_query = 0, most_key = 0;
   const auto put = [&](char* tile, char* copies, int t, float2 x, u32& most) {
@@ -288,7 +287,7 @@ __device__ inline bool half_operands(Shared& shared, Stage& stage, int number, c
   const float2 from_run = around.within * around.behind;
   if (item.block == 0) put_decay(shared, number, item, from_run);
   const float2 undo = inverse_fast(around.before * from_run);  // k^ = k~ 2^-(R + P)
-  float2 ask = around.before * float2{shared.task.scale, shared.task.scale}, tell = around.behind;
+  float2 ask = around.before, tell = around.behind;
   u32 most = 0;
   RawWords raw(stage, item);
 #pragma unroll
@@ -382,8 +381,8 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
     behind = behind + either(second, float2{0, 0}, sum);
   }
   if (to == levels and item.block == 0) put_decay(shared, number, item, exp2_fast(behind + total_of(shared, 0, item)));
-  const float asked = shared.task.scale / balance;
-  const float2 ask = exp2_fast(before) * float2{asked, asked}, tell = exp2_fast(behind) * float2{balance, balance};
+  const float2 ask = exp2_fast(before) * float2{1 / balance, 1 / balance};
+  const float2 tell = exp2_fast(behind) * float2{balance, balance};
   const Pairs<8> e = decays(shared.task, stage, item, left);  // once more: registers are scarce
   float2 after = {1, 1}, since = {1, 1};
 #pragma unroll
@@ -446,7 +445,7 @@ __device__ inline void wide_operands(Shared& shared, Stage& stage, int number, c
 #pragma unroll 1
   for (int pass = 0; pass < 2; ++pass) {
     const bool asks = second == (pass == 1);
-    const float balanced = asks ? shared.task.scale / balance : balance;
+    const float balanced = asks ? 1 / balance : balance;
     const float2 outside = exp2_fast(asks ? before : behind) * float2{balanced, balanced};
     float2 inside = {1, 1};
 #pragma unroll 1

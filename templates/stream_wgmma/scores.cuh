@@ -95,14 +95,14 @@ __device__ inline void take_diagonal(Near& near, const Stage& stage, Meanwhile m
 /// Blocks of 8 x 8 below the diagonal: [columns][upper, lower 8 rows], as pairs.
 using Far = u32[C / 8][2];
 
-__device__ inline void pick_far(Far& far, const float (&d)[C / 2], int level, float scale) {
+__device__ inline void pick_far(Far& far, const float (&d)[C / 2], int level) {
   const Lane lane(thread_again());
 #pragma unroll
   for (int n = 0; n < C / 8; ++n)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int block = 2 * lane.warp + r;
-      const u32 pair = narrow_pair<Io>(d[4 * n + 2 * r] * scale, d[4 * n + 2 * r + 1] * scale);
+      const u32 pair = narrow_pair<Io>(d[4 * n + 2 * r], d[4 * n + 2 * r + 1]);
       far[n][r] = either(n < block and (block ^ n) >> (level - 3) == 1, pair, far[n][r]);
     }
 }
@@ -131,16 +131,16 @@ struct Scores {
         for (int n = 0; n < C / 8; ++n) far[n][0] = far[n][1] = 0;
       float d[C / 2];
       multiply_level<T, mode>(d, shared, stage, level);
-      pick_far(far, d, level, shared.task.scale);
+      pick_far(far, d, level);
     }
   }
-  __device__ void put(Stage& stage, float scale) const {
+  __device__ void put(Stage& stage) const {
     const int group = gate_group();
     const Lane lane(thread_again());
     if (group == 0)
 #pragma unroll
       for (int r = 0; r < 2; ++r)
-        put_scores(stage.g, lane, r, 2 * lane.warp + r, narrow_pair<Io>(near[2 * r] * scale, near[2 * r + 1] * scale));
+        put_scores(stage.g, lane, r, 2 * lane.warp + r, narrow_pair<Io>(near[2 * r], near[2 * r + 1]));
     if (group == gate_groups - 1)
 #pragma unroll
       for (int n = 0; n < C / 8; ++n)

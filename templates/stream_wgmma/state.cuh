@@ -66,14 +66,14 @@ __device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* d
 }
 
 /// O^T [64 of V, C tokens] into this warpgroup's panel of v, as rows of tokens.
-__device__ inline void put_out(const float (&o)[C / 2], char* panel) {
+__device__ inline void put_out(const float (&o)[C / 2], float scale, char* panel) {
   const int lane = thread_again() % 32, w = thread_again() / 32 % 4;
   char* const to = panel + (lane % 8 + lane / 16 * 8) * 128 + ((2 * w + lane / 8 % 2) ^ lane % 8) * 16;
 #pragma unroll
   for (int n = 0; n < C / 8; n += 2) {
     u32 pair[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) pair[i] = narrow_pair<Io>(o[4 * n + 2 * i], o[4 * n + 2 * i + 1]);
+    for (int i = 0; i < 4; ++i) pair[i] = narrow_pair<Io>(o[4 * n + 2 * i] * scale, o[4 * n + 2 * i + 1] * scale);
     store_transposed(to + n * 1024, pair[0], pair[1], pair[2], pair[3]);
   }
 }
@@ -176,7 +176,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
       wait_products<0>();
     }
     hold(o);
-    put_out(o, panel);
+    put_out(o, task.scale, panel);
     sync<128>(2 + state_group);
     send_out(task, state_group, turn, panel);
     publish_to_products();

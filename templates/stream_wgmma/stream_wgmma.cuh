@@ -181,7 +181,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
           scores.take<bf16, mixed>(shared, stage, level);
           Gates::join();
         }
-      scores.put(stage, shared.task.scale);
+      scores.put(stage);
     }
     publish_to_products();
     arrive(shared.ready[ring.stage]);
@@ -249,7 +249,7 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       }
       const bool tame = is_tame(shared.fate[ring.stage]);  // all join: A takes the place of the last level
       if (turn.is_first()) calm = tame ? calm + 1 : 0;
-      scores.put(stage, shared.task.scale);
+      scores.put(stage);
       publish_to_products();
       arrive(shared.ready[ring.stage]);
     }
