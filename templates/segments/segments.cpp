@@ -39,16 +39,42 @@ struct Shapes {
   }
 };
 
+/// The numbers of summary_wgmma.cuh.
+struct WgmmaShapes {
+  std::int64_t channels, chunk, columns, tiles, threads, stages = 4;
+  std::int64_t gate_bytes;
+
+  explicit WgmmaShapes(const Problem& problem, std::int64_t most_bytes)
+      : channels(static_cast<std::int64_t>(
+            std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(problem.k.count(), 64))))),
+        chunk(channels > 128 ? 32 : 64),
+        columns(problem.v.count() > 64 ? 128 : 64),
+        tiles(ceil_div(problem.v.count(), columns)),
+        threads(2 * columns),
+        gate_bytes(chunk * channels * (problem.gate == DType::f32 ? 4 : 2)) {
+    while (stages > 2 and shared_bytes() > most_bytes) --stages;
+  }
+  std::int64_t run_tokens() const { return chunk * channels / 2 / threads; }
+  /// sizeof(Shared)
+  std::int64_t shared_bytes() const {
+    return round_up(stages * (chunk * columns * 2 + chunk * channels * 2 + gate_bytes + 8) +
+                        chunk / run_tokens() * channels * 4 + task_bytes,
+                    1024);
+  }
+};
+
 class SegmentsFamily final : public KernelFamily {
  public:
-  SegmentsFamily(std::string_view name, std::string_view summary, const KernelFamily& forward)
-      : name_(name), summary_(summary), forward_(forward) {}
+  /// `hopper`: summaries by summary_wgmma.cuh.
+  SegmentsFamily(std::string_view name, std::string_view summary, const KernelFamily& forward, bool hopper)
+      : name_(name), summary_(summary), forward_(forward), hopper_(hopper) {}
 
   std::string_view name() const override { return name_; }
   std::string_view summary() const override { return summary_; }
   Result<void> applicable(const Instance& instance) const override {
     if (auto covered = forward_.applicable(instance); not covered) return covered;
     const Shapes at(instance.problem, instance.target);
+    if (hopper_) return {};
     if (at.channels / at.ksplit > 128 or at.shared_bytes(instance.problem) > sm_of(instance.target).block_shared_bytes)
       return fail(Status::unsupported, "has no room for the summary of so many channels");
     return {};
@@ -91,7 +117,7 @@ class SegmentsFamily final : public KernelFamily {
   }
   std::vector<Kernel> kernels(const Instance& instance, const Config& config) const override {
     std::vector<Kernel> stages = forward_.kernels(instance, of_forward(config));
-    stages.insert(stages.begin(), summary_kernel(instance));
+    stages.insert(stages.begin(), hopper_ ? wgmma_summary_kernel(instance) : summary_kernel(instance));
     for (Kernel& stage : stages) stage.segment = config[0];
     stages.back().ctas = 1;  // there are few; the state's seeds take registers
     stages.back().early = cuda_arch(instance.target).number() >= 90;
@@ -119,8 +145,34 @@ class SegmentsFamily final : public KernelFamily {
     return kernel;
   }
 
+  static Kernel wgmma_summary_kernel(const Instance& instance) {
+    const WgmmaShapes at(instance.problem, sm_of(instance.target).block_shared_bytes);
+    Kernel kernel;
+    kernel.entry = "gla_summary";
+    kernel.text = std::string(text_of("tiles.cuh")) + std::string(text_of("summary_wgmma.cuh"));
+    kernel.constants = {{"C", at.chunk},
+                        {"columns", at.columns},
+                        {"value_groups", at.columns / 64},
+                        {"channels", at.channels},
+                        {"stages", at.stages}};
+    const auto map = [&](Arg tensor, std::int64_t element_bytes, bool swizzled, std::int64_t box) {
+      kernel.maps.push_back({tensor, static_cast<std::uint8_t>(element_bytes), swizzled,
+                             static_cast<std::uint16_t>(at.chunk), static_cast<std::uint16_t>(box)});
+    };
+    for (const Arg tensor : {Arg::k, Arg::v}) map(tensor, 2, true, 64);
+    if (instance.problem.gate == DType::f32)
+      map(Arg::g, 4, false, at.channels);
+    else
+      map(Arg::g, 2, true, 64);
+    kernel.tiles = at.tiles;
+    kernel.threads = at.threads;
+    kernel.shared_bytes = at.shared_bytes();
+    return kernel;
+  }
+
   std::string_view name_, summary_;
   const KernelFamily& forward_;
+  bool hopper_;
 };
 
 }  // namespace
@@ -128,7 +180,7 @@ class SegmentsFamily final : public KernelFamily {
 const Family& segments_family() {
   static const SegmentsFamily family(
       "segments", "forward on GPUs for few heads: segments of a sequence side by side, each by `stream`",
-      stream_family());
+      stream_family(), false);
   return family;
 }
 
@@ -136,7 +188,7 @@ const Family& segments_wgmma_family() {
   static const SegmentsFamily family("segments_wgmma",
                                      "forward on Hopper for few heads: segments of a sequence side by side, each by "
                                      "`stream_wgmma`",
-                                     stream_wgmma_family());
+                                     stream_wgmma_family(), true);
   return family;
 }
 

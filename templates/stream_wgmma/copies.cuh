@@ -20,19 +20,6 @@ __device__ inline void begin_value_boxes(Shared& shared, const Maps& maps, Stage
              int(shared.task.first + turn.first), full);
 }
 
-/// C rows from `begin` on into a tile, zeros past the ends, by `count` threads, element by element: it is seldom needed
-/// and in many places.
-template <class T, int padded, bool swizzled, int count>
-__device__ inline void copy_rows(char* tile, const Rows<const T>& rows, const T* begin, int left, int width,
-                                 int thread) {
-#pragma unroll 1
-  for (int i = thread; i < C * padded; i += count) {
-    const int t = i / padded, d = i % padded;
-    const int at = swizzled ? d / 64 * panel_bytes + t * 128 + ((d % 64 / 8 ^ t % 8) << 4) + d % 8 * int(sizeof(T))
-                            : i * int(sizeof(T));
-    *reinterpret_cast<T*>(tile + at) = t < left and d < width ? begin[t * rows.token + d] : T();
-  }
-}
 template <int count>
 __device__ inline void copy_raw_rows(const Task& task, Stage& to, const Turn& turn, int thread) {
   const int left = task.length - turn.first;

@@ -29,13 +29,9 @@
 // FP16     With io in fp16 all operands are. q~ = q 2^P in weak chunks too, where q 2^-R might pass the range, so that
 //          S decays after O, and A = tril(q~ k^^T) from k^ = k 2^-P: whether that fits is up to k alone, hence the same
 //          for all heads of a group.
-constexpr int panels = channels / 64, panel_bytes = 128 * C, tile_bytes = panels * panel_bytes;
 constexpr int state_groups = columns / 64, state_threads = 128 * state_groups, gate_threads = 128 * gate_groups;
 constexpr int blocks = C / 8, levels = C == 64 ? 6 : 5;
-constexpr bool gates_in_tile = sizeof(Gate) == 2;  // then the last level takes the place of the raw gates
-constexpr int gate_bytes = gates_in_tile ? tile_bytes : 4 * C * channels;
 constexpr int score_bytes = 128 * C;
-constexpr int pairs = channels / 2;
 constexpr bool half_io = not is_bf16<Io>;
 constexpr float balance = half_io ? 1 : 64;
 constexpr int patience = 1;                                 // weak chunks that the loop for strong ones puts up with
@@ -134,13 +130,6 @@ struct Turn {
   __device__ bool is_last() const { return group == 1 or head == group - 1; }
 };
 
-/// A thread of a warpgroup. Of an accumulator tile, 16 rows a warp, it has rows `row` and `row + 8`, and of every 8
-/// columns `column` and `column + 1`.
-struct Lane {
-  int warp, row, column;
-  __device__ explicit Lane(u32 thread) : warp(thread / 32 % 4), row(thread % 32 / 4), column(thread % 4 * 2) {}
-};
-
 /// Threads that do something together, `count` of them from `first` on, joined by the barrier `id`.
 template <int first, int count, int id>
 struct Crew {
@@ -158,18 +147,6 @@ using Makers =
     Crew<helped ? 0 : state_threads, helped ? threads : gate_threads, helped ? Everyone::barrier : Gates::barrier>;
 static_assert(Gates::items > 0 and gate_threads % pairs == 0 and pairs % 32 == 0, "a thread keeps to its channels");
 static_assert(Makers::items * Makers::threads == pairs * blocks, "all items are made");
-
-/// By value: of two places `?:` would make an address, and put the arrays into memory.
-template <class T>
-__device__ inline T either(bool first, T a, T b) {
-  return first ? a : b;
-}
-__device__ inline float2 operator+(float2 a, float2 b) { return {a.x + b.x, a.y + b.y}; }
-__device__ inline float2 operator*(float2 a, float2 b) { return {a.x * b.x, a.y * b.y}; }
-using ::exp2_fast;
-__device__ inline float2 exp2_fast(float2 a) { return {exp2_fast(a.x), exp2_fast(a.y)}; }
-using ::inverse_fast;
-__device__ inline float2 inverse_fast(float2 a) { return {inverse_fast(a.x), inverse_fast(a.y)}; }
 
 struct Maps {  // in the order of the plan
   TensorMap q, k, v, g;

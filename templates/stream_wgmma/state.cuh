@@ -1,43 +1,4 @@
 // State warpgroups: the state in registers, and o.
-using StateTile = float[channels / 2];  // [64 of V, channels]
-
-/// Channels from .. to - 1 of S decay.
-template <int from, int to>
-__device__ inline void decay_state(StateTile& s, const float* decay) {
-  const float* const mine = decay + thread_again() % 4 * 2;
-#pragma unroll
-  for (int n = from; n < to; n += 8) {
-    const float2 x = *reinterpret_cast<const float2*>(mine + n);
-    float* const tile = s + n / 2;
-    tile[0] *= x.x, tile[1] *= x.y, tile[2] *= x.x, tile[3] *= x.y;
-  }
-}
-
-struct StateElements {
-  StateTile& s;
-  int state_group;
-
-  /// body(element, offset in the state) for all that lie in it.
-  template <class Body>
-  __device__ void each(const Task& task, Body body) {
-    const Lane lane(threadIdx.x);
-#pragma unroll
-    for (int i = 0; i < channels / 2; ++i) {
-      const int d = i / 4 * 8 + lane.column + i % 2, v = 64 * state_group + 16 * lane.warp + lane.row + i / 2 % 2 * 8;
-      if ((channels == K or d < K) and (V % columns == 0 or v < V - task.column))
-        body(s[i], k_first ? i64(d) * V + v : i64(v) * K + d);
-    }
-  }
-  /// body(four elements, value tile, key tile)
-  template <class Body>
-  __device__ void tiles(const Task& task, Body body) {
-#pragma unroll
-    for (int n = 0; n < channels / 8; ++n)
-      body(s + 4 * n, task.column / 16 + 4 * state_group + threadIdx.x / 32 % 4, n);
-  }
-  __device__ void decay(const float* decays) { decay_state<0, channels>(s, decays); }
-};
-
 /// O^T += S^T q~^T over channels from .. to - 1; S decays before or after, or not at all.
 template <int from, int to>
 __device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* decay, bool before, bool after,

@@ -143,7 +143,8 @@ class StreamWgmmaFamily final : public KernelFamily {
     const Shapes at = shapes(instance, config);
     Kernel kernel;
     kernel.entry = "gla_stream_wgmma";
-    for (const char* part : {"data.cuh", "copies.cuh", "state.cuh", "operands.cuh", "scores.cuh", "stream_wgmma.cuh"})
+    for (const char* part :
+         {"tiles.cuh", "data.cuh", "copies.cuh", "state.cuh", "operands.cuh", "scores.cuh", "stream_wgmma.cuh"})
       kernel.text += std::string(text_of(part)) + "\n";
     kernel.helpers = std::string(text_of("hopper.cuh")) + products_text({at.chunk, at.channels});
     kernel.constants = {{"C", at.chunk},
