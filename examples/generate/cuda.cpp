@@ -4,6 +4,7 @@
 #include <limits>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "examples/generate/cuda_api.hpp"
 #include "examples/generate/cuda_kernels.hpp"
@@ -94,7 +95,7 @@ class GpuEvent {
   cuda::Event event_ = nullptr;
 };
 
-/// Tokens in memory of the host that a GPU copies from and to while the host goes on.
+/// Tokens in memory of the host that a GPU copies from, and writes to, while the host goes on.
 class PinnedTokens {
  public:
   PinnedTokens(const Gpu& gpu, std::int64_t count) : gpu_(&gpu) {
@@ -115,8 +116,7 @@ class PinnedTokens {
 /// What belongs to a step that is under way.
 struct Step {
   PinnedTokens tokens, sampled;
-  GpuEvent begin, end;  ///< of its kernels
-  GpuEvent arrived;     ///< what it sampled is in memory of the host
+  GpuEvent begin, end;  ///< of its kernels, which write what they sample to memory of the host
   std::int64_t rows = 0;
 };
 
@@ -125,20 +125,31 @@ struct Mark {
   GpuEvent event;
 };
 
+/// A graph for each step that may be under way, since each writes to a place of its own.
 class GpuGraph final : public Graph {
  public:
-  GpuGraph(const Gpu& gpu, cuda::ExecutableGraph graph, bool& launched)
-      : gpu_(gpu), graph_(graph), launched_(launched) {}
-  ~GpuGraph() override { gpu_.driver.graph_executable_destroy(graph_); }
+  GpuGraph(const Gpu& gpu, const std::int64_t& step, bool& launched) : gpu_(gpu), step_(step), launched_(launched) {}
+  ~GpuGraph() override {
+    for (const cuda::ExecutableGraph graph : graphs_) gpu_.driver.graph_executable_destroy(graph);
+  }
+  void add(cuda::RecordedGraph recorded) {
+    cuda::ExecutableGraph graph = nullptr;
+    const int outcome = gpu_.driver.graph_instantiate(&graph, recorded, 0);
+    gpu_.driver.graph_destroy(recorded);
+    check(outcome, "cuGraphInstantiate");
+    graphs_.push_back(graph);
+  }
   void launch() override {
-    check(gpu_.driver.graph_launch(graph_, gpu_.stream), "cuGraphLaunch");
+    check(gpu_.driver.graph_launch(graphs_[static_cast<std::size_t>(step_) % graphs_.size()], gpu_.stream),
+          "cuGraphLaunch");
     launched_ = true;
   }
 
  private:
   const Gpu& gpu_;
-  cuda::ExecutableGraph graph_;
+  const std::int64_t& step_;
   bool& launched_;
+  std::vector<cuda::ExecutableGraph> graphs_;
 };
 
 class Cuda final : public Device {
@@ -196,7 +207,8 @@ class Cuda final : public Device {
     gpu_.launch(swiglu_, rows, both.data, both.stride, width, y.data, y.stride);
   }
   void sample(Rows logits, std::int64_t width, std::int64_t rows) override {
-    gpu_.launch(sample_, rows, logits.data, logits.stride, width, sampled_->data());
+    const Step& step = recording_ ? steps_[recorded_] : step_of(open_);
+    gpu_.launch(sample_, rows, logits.data, logits.stride, width, sampled_->data(), step.sampled.data());
   }
 
   void reserve(std::int64_t tokens, std::int64_t rows) override {
@@ -207,8 +219,7 @@ class Cuda final : public Device {
     sent_.clear();
     steps_.clear();
     for (std::size_t i = 0; i < steps_ahead; ++i)
-      steps_.push_back(
-          {PinnedTokens(gpu_, tokens), PinnedTokens(gpu_, rows), GpuEvent(gpu_), GpuEvent(gpu_), GpuEvent(gpu_), 0});
+      steps_.push_back({PinnedTokens(gpu_, tokens), PinnedTokens(gpu_, rows), GpuEvent(gpu_), GpuEvent(gpu_), 0});
   }
   void send(std::span<const Token> tokens) override {
     if (open_ - collected_ == static_cast<std::int64_t>(steps_ahead)) fail("a step was not collected");
@@ -223,22 +234,17 @@ class Cuda final : public Device {
   void finish_step(std::int64_t rows) override {
     Step& step = step_of(open_);
     step.end.record();
-    check(gpu_.driver.copy_to_host(step.sampled.data(), sampled_->data(),
-                                   static_cast<std::size_t>(rows) * sizeof(Token), gpu_.stream),
-          "cuMemcpyDtoHAsync");
-    step.arrived.record();
     step.rows = rows;
-    ++open_;
-    if (std::exchange(graph_launched_, false) && times_phases_) {  // the next launch would record the same events
+    const std::vector<Mark>& marks = marks_[static_cast<std::size_t>(open_++) % steps_ahead];
+    if (std::exchange(graph_launched_, false) && times_phases_) {  // a launch would record the same events
       wait();
-      for (std::size_t i = 0; i + 1 < marks_.size(); ++i)
-        profile_.phases[static_cast<std::size_t>(marks_[i].phase)] +=
-            marks_[i + 1].event.seconds_since(marks_[i].event);
+      for (std::size_t i = 0; i + 1 < marks.size(); ++i)
+        profile_.phases[static_cast<std::size_t>(marks[i].phase)] += marks[i + 1].event.seconds_since(marks[i].event);
     }
   }
   std::vector<Token> collect() override {
     Step& step = step_of(collected_);
-    step.arrived.wait();
+    step.end.wait();
     count(collected_++);
     const Token* const begin = step.sampled.data();
     return {begin, begin + step.rows};
@@ -248,24 +254,25 @@ class Cuda final : public Device {
   bool has_graphs() const override { return true; }
   std::unique_ptr<Graph> record(const std::function<void()>& enqueue) override {
     wait();
-    marks_.clear();
+    auto graph = std::make_unique<GpuGraph>(gpu_, open_, graph_launched_);
     recording_ = true;
-    check(gpu_.driver.capture_begin(gpu_.stream, cuda::capture_relaxed), "cuStreamBeginCapture");
-    cuda::RecordedGraph recorded = nullptr;
-    enqueue();
-    check(gpu_.driver.capture_end(gpu_.stream, &recorded), "cuStreamEndCapture");
+    for (recorded_ = 0; recorded_ < steps_ahead; ++recorded_) {
+      marks_[recorded_].clear();
+      check(gpu_.driver.capture_begin(gpu_.stream, cuda::capture_relaxed), "cuStreamBeginCapture");
+      cuda::RecordedGraph recorded = nullptr;
+      enqueue();
+      check(gpu_.driver.capture_end(gpu_.stream, &recorded), "cuStreamEndCapture");
+      graph->add(recorded);
+    }
     recording_ = false;
-    cuda::ExecutableGraph graph = nullptr;
-    const int outcome = gpu_.driver.graph_instantiate(&graph, recorded, 0);
-    gpu_.driver.graph_destroy(recorded);
-    check(outcome, "cuGraphInstantiate");
-    return std::make_unique<GpuGraph>(gpu_, graph, graph_launched_);
+    return graph;
   }
 
   void phase(Phase next) override {
     if (!recording_ || !times_phases_) return;
-    marks_.push_back({next, GpuEvent(gpu_)});
-    marks_.back().event.record_in_graph();
+    std::vector<Mark>& marks = marks_[recorded_];
+    marks.push_back({next, GpuEvent(gpu_)});
+    marks.back().event.record_in_graph();
   }
   void time_phases(bool on) override { times_phases_ = on; }
   void start_profile() override {
@@ -301,7 +308,8 @@ class Cuda final : public Device {
   std::vector<Token> sent_;
   std::vector<Step> steps_;
   std::int64_t open_ = 0, collected_ = 0;
-  std::vector<Mark> marks_;
+  std::vector<Mark> marks_[steps_ahead];
+  std::size_t recorded_ = 0;  // while a graph is recorded: of which step
   bool recording_ = false, times_phases_ = false, graph_launched_ = false;
   Profile profile_;
   std::int64_t profiled_from_ = std::numeric_limits<std::int64_t>::max();

@@ -63,7 +63,6 @@ Driver::Driver() {
   library.find(host_allocate, "cuMemHostAlloc");
   library.find(host_free, "cuMemFreeHost");
   library.find(copy_to_device, "cuMemcpyHtoDAsync_v2");
-  library.find(copy_to_host, "cuMemcpyDtoHAsync_v2");
   library.find(module_load, "cuModuleLoadData");
   library.find(module_unload, "cuModuleUnload");
   library.find(module_function, "cuModuleGetFunction");

@@ -64,7 +64,6 @@ struct Driver {
   int (*host_allocate)(void**, std::size_t bytes, unsigned flags);
   int (*host_free)(void*);
   int (*copy_to_device)(void* to, const void* from, std::size_t bytes, Stream);
-  int (*copy_to_host)(void* to, const void* from, std::size_t bytes, Stream);
   int (*module_load)(Module*, const void* image);
   int (*module_unload)(Module);
   int (*module_function)(Function*, Module, const char* name);

@@ -67,8 +67,8 @@ extern "C" __global__ void swiglu(const bf16* both, i64 both_stride, i64 width, 
     y[c] = to_bf16(swish(to_float(both[c])) * to_float(both[width + c]));
 }
 
-// The index of the largest, of equals the first; -1 where that is no finite number.
-extern "C" __global__ void sample(const float* logits, i64 stride, i64 width, int* sampled) {
+// The index of the largest, of equals the first; -1 where that is no finite number. To memory of the host, too.
+extern "C" __global__ void sample(const float* logits, i64 stride, i64 width, int* sampled, int* on_host) {
   logits += blockIdx.x * stride;
   const float infinity = __int_as_float(0x7f800000);
   float best = -infinity;
@@ -86,5 +86,5 @@ extern "C" __global__ void sample(const float* logits, i64 stride, i64 width, in
     if (other > bests[threadIdx.x] || (other == bests[threadIdx.x] && other_at < ats[threadIdx.x]))
       bests[threadIdx.x] = other, ats[threadIdx.x] = other_at;
   }
-  if (threadIdx.x == 0) sampled[blockIdx.x] = bests[0] < infinity ? ats[0] : -1;
+  if (threadIdx.x == 0) sampled[blockIdx.x] = on_host[blockIdx.x] = bests[0] < infinity ? ats[0] : -1;
 }

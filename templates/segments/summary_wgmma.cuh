@@ -1,7 +1,7 @@
 // The seeds of segments (task.cuh) as summary.cuh has them, on Hopper: chunks come as boxes, and warpgroup w sums up
 // S^T += V^T k~ for its columns 64 w .. 64 w + 63 of V as accumulators of wgmma. From the segment's end back: k~ = k
 // times all decays behind it, so that nothing that is summed up ever decays again, and -inf is legal.
-constexpr float faded = 0x1p-48;  // decays of which nothing is left after rounding
+constexpr float faded = 0x1p-48;                                // decays of which nothing is left after rounding
 constexpr int tokens = C * pairs / threads, runs = C / tokens;  // a thread has two channels of a run of tokens
 static_assert(segment % C == 0, "whole chunks");
 static_assert(tokens % 8 == 0 and threads % pairs == 0, "a thread keeps to its channels");
