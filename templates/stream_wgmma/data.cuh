@@ -19,6 +19,8 @@
 //          each has a loop of its own. Where a chunk does not suit the loop, all warpgroups leave it together and the
 //          other one goes on from there. Operands of strong chunks take long: where registers suffice the state
 //          warpgroups, which would wait for them, make their share (`helped`).
+// NEAR     Where nothing outlives a block of 8 tokens, scores of a strong chunk reach no further than the block before:
+//          levels 0 .. 2, and in place of those above one product of all q 2^P with all k 2^R, P and R within blocks.
 // RESETS   Tokens before which all channels are forgotten (decay 0) leave a chunk weak: they count as if they did not
 //          decay, A ends at them, then q~ behind the first and k~ before the last are 0, and S is when k~ is added.
 // CLUSTER  CTAs that have the tiles of V of one head may share operands: chunk i is made by CTA i % cluster, which
@@ -37,6 +39,7 @@ constexpr float balance = half_io ? 1 : 64;
 constexpr int patience = 1;                                 // weak chunks that the loop for strong ones puts up with
 constexpr float weak_limit = (half_io ? -6 : -8) * log2_e;  // of a channel's sum of G over a chunk
 constexpr float split_limit = half_io ? weak_limit : -80 * log2_e;
+constexpr float spent = -40;                   // log2 of decays of which scores keep nothing
 constexpr float forgotten = -126;              // log2 of decays that are 0
 constexpr float no_decay = logit ? 1e30f : 0;  // as a raw gate
 static_assert(threads == state_threads + gate_threads, "a thread for every lane");
@@ -138,6 +141,7 @@ struct Crew {
   __device__ static int index() { return int(thread_again()) - first; }
   __device__ static void join() { sync<id, count>(); }
   __device__ static bool all(bool mine) { return sync_and<id, count>(mine); }
+  __device__ static int count_of(bool mine) { return sync_count<id, count>(mine); }
 };
 using Gates = Crew<state_threads, gate_threads, 1>;
 using Everyone = Crew<0, threads, 2 + state_groups>;  // each state warpgroup has a barrier of its own before it

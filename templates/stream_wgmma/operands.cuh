@@ -78,8 +78,10 @@ __device__ inline bool suits_fp16(u32 pair) {
   return larger == 0 or (larger >= 0x0c00 and larger < 0x7c00);
 }
 
-/// Sums of G over the blocks of this thread's items, for all to see after the next barrier.
-__device__ inline void sum_gates(Shared& shared, const Stage& stage, int left) {
+/// Sums of G over the blocks of this thread's items, for all to see after the next barrier. Whether none is above
+/// `spent`.
+__device__ inline bool sum_gates(Shared& shared, const Stage& stage, int left) {
+  bool all_spent = true;
 #pragma unroll 1
   for (int i = 0; i < Gates::items; ++i) {
     const Item item = Item::of<Gates>(i);
@@ -89,7 +91,9 @@ __device__ inline void sum_gates(Shared& shared, const Stage& stage, int left) {
     for (int t = 0; t < 8; ++t) part = part + g.at[t];
     if (not logit) part = part * float2{log2_e, log2_e};
     *reinterpret_cast<float2*>(&shared.total[item.block][2 * item.pair]) = part;
+    all_spent = all_spent and (2 * item.pair >= K or part.x < spent) and (2 * item.pair + 1 >= K or part.y < spent);
   }
+  return all_spent;
 }
 
 using Decays = Pairs<tokens>;  // of a run
@@ -338,9 +342,10 @@ __device__ inline void put_level(const Item& item, char* tile, const Words8& q, 
 }
 
 /// Rows of the levels from .. to - 1 of an item, in fp16; with the last level q~ and k~, in place. Whether q and k suit
-/// fp16.
+/// fp16. `near`: in place of levels 3 and 4 those of q and of k for the block before.
 template <Mode mode, int from, int to>
-__device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, int left) {
+__device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, int left,
+                                      bool near = false) {
   Words8 asking(item, stage.q), telling(item, stage.k);
   bool suits = true;
   if constexpr (not half_io) {
@@ -397,6 +402,14 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
       item.in(stage.q, i) = narrow_pair<Io>(x.x, x.y);
       item.in(stage.k, 7 - i) = narrow_pair<Io>(y.x, y.y);
     }
+  }
+  if (mode == strong and near) {
+#pragma unroll
+    for (int t = 0; t < 8; ++t) {
+      item.in(level_tile<mode>(shared, stage, 3), t) = asking.at[t];
+      item.in(level_tile<mode>(shared, stage, 4), t) = telling.at[t];
+    }
+    return suits;
   }
 #pragma unroll
   for (int level = from > 3 ? from : 3; level < to; ++level) {

@@ -107,6 +107,24 @@ __device__ inline void pick_far(Far& far, const float (&d)[C / 2], int level) {
     }
 }
 
+/// Rows of blocks against those of the block before.
+template <Mode mode>
+__device__ inline void take_before(Far& far, Shared& shared, Stage& stage) {
+  float d[C / 2];
+  begin_products();
+  begin_score<f16>(d, rows_operand(level_tile<mode>(shared, stage, 3)),
+                   rows_operand(level_tile<mode>(shared, stage, 4)));
+  commit_products();
+  wait_products<0>();
+  hold(d);
+  const Lane lane(thread_again());
+#pragma unroll
+  for (int n = 0; n < C / 8; ++n)
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+      far[n][r] = either(n + 1 == 2 * lane.warp + r, narrow_pair<Io>(d[4 * n + 2 * r], d[4 * n + 2 * r + 1]), u32(0));
+}
+
 /// A by halving, in pieces: the first warpgroup makes the blocks of 8 x 8 on the diagonal, the last one the others.
 struct Scores {
   Near near;

@@ -2,14 +2,22 @@
 
 /// The part of this thread, one of the makers, in the operands of a strong chunk of which sums are there; whether they
 /// suit fp16.
-__device__ inline bool make_strong(Shared& shared, Stage& stage, int number, const Turn& turn) {
+__device__ inline bool make_strong(Shared& shared, Stage& stage, int number, const Turn& turn, bool near) {
   bool suits = true;
 #pragma unroll 1
   for (int i = 0; i < Makers::items; ++i)
-    suits &=
-        exact_operands<strong, 0, levels>(shared, stage, number, Item::of<Makers>(i), shared.task.length - turn.first);
+    suits &= exact_operands<strong, 0, levels>(shared, stage, number, Item::of<Makers>(i),
+                                               shared.task.length - turn.first, near);
   publish_to_products();
   return Makers::all(suits) or half_io;
+}
+/// What a gate thread gives to the vote on a strong chunk, which counts: none where the chunk is for the other loop,
+/// one a warp where it is not, and one more of each in which nothing outlives a block.
+constexpr int all_near = 2 * gate_threads / 32;
+__device__ inline bool stays_near(bool stays, bool spent_all) {
+  const bool all_of_warp = any_bits(not spent_all) == 0;
+  const u32 lane = thread_again() % 32;
+  return stays and (lane == 0 or (lane == 1 and all_of_warp));
 }
 /// By gate warpgroups alone, in bf16: rows of one level.
 template <Mode mode>
@@ -67,8 +75,9 @@ __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 r
 }
 
 __device__ inline bool help(Shared& shared, int number, const Turn& turn) {
-  if (not Makers::all(true)) return true;
-  if (not make_strong(shared, stage_of(shared, number), number, turn)) Makers::join();
+  const int vote = Makers::count_of(false);
+  if (vote == 0) return true;
+  if (not make_strong(shared, stage_of(shared, number), number, turn, vote == all_near)) Makers::join();
   return false;
 }
 
@@ -200,7 +209,8 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
   Ring<mode> ring;
   Tier tier = halves;
   u64 resets = 0;
-  int calm = 0;  // chunks one after the other that the loop for weak ones would take
+  int calm = 0;            // chunks one after the other that the loop for weak ones would take
+  bool spent_all = false;  // nothing of this thread's channels outlives a block
 #pragma unroll 1
   for (; turn.first < length; turn.advance(1)) {
     Stage& stage = stage_of(shared, ring.stage);
@@ -226,19 +236,27 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       Scores scores;
       if (gate_group() == 0)
         take_diagonal(scores.near, stage, [&] {
-          if (turn.is_first()) sum_gates(shared, stage, left);
+          if (turn.is_first()) spent_all = sum_gates(shared, stage, left);
         });
       else if (turn.is_first())
-        sum_gates(shared, stage, left);
+        spent_all = sum_gates(shared, stage, left);
       const bool leaves = calm > patience and turn.is_first();
       if constexpr (not helped) {
         put_fate(shared, ring.stage, exact, leaves, 0);
         if (leaves) arrive(shared.ready[ring.stage]);
       }
-      if (not Makers::all(not leaves)) return false;
-      if (make_strong(shared, stage, ring.stage, turn)) {
+      const int vote = Makers::count_of(stays_near(not leaves, spent_all));
+      if (vote == 0) return false;
+      const bool near = vote == all_near;
+      if (make_strong(shared, stage, ring.stage, turn, near)) {
 #pragma unroll
-        for (int level = 0; level < levels; ++level) scores.take<f16, mode>(shared, stage, level);
+        for (int level = 0; level < 3; ++level) scores.take<f16, mode>(shared, stage, level);
+        if (near) {
+          if (gate_group() == gate_groups - 1) take_before<mode>(scores.far, shared, stage);
+        } else {
+#pragma unroll
+          for (int level = 3; level < levels; ++level) scores.take<f16, mode>(shared, stage, level);
+        }
       } else {
         fetch_again<Gates>(stage, shared.task, turn);
 #pragma unroll 1

@@ -62,7 +62,7 @@ struct Sent {  // to another CTA
 struct Gathering {
   int arrived = 0;
   unsigned generation = 0;
-  bool all[2] = {true, true};
+  int true_ones[2] = {0, 0};
 };
 inline std::map<Barrier*, Phases> phases;
 inline std::vector<Box> boxes;
@@ -71,19 +71,20 @@ inline std::map<std::pair<std::size_t, int>, Gathering> gatherings;  // by CTA a
 using Product = std::function<void()>;
 inline std::map<std::size_t, std::vector<std::vector<Product>>> products;  // by thread and group; the last one is open
 
-inline bool gather(int id, int count, bool value, std::size_t cta = cta_index) {
+/// How many gave true.
+inline int gather(int id, int count, bool value, std::size_t cta = cta_index) {
   Gathering& here = gatherings[{cta, id}];
   const unsigned generation = here.generation;
-  bool& all = here.all[generation % 2];
-  if (here.arrived == 0) all = true;
-  all = all and value;
+  int& true_ones = here.true_ones[generation % 2];
+  if (here.arrived == 0) true_ones = 0;
+  true_ones += value;
   if (++here.arrived == count) {
     here.arrived = 0;
     ++here.generation;
     ++phases_ended;
   }
   while (here.generation == generation) yield();
-  return all;
+  return true_ones;
 }
 
 /// Element (i, k) of an operand: i along rows or columns of the result, k along the sum.
@@ -226,6 +227,10 @@ void sync(int id) {
 }
 template <int id, int count>
 bool sync_and(bool mine) {
+  return emulator::gather(id, count, mine) == count;
+}
+template <int id, int count>
+int sync_count(bool mine) {
   return emulator::gather(id, count, mine);
 }
 template <int>
