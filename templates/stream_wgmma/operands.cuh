@@ -195,8 +195,8 @@ __device__ inline bool is_tame(const Fate& fate) {
   return Gates::all(decay[0] > least and decay[1] > least);
 }
 
-/// Raw words of a run's tokens: of q from the first one on, of k from the last one back. Some are loaded before the words
-/// before them are stored, since the compiler moves no load over a store.
+/// Raw words of a run's tokens: of q from the first one on, of k from the last one back. Some are loaded before the
+/// words before them are stored, since the compiler moves no load over a store.
 struct RawWords {
   u32 q[tokens], k[tokens];
 
