@@ -88,13 +88,18 @@ class SegmentsFamily final : public KernelFamily {
     return forward_.constraint(instance, of_forward(config));
   }
   Config default_config(const Instance& instance) const override {
-    // Twice the CTAs that `forward` would take for a segment, where it can have them.
+    // Twice the CTAs that `forward` would take for a segment, where it can have them; not of clusters, of which each
+    // would make the same operands.
     const Config whole = forward_.default_config(instance);
     Config half = whole;
+    bool clusters = false;
     const auto parameters = forward_.parameters(instance);
-    for (std::size_t i = 0; i < parameters.size(); ++i)
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
       if (parameters[i].name == "columns") half[i] /= 2;
-    const bool legal = half != whole and parse_variant(to_string({&forward_, half}, instance), instance).has_value();
+      clusters = clusters or (parameters[i].name == "cluster" and whole[i] > 1);
+    }
+    const bool legal =
+        half != whole and not clusters and parse_variant(to_string({&forward_, half}, instance), instance).has_value();
     Config config = legal ? half : whole;
     config.insert(config.begin(), 1024);
     return config;

@@ -32,16 +32,22 @@ __device__ inline void copy_value_rows(const Task& task, Stage& to, const Turn& 
                                               min(columns, V - task.column), thread_again());
 }
 
-/// Whether this thread has a part in copies of its role, whose first thread is `first`. `maps`: null where there are
-/// none.
-__device__ inline bool fetches(const Maps* maps, int first) { return maps == nullptr or int(thread_again()) == first; }
+/// Whether there are maps. `maps`: null where there are none, unless registers are scarce.
+__device__ inline bool has(const Shared& shared, const Maps* maps) {
+  if constexpr (scarce) return *static_cast<const volatile u64*>(&shared.mapped) != 0;
+  return maps != nullptr;
+}
+/// Whether this thread has a part in copies of its role, whose first thread is `first`.
+__device__ inline bool fetches(const Shared& shared, const Maps* maps, int first) {
+  return not has(shared, maps) or int(thread_again()) == first;
+}
 
 /// By state warpgroups. In a cluster v alone: the CTA that makes operands fetches what it makes them of.
 __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, const Turn& turn) {
   Stage& to = stage_of(shared, stage);
   if constexpr (cluster == 1) {
     Barrier& full = shared.full[stage];
-    if (maps != nullptr) {
+    if (has(shared, maps)) {
       arrive_expecting(full, raw_bytes + value_bytes);
       begin_raw_boxes(shared, *maps, to, turn, full);
       begin_value_boxes(shared, *maps, to, turn, full);
@@ -54,8 +60,8 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
     Barrier& received = shared.received[stage];
     if (threadIdx.x == 0)
       arrive_expecting(received,
-                       (makes(stage) ? 0 : sent_bytes + int(sizeof(Fate))) + (maps != nullptr ? value_bytes : 0));
-    if (maps != nullptr) {
+                       (makes(stage) ? 0 : sent_bytes + int(sizeof(Fate))) + (has(shared, maps) ? value_bytes : 0));
+    if (has(shared, maps)) {
       begin_value_boxes(shared, *maps, to, turn, received);
     } else {
       copy_value_rows(shared.task, to, turn);
@@ -67,7 +73,7 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
 __device__ inline void fetch_raw(Shared& shared, const Maps* maps, int stage, const Turn& turn) {
   Stage& to = stage_of(shared, stage);
   Barrier& full = shared.full[stage];
-  if (maps != nullptr) {
+  if (has(shared, maps)) {
     arrive_expecting(full, raw_bytes);
     begin_raw_boxes(shared, *maps, to, turn, full);
   } else {
@@ -77,10 +83,10 @@ __device__ inline void fetch_raw(Shared& shared, const Maps* maps, int stage, co
 }
 __device__ inline void init_barriers(Shared& shared, const Maps* maps) {
   for (int i = 0; i < stages; ++i) {
-    init_barrier(shared.full[i], maps != nullptr ? 1 : cluster > 1 ? gate_threads : state_threads);
+    init_barrier(shared.full[i], has(shared, maps) ? 1 : cluster > 1 ? gate_threads : state_threads);
     init_barrier(shared.ready[i], gate_threads);
     init_barrier(shared.empty[i], state_threads);
-    init_barrier(shared.received[i], maps != nullptr ? 1 : 1 + state_threads);
+    init_barrier(shared.received[i], has(shared, maps) ? 1 : 1 + state_threads);
     init_barrier(shared.clear[i], cluster);
   }
   publish_barriers();

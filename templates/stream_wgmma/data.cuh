@@ -67,6 +67,7 @@ struct __align__(16) Fate {
   u32 tier, leave;        // leave: the chunk is for the other loop
   u64 resets;             // a bit for each token
 };
+constexpr bool scarce = cluster > 1 and segment > 0;  // registers: not even that is kept
 struct __align__(1024) Shared {
   char memory[memory_bytes];  // stages, then tiles; of chunks shorter than 64, products read as much again behind them
   float total[blocks][channels];  // weak chunks: products of the decays of a run; others: sums of G over 8 tokens
@@ -76,6 +77,7 @@ struct __align__(1024) Shared {
   Barrier clear[stages];     // cluster: all CTAs are done with a stage that this one fills
   u64 resets[panels];        // of a chunk, as each panel has them
   Task task;
+  u64 mapped;  // whether there are maps, where `scarce`
 };
 static_assert(sizeof(Shared) == shared_bytes, "the plan's shared memory");
 

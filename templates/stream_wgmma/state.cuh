@@ -65,7 +65,7 @@ __device__ inline bool help(Shared& shared, int stage, const Turn& turn);
 
 /// The first chunks from `turn` on, `count` of them.
 __device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& turn, int count) {
-  if (not fetches(maps, 0)) return;
+  if (not fetches(shared, maps, 0)) return;
 #pragma unroll 1
   for (int i = 0; i < count; ++i)
     if (const Turn soon = turn.later(i); soon.first < u32(shared.task.length)) fetch_chunk(shared, maps, i, soon);
@@ -96,7 +96,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
       leaves = help(shared, ring.stage, turn);
       // All have met: the stage before this one is free.
       const Turn soon = turn.later(stages_of<mode> - 1);
-      if (begun and not leaves and fetches(maps, 0) and soon.first < length())
+      if (begun and not leaves and fetches(shared, maps, 0) and soon.first < length())
         fetch_chunk(shared, maps, (ring.stage == 0 ? stages_of<mode> : ring.stage) - 1, soon);
     } else {
       if (makes(ring.stage)) wait(shared.ready[ring.stage], ring.parity);
@@ -144,7 +144,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     if constexpr (not helps) {
       arrive(shared.empty[ring.stage]);
       const Turn later = turn.later(stages_of<mode>);
-      if (fetches(maps, 0) and later.first < length()) {
+      if (fetches(shared, maps, 0) and later.first < length()) {
         wait(shared.empty[ring.stage], ring.parity);
         if constexpr (cluster > 1)
           if (threadIdx.x == 0) arrive_at(shared.clear[ring.stage], ring.stage % cluster);

@@ -128,13 +128,13 @@ struct Refill {
   bool pending;
 
   __device__ void try_now(Shared& shared, const Maps* maps) {
-    if (maps == nullptr or not pending or not fetches(maps, state_threads)) return;
+    if (not has(shared, maps) or not pending or not fetches(shared, maps, state_threads)) return;
     if (not has_ended(shared.clear[stage], parity)) return;
     fetch_raw(shared, maps, stage, turn);
     pending = false;
   }
   __device__ void finish(Shared& shared, const Maps* maps) {
-    if (not pending or not fetches(maps, state_threads)) return;
+    if (not pending or not fetches(shared, maps, state_threads)) return;
     wait(shared.clear[stage], parity);
     fetch_raw(shared, maps, stage, turn);
     pending = false;
@@ -149,7 +149,8 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
   ring.advance(first);
 #pragma unroll 1
   for (int i = first; i < stages; i += cluster)
-    if (const Turn soon(i); fetches(maps, state_threads) and soon.first < length) fetch_raw(shared, maps, i, soon);
+    if (const Turn soon(i); fetches(shared, maps, state_threads) and soon.first < length)
+      fetch_raw(shared, maps, i, soon);
   bool begun = false;
   u64 resets = 0;
 #pragma unroll 1
@@ -319,8 +320,9 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
     gla_stream_wgmma(PARAMETERS, const __grid_constant__ Maps maps) {
   const Words words = WORDS;
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
-  const Maps* const source = words.mapped != 0 ? &maps : nullptr;
+  const Maps* const source = scarce or words.mapped != 0 ? &maps : nullptr;
   if (threadIdx.x == 0) {
+    if (scarce) shared.mapped = words.mapped;
     shared.task = find_task<columns, 0, segment>(words);
     init_barriers(shared, source);
   }
