@@ -32,7 +32,7 @@ __device__ inline void copy_value_rows(const Task& task, Stage& to, const Turn& 
                                               min(columns, V - task.column), thread_again());
 }
 
-/// Whether there are maps. `maps`: null where there are none, unless registers are scarce.
+/// Whether there are maps. `maps` is null where there are none, unless registers are scarce.
 __device__ inline bool has(const Shared& shared, const Maps* maps) {
   if constexpr (scarce) return *static_cast<const volatile u64*>(&shared.mapped) != 0;
   return maps != nullptr;

@@ -67,7 +67,8 @@ struct __align__(16) Fate {
   u32 tier, leave;        // leave: the chunk is for the other loop
   u64 resets;             // a bit for each token
 };
-constexpr bool scarce = cluster > 1 and segment > 0;  // registers: not even that is kept
+/// Registers are so scarce that whether there are maps would be spilled: it is looked up.
+constexpr bool scarce = cluster > 1 and segment > 0;
 struct __align__(1024) Shared {
   char memory[memory_bytes];  // stages, then tiles; of chunks shorter than 64, products read as much again behind them
   float total[blocks][channels];  // weak chunks: products of the decays of a run; others: sums of G over 8 tokens

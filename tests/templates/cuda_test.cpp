@@ -191,6 +191,14 @@ TEST_CASE("segments: every dtype, gate form, group and layout") {
         "segments(segment=128)", some);
 }
 
+TEST_CASE("segments_wgmma: clusters, whose kernels look up whether there are tensor maps") {
+  constexpr Gates some[] = {Gates::weak, Gates::mixed};
+  const char* const mapped = "forward H1 K64 V128 bf16 @ lens=300,0,77";
+  const char* const unmapped = "forward H1 K60 V100 bf16 @ B1 T200";  // rows of no multiple of 16 bytes
+  check(GENERATE_COPY(mapped, unmapped), "segments_wgmma(segment=128,C=32,columns=64,gates=1,stages=4,cluster=2)",
+        some);
+}
+
 TEST_CASE("segments_wgmma: every dtype, gate form and layout") {
   constexpr Gates some[] = {Gates::logsigmoid, Gates::mixed};
   check(GENERATE("forward H2 K128 V128 bf16 vk @ B1 T300", "forward H2 K64 V64 bf16 gate=f32 logit vk @ lens=270,3,140",
