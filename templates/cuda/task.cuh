@@ -1,6 +1,7 @@
 // What a CTA works on. Every index that came from memory is checked against the extents of the call; what is out of
 // range counts as none and raises a bit of the device status.
 constexpr float log2_e = 1.4426950408889634f;
+constexpr float faded = 0x1p-48;  // a decay that leaves nothing after rounding
 
 /// log2(1 + x) for x in [0, 1], good to 1.4e-6 of itself: lg2.approx is not, and 1 + x loses the digits of a small x,
 /// of which thousands of tokens make a large error.
@@ -150,8 +151,7 @@ __device__ Task find_task(const Words& words) {
 /// What the segments of a head hand on, in the workspace. Seed 0 is the state that the call starts from, seed j + 1
 /// what segment j alone leaves. Segment i starts from
 ///     (.. (seed_0 decay_1 + seed_1) decay_2 + ..) decay_i + seed_i,
-/// decay_j of each channel over segment j - 1. Where nothing outlives that segment, seed_j is `alone`, and decay_j is
-/// 0.
+/// decay_j of each channel over segment j - 1, 0 where nothing outlives that segment.
 struct Seeds {
   static constexpr int value_tiles = (V + 15) / 16, key_tiles = (K + 7) / 8;
   static constexpr int seed_floats = value_tiles * key_tiles * 128;
@@ -159,7 +159,6 @@ struct Seeds {
 
   float* seed;  ///< fp32, of the transposed state, by tiles [16 of V, 8 of K] in the order of a warp's accumulators
   float* decay;
-  u32* alone;
 
   __device__ Seeds(const Words& words, const Place& place) {
     const i64 all = i64(words.sequences) * i64(words.kv_heads) * place.segments;
@@ -167,7 +166,6 @@ struct Seeds {
     float* const base = reinterpret_cast<float*>(words.workspace);
     seed = base + first * seed_floats;
     decay = base + all * seed_floats + first * decay_pitch;
-    alone = reinterpret_cast<u32*>(base + all * (seed_floats + decay_pitch)) + first;
   }
   __device__ static bool has(int value_tile, int key_tile) { return value_tile < value_tiles and key_tile < key_tiles; }
   /// Where a lane has its four elements of a tile of seed j.
@@ -175,17 +173,34 @@ struct Seeds {
     return reinterpret_cast<float4*>(seed + i64(j) * seed_floats) + (value_tile * key_tiles + key_tile) * 32 +
            threadIdx.x % 32;
   }
-  /// The last segment up to `end` to which nothing comes from before it.
-  __device__ u32 last_alone(u32 end) const {
-    constexpr u32 batch = 8;
-    for (u32 j = end;; j -= batch) {
-      u32 found[batch];
+  /// The first seed of which segment `end` feels anything; for whole warps.
+  __device__ u32 first_felt(u32 end) const {
+    constexpr int parts = decay_pitch / 128, batch = 8 / parts;  // of which loads are under way together
+    const float4* const mine = reinterpret_cast<const float4*>(decay) + threadIdx.x % 32;
+    float4 left[parts];
 #pragma unroll
-      for (u32 i = 0; i < batch; ++i) found[i] = j > i ? alone[j - i] : 1;
+    for (int p = 0; p < parts; ++p) left[p] = {1, 1, 1, 1};
+#pragma unroll 1
+    for (u32 first = end; first > 0; first -= min(first, u32(batch))) {
+      float4 found[batch][parts];
 #pragma unroll
-      for (u32 i = 0; i < batch; ++i)
-        if (found[i] != 0) return j > i ? j - i : 0;
+      for (int i = 0; i < batch; ++i)
+#pragma unroll
+        for (int p = 0; p < parts; ++p) found[i][p] = mine[(i64(max(first, u32(i) + 1)) - i) * (decay_pitch / 4) + 32 * p];
+#pragma unroll
+      for (int i = 0; i < batch; ++i) {
+        bool felt = false;
+#pragma unroll
+        for (int p = 0; p < parts; ++p) {
+          float4& x = left[p];
+          const float4& e = found[i][p];
+          x = {x.x * e.x, x.y * e.y, x.z * e.z, x.w * e.w};
+          felt = felt or not(x.x < faded and x.y < faded and x.z < faded and x.w < faded);
+        }
+        if (first > i and not __any_sync(~0u, felt)) return first - i;
+      }
     }
+    return 0;
   }
 };
 
@@ -203,8 +218,8 @@ __device__ inline void load_state(const Words& words, const Task& task, float fa
     const Place place = find_place<columns, segment>(words);
     const Seeds seeds(words, place);
 #pragma unroll 1
-    for (u32 j = seeds.last_alone(place.segment); j <= place.segment; ++j) {
-      elements.decay(seeds.decay + i64(j) * Seeds::decay_pitch);
+    for (u32 first = seeds.first_felt(place.segment), j = first; j <= place.segment; ++j) {
+      if (j > first) elements.decay(seeds.decay + i64(j) * Seeds::decay_pitch);
       // No branch, so that the loads of all tiles are under way at once.
       elements.tiles(task, [&](float* x, int value_tile, int key_tile) {
         const bool present = V % columns == 0 ? key_tile < Seeds::key_tiles : Seeds::has(value_tile, key_tile);

@@ -4,9 +4,7 @@
 // final state into the same memory.
 //
 // From a segment's end back to its beginning, in chunks of C tokens: nothing that is summed up ever decays again, no
-// exponent is positive, and -inf is legal. Once every channel has decayed below 2^faded the rest is left out: it would
-// be rounded off.
-constexpr float faded = -48;
+// exponent is positive, and -inf is legal. Once every channel has `faded` the rest is left out.
 constexpr int runs = C / 8;  // of 8 tokens
 static_assert(segment % C == 0, "whole chunks");
 
@@ -79,7 +77,7 @@ __device__ bool sum_after(Shared& shared, int buffer) {
 #pragma unroll
     for (int r = 0; r < runs; ++r) sum += shared.total[r][d];
     shared.after[1 - buffer][d] = sum;
-    all = all and (d >= K or sum < faded);
+    all = all and (d >= K or exp2_fast(sum) < faded);
   }
   return all;
 }
@@ -123,7 +121,6 @@ extern "C" __global__ void __launch_bounds__(threads, ctas) gla_summary(PARAMETE
     if (Seeds::has(value_tile, key_tile)) *seeds.at(j, value_tile, key_tile) = {x[0], x[1], x[2], x[3]};
   });
   if (place.tile > 0) return;
-  if (threadIdx.x == 0) seeds.alone[j] = alone;
   for (int d = threadIdx.x; d < Seeds::decay_pitch; d += threads)
     seeds.decay[i64(j) * Seeds::decay_pitch + d] = alone or d >= K ? 0 : exp2_fast(shared.after[buffer][d]);
 }

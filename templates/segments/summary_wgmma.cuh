@@ -1,7 +1,6 @@
 // The seeds of segments (task.cuh) as summary.cuh has them, on Hopper: chunks come as boxes, and warpgroup w sums up
 // S^T += V^T k~ for its columns 64 w .. 64 w + 63 of V as accumulators of wgmma. From the segment's end back: k~ = k
 // times all decays behind it, so that nothing that is summed up ever decays again, and -inf is legal.
-constexpr float faded = 0x1p-48;                                // decays of which nothing is left after rounding
 constexpr int tokens = C * pairs / threads, runs = C / tokens;  // a thread has two channels of a run of tokens
 static_assert(segment % C == 0, "whole chunks");
 static_assert(tokens % 8 == 0 and threads % pairs == 0, "a thread keeps to its channels");
@@ -159,7 +158,6 @@ extern "C" __global__ void __launch_bounds__(threads, ctas)
     if (Seeds::has(value_tile, key_tile)) *seeds.at(j, value_tile, key_tile) = {x[0], x[1], x[2], x[3]};
   });
   if (place.tile > 0) return;
-  if (threadIdx.x == 0) seeds.alone[j] = alone;
   float* const decay = seeds.decay + i64(j) * Seeds::decay_pitch;
   for (int d = channels + int(threadIdx.x); d < Seeds::decay_pitch; d += threads) decay[d] = 0;
   if (threadIdx.x < pairs) {

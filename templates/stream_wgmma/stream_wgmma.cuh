@@ -68,6 +68,8 @@ __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 r
       weak_scores<halves>(stage, query, key, resets);
     else
       weak_scores<split>(stage, query, key, resets);
+  } else if constexpr (gate_groups > 1) {
+    LaterGates::join();  // for racecheck, which takes barriers of all to be as many for each warp
   }
   if (resets == 0) return;
   Gates::join();

@@ -244,6 +244,12 @@ inline float __uint_as_float(u32 x) { return std::bit_cast<float>(x); }
 inline u32 __float_as_uint(float x) { return std::bit_cast<u32>(x); }
 inline void __syncthreads() { emulator::barrier(true); }
 inline int __syncthreads_and(int x) { return emulator::barrier(x != 0); }
+inline bool __any_sync(u32, bool mine) {
+  const emulator::Lane* const lanes = emulator::meet({{mine}});
+  bool any = false;
+  for (int i = 0; i < 32; ++i) any = any or lanes[i].words[0] != 0;
+  return any;
+}
 inline float __shfl_xor_sync(u32, float x, int distance) {
   const auto* lanes = emulator::meet({{__float_as_uint(x)}});
   return __uint_as_float(
