@@ -149,7 +149,6 @@ struct Crew {
 using Gates = Crew<state_threads, gate_threads, 1>;
 using Everyone = Crew<0, threads, 2 + state_groups>;  // each state warpgroup has a barrier of its own before it
 using FirstGates = Crew<state_threads, 128, Everyone::barrier + 1>;
-using LaterGates = Crew<state_threads + 128, gate_threads - 128, Everyone::barrier + 2>;
 /// Who makes operands of strong chunks.
 using Makers =
     Crew<helped ? 0 : state_threads, helped ? threads : gate_threads, helped ? Everyone::barrier : Gates::barrier>;

@@ -69,7 +69,7 @@ __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 r
     else
       weak_scores<split>(stage, query, key, resets);
   } else if constexpr (gate_groups > 1) {
-    LaterGates::join();  // for racecheck, which takes barriers of all to be as many for each warp
+    sync<FirstGates::barrier + 1, gate_threads - 128>();  // racecheck takes warps to pass as many barriers each
   }
   if (resets == 0) return;
   Gates::join();
