@@ -44,10 +44,10 @@ Result<Effort> parse_effort(std::string_view word) {
   return fail(Status::invalid_argument, fmt::format("unknown effort `{}`: it is quick, normal or full", word));
 }
 
-std::size_t variant_budget(Effort effort) {
+std::size_t variant_budget(Effort effort, const Instance& instance) {
   switch (effort) {
     case Effort::quick:
-      return 24;
+      return instance.target.kind == Target::Kind::cuda and instance.problem.op == Op::forward ? 12 : 24;
     case Effort::normal:
       return 64;
     case Effort::full:

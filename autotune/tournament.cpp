@@ -55,7 +55,7 @@ std::vector<std::size_t> held_up(const std::map<std::size_t, double>& reference_
 Result<void> Tournament::run(Round round, std::span<const Entrant> entrants, std::size_t reference,
                              std::span<const std::size_t> field, Ratios& ratios) {
   const bool screening = round == Round::screen;
-  const std::size_t group = screening ? group_size : semifinalists;
+  const std::size_t group = screening ? group_size : semifinalists_;
   auto known = journal_.find_timings(key_, round);
   if (not known) return std::unexpected(known.error());
   ratios[reference] = 1;
@@ -113,7 +113,7 @@ std::vector<std::size_t> Tournament::best(std::size_t count) const { return fast
 Result<TournamentResult> Tournament::decide(std::span<const Entrant> entrants, std::size_t reference,
                                             std::size_t incumbent) {
   Ratios ratios;
-  const auto field = fastest(screened_, semifinalists);
+  const auto field = fastest(screened_, semifinalists_);
   if (auto done = run(Round::semifinal, entrants, reference, field, ratios); not done)
     return std::unexpected(done.error());
 

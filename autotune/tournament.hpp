@@ -56,11 +56,12 @@ struct TournamentResult {
 class Tournament {
  public:
   Tournament(TimeEntrants time, Journal& journal, CaseKey key, TournamentEvents events,
-             const MeasurePolicy& screening = screen_policy)
+             std::size_t semifinalists = most_semifinalists, const MeasurePolicy& screening = screen_policy)
       : time_(std::move(time)),
         journal_(journal),
         key_(std::move(key)),
         events_(std::move(events)),
+        semifinalists_(semifinalists),
         screening_(screening) {}
 
   static constexpr MeasurePolicy screen_policy{
@@ -80,7 +81,8 @@ class Tournament {
     return found == screened_.end() ? std::nullopt : std::optional(found->second);
   }
 
-  static constexpr std::size_t semifinalists = 8;
+  static constexpr std::size_t most_semifinalists = 8;
+  std::size_t semifinalists() const { return semifinalists_; }
 
   /// Semifinal and final between those not excluded. `incumbent` is what was served so far, or the reference.
   Result<TournamentResult> decide(std::span<const Entrant> entrants, std::size_t reference, std::size_t incumbent);
@@ -94,6 +96,7 @@ class Tournament {
   Journal& journal_;
   CaseKey key_;
   TournamentEvents events_;
+  std::size_t semifinalists_;
   MeasurePolicy screening_;
   Ratios screened_;
 };

@@ -57,6 +57,7 @@ struct Tuner::Search {
   std::vector<Attempt> attempts;
   std::set<std::size_t> seen;  ///< indices of the attempts
   std::unique_ptr<Strategy> strategy;
+  std::size_t budget = 0;  ///< of attempts, without the defaults and who was served
   std::size_t compiled = 0, correct = 0, broken = 0;
 
   // What entered the race; the two lists run in parallel.
@@ -78,7 +79,7 @@ struct Tuner::Search {
   }
 
   /// Adds what the strategy proposes next, as far as the budget goes; false when nothing is left to try.
-  bool extend(std::size_t budget, const Tournament* tournament) {
+  bool extend(const Tournament* tournament) {
     std::vector<Evaluation> done;
     for (const auto& attempt : attempts) done.push_back({.candidate = attempt.index});
     for (std::size_t i = 0; i < entered.size(); ++i)
@@ -150,9 +151,9 @@ Result<TuneOutcome> Tuner::tune(const Case& what) {
   }
 
   search.attempts.reserve(search.space.candidates.size());  // contenders keep pointers
-  search.strategy = options_.strategy->make(
-      {options_.seed, variant_budget(options_.effort), static_cast<std::size_t>(options_.threads)});
-  search.extend(variant_budget(options_.effort), nullptr);
+  search.budget = variant_budget(options_.effort, search.space.instance);
+  search.strategy = options_.strategy->make({options_.seed, search.budget, static_cast<std::size_t>(options_.threads)});
+  search.extend(nullptr);
   // Whatever the strategy thinks of them: a winner beats the defaults, what is shipped and what was served so far.
   search.add_if([&](const auto& candidate) {
     return candidate.is_default or candidate.name == search.incumbent or candidate.name == search.shipped;
@@ -349,7 +350,7 @@ Result<void> Tuner::prove_best(Search& search, Tournament& tournament) {
           not entrant.out and
           (entrant.is_default or entrant.variant == search.incumbent or entrant.variant == search.shipped))
         want(i);
-    for (const std::size_t i : tournament.best(Tournament::semifinalists)) want(i);
+    for (const std::size_t i : tournament.best(tournament.semifinalists())) want(i);
     if (fresh.empty()) return {};
 
     std::vector<Attempt*> attempts;
@@ -406,7 +407,8 @@ TournamentEvents Tuner::events() {
 
 Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
   using enum TuneOutcome::State;
-  Tournament tournament(timing_of(search), journal_, search.key, events());
+  Tournament tournament(timing_of(search), journal_, search.key, events(),
+                        std::min(Tournament::most_semifinalists, search.budget / 3));
   const auto failure = [&](const Error& error) -> Result<TuneOutcome> {
     if (ends_run(error)) return std::unexpected(error);
     return TuneOutcome{failed, search.what, error.message, {}};
@@ -450,7 +452,7 @@ Result<TuneOutcome> Tuner::race_and_publish(Search& search) {
       }
     }
     first = search.attempts.size();
-    if (not search.extend(variant_budget(options_.effort), &tournament)) break;
+    if (not search.extend(&tournament)) break;
   }
 
   if (auto done = prove_best(search, tournament); not done) return failure(done.error());
@@ -539,7 +541,7 @@ Result<Table> Tuner::record(const Case& what, std::span<const std::string> rules
     return fail(Status::failed, fmt::format("`{}`: no default variant is usable as the reference", to_string(what)));
   const auto lock = lock_device(search, DeviceLock::For::timing);
   if (not lock) return std::unexpected(lock.error());
-  Tournament tournament(timing_of(search), journal_, search.key, events(), thorough);
+  Tournament tournament(timing_of(search), journal_, search.key, events(), Tournament::most_semifinalists, thorough);
   if (auto done = tournament.screen(search.entrants, static_cast<std::size_t>(preset - search.entrants.begin()));
       not done)
     return std::unexpected(done.error());

@@ -38,7 +38,7 @@ TEST_CASE("story: the journal tells what was tried, in order, with times and rea
   REQUIRE(stories.size() == 1);
   const auto& story = stories.front();
   CHECK(story.line == "forward H4 K64 V64 f32 @ B1 T512");
-  CHECK(story.entries.size() == variant_budget(Effort::quick));
+  CHECK(story.entries.size() == variant_budget(Effort::quick, toy_instance));
   CHECK(std::ranges::count_if(story.entries, &Story::Entry::timed) ==
         static_cast<std::ptrdiff_t>(story.entries.size()) - 1);
   CHECK(story.drops() == std::vector<std::pair<Drop, std::size_t>>{{Drop::nan_output, 1}});

@@ -310,7 +310,7 @@ TEST_CASE("tune: with any strategy the default runs, and the budget holds", "[tu
     const auto outcome = run.tune(evaluator).value();
     CHECK(outcome.state == TuneOutcome::State::tuned);
     CHECK(evaluator.timed.contains("hill(x=3,y=3)"));
-    CHECK(evaluator.compiled <= static_cast<int>(variant_budget(Effort::quick)) + 1);
+    CHECK(evaluator.compiled <= static_cast<int>(variant_budget(Effort::quick, toy_instance)) + 1);
   }
 }
 

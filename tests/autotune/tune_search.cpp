@@ -168,14 +168,17 @@ TEST_CASE("tune: the search walks from the best by prior to the fastest", "[tune
   };
   const auto evidence = json::parse(run.tune(evaluator).value().evidence);
   CHECK(evidence.at("variant") == "hill(x=6,y=5)");
-  CHECK(evidence.at("counts").at("tried") == variant_budget(Effort::quick));
-  CHECK(evaluator.compiled == static_cast<int>(variant_budget(Effort::quick)));
+  CHECK(evidence.at("counts").at("tried") == variant_budget(Effort::quick, toy_instance));
+  CHECK(evaluator.compiled == static_cast<int>(variant_budget(Effort::quick, toy_instance)));
 }
 
 TEST_CASE("effort: names, budgets, and a word that is none", "[tune]") {
   CHECK(parse_effort("quick").value() == Effort::quick);
-  CHECK(variant_budget(Effort::quick) < variant_budget(Effort::normal));
-  CHECK(variant_budget(Effort::normal) < variant_budget(Effort::full));
+  CHECK(variant_budget(Effort::quick, toy_instance) < variant_budget(Effort::normal, toy_instance));
+  CHECK(variant_budget(Effort::normal, toy_instance) < variant_budget(Effort::full, toy_instance));
+  const Instance on_gpu{toy_instance.problem, parse_target("cuda:sm_90a").value()};
+  CHECK(variant_budget(Effort::quick, on_gpu) < variant_budget(Effort::quick, toy_instance));
+  CHECK(variant_budget(Effort::normal, on_gpu) == variant_budget(Effort::normal, toy_instance));
   const auto wrong = parse_effort("fast");
   REQUIRE_FALSE(wrong);
   CHECK(wrong.error().status == Status::invalid_argument);

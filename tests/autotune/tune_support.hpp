@@ -202,6 +202,8 @@ class HillFamily : public Family {
   }
 };
 
+inline const Instance toy_instance{parse_problem("forward H4 K64 V64 f32").value(), host_cpu_target()};
+
 /// Answers as told, and counts what it is asked.
 class ToyEvaluator : public Evaluator {
  public:
