@@ -82,6 +82,7 @@ __device__ inline void fetch_raw(Shared& shared, const Maps* maps, int stage, co
   }
 }
 __device__ inline void init_barriers(Shared& shared, const Maps* maps) {
+#pragma unroll 1
   for (int i = 0; i < stages; ++i) {
     init_barrier(shared.full[i], has(shared, maps) ? 1 : cluster > 1 ? gate_threads : state_threads);
     init_barrier(shared.ready[i], gate_threads);
@@ -93,6 +94,7 @@ __device__ inline void init_barriers(Shared& shared, const Maps* maps) {
 }
 
 __device__ inline void drop_barriers(Shared& shared) {
+#pragma unroll 1
   for (int i = 0; i < stages; ++i)
     for (Barrier* const barrier :
          {&shared.full[i], &shared.ready[i], &shared.empty[i], &shared.received[i], &shared.clear[i]})
