@@ -93,7 +93,7 @@ struct Tuner::Search {
 };
 
 std::string verification_rules(Scrutiny scrutiny, const Shape& shape) {
-  return scrutiny == Scrutiny::brief ? "v2 brief" : fmt::format("v3 full @ {}", to_string(shape));
+  return scrutiny == Scrutiny::brief ? "v3 brief" : fmt::format("v4 full @ {}", to_string(shape));
 }
 
 /// Names the verdict on a variant that could not stand being timed.
