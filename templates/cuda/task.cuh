@@ -1,7 +1,7 @@
 // What a CTA works on. Every index that came from memory is checked against the extents of the call; what is out of
 // range counts as none and raises a bit of the device status.
 constexpr float log2_e = 1.4426950408889634f;
-constexpr float faded = 0x1p-48;  // a decay that leaves nothing after rounding
+constexpr float log2_faded = -48, faded = 0x1p-48;  // a decay that leaves nothing after rounding
 
 /// log2(1 + x) for x in [0, 1], good to 1.4e-6 of itself: lg2.approx is not, and 1 + x loses the digits of a small x,
 /// of which thousands of tokens make a large error.

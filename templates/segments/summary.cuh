@@ -77,7 +77,7 @@ __device__ bool sum_after(Shared& shared, int buffer) {
 #pragma unroll
     for (int r = 0; r < runs; ++r) sum += shared.total[r][d];
     shared.after[1 - buffer][d] = sum;
-    all = all and (d >= K or exp2_fast(sum) < faded);
+    all = all and (d >= K or sum < log2_faded);
   }
   return all;
 }
