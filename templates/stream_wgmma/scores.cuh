@@ -125,10 +125,12 @@ __device__ inline void take_before(Far& far, Shared& shared, Stage& stage) {
       far[n][r] = either(n + 1 == 2 * lane.warp + r, narrow_pair<Io>(d[4 * n + 2 * r], d[4 * n + 2 * r + 1]), u32(0));
 }
 
-/// A by halving, in pieces: the first warpgroup makes the blocks of 8 x 8 on the diagonal, the last one the others.
+/// A by halving, in pieces: the first warpgroup makes the blocks of 8 x 8 on the diagonal, the last one the others and,
+/// where those are few, the diagonal's level 2, which has pairs of its own.
 struct Scores {
   Near near;
   Far far;
+  bool few = false;
 
   __device__ Scores() {
 #pragma unroll
@@ -138,7 +140,7 @@ struct Scores {
   template <class T, Mode mode>
   __device__ void take(Shared& shared, Stage& stage, int level) {
     const int group = gate_group();
-    if (level < 3 and group == 0) {
+    if (level < 3 and group == (few and level == 2 ? gate_groups - 1 : 0)) {
       float d[C / 2];
       multiply_level<T, mode>(d, shared, stage, level);
       pick(near, d, 1 << level);
@@ -155,7 +157,8 @@ struct Scores {
   __device__ void put(Stage& stage) const {
     const int group = gate_group();
     const Lane lane(thread_again());
-    if (group == 0)
+    const bool lasts = gate_groups > 1 and few and ((lane.row ^ lane.column) & 4) != 0;
+    if (group == (lasts ? gate_groups - 1 : 0))
 #pragma unroll
       for (int r = 0; r < 2; ++r)
         put_scores(stage.g, lane, r, 2 * lane.warp + r, narrow_pair<Io>(near[2 * r], near[2 * r + 1]));

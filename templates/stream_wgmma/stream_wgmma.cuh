@@ -252,6 +252,7 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       if (vote == 0) return false;
       const bool near = vote == all_near;
       if (make_strong(shared, stage, ring.stage, turn, near)) {
+        scores.few = near;
 #pragma unroll
         for (int level = 0; level < 3; ++level) scores.take<f16, mode>(shared, stage, level);
         if (near) {
