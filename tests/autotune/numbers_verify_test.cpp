@@ -57,6 +57,15 @@ TEST_CASE("a skipped last token is a wrong result, also where it is the only one
   }
 }
 
+TEST_CASE("what is wrong at the end of a large tensor is found") {
+  std::vector<Trial> one;
+  one.emplace_back(parse("forward H4 K8 V64 f32 @ B1 T600"), Gates::weak, 1);
+  const auto drop_of = [&](Bug bug) { return verify(kernel_of(one[0].call.what.problem, bug), "stub", one).drop; };
+  CHECK(drop_of(Bug::none) == Drop::none);
+  CHECK(drop_of(Bug::skips_last_token) == Drop::wrong_result);
+  CHECK(drop_of(Bug::one_nan) == Drop::nan_output);
+}
+
 TEST_CASE("a state that is not stored is an element never written") {
   const auto verdict = verdict_on(Bug::never_stores_state);
   CHECK(verdict.drop == Drop::nan_output);
