@@ -60,10 +60,19 @@ TEST_CASE("a skipped last token is a wrong result, also where it is the only one
 TEST_CASE("what is wrong at the end of a large tensor is found") {
   std::vector<Trial> one;
   one.emplace_back(parse("forward H4 K8 V64 f32 @ B1 T600"), Gates::weak, 1);
-  const auto drop_of = [&](Bug bug) { return verify(kernel_of(one[0].call.what.problem, bug), "stub", one).drop; };
-  CHECK(drop_of(Bug::none) == Drop::none);
-  CHECK(drop_of(Bug::skips_last_token) == Drop::wrong_result);
-  CHECK(drop_of(Bug::one_nan) == Drop::nan_output);
+  Guarded& o = one[0].call.o;
+  const auto right = kernel_of(one[0].call.what.problem, Bug::none);
+  const auto verdict_with_last = [&](std::optional<float> last) {
+    const Runner run = [&](const Words& words, const Extents& extents) {
+      right(words, extents);
+      if (last) o.put(std::ssize(o.data()) - 1, std::span(&*last, 1));
+    };
+    return verify(run, "stub", one);
+  };
+  CHECK(verdict_with_last({}).drop == Drop::none);
+  CHECK(verdict_with_last(100).drop == Drop::wrong_result);
+  CHECK_THAT(verdict_with_last(100).message, Catch::Contains("token 599 head 3 channel 63"));
+  CHECK(verdict_with_last(std::nanf("")).drop == Drop::nan_output);
 }
 
 TEST_CASE("a state that is not stored is an element never written") {
