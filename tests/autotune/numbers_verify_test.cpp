@@ -290,7 +290,8 @@ TEST_CASE("on a GPU roundings of few elements and of few scores do not average o
   CHECK(many > 3e-3);
   CHECK(many < 3.06e-3);
   CHECK(of("forward H3 K128 V128 bf16 @ B2 T1").o.tensor > 4e-3);
-  CHECK(of("forward H3 K128 V128 bf16 @ B2 T1").state.tensor == of("forward H16 K128 V128 bf16 @ B8 T2048").state.tensor);
+  CHECK(of("forward H3 K128 V128 bf16 @ B2 T1").state.tensor ==
+        of("forward H16 K128 V128 bf16 @ B8 T2048").state.tensor);
   CHECK(of("forward H3 K128 V128 f16 @ B2 T1").o.tensor > of("forward H16 K128 V128 f16 @ B8 T2048").o.tensor);
   CHECK(of("step H3 K128 V128 bf16 @ B2 T1").o.tensor == 3e-3);
 }
