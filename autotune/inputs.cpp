@@ -7,6 +7,9 @@
 #include <limits>
 #include <string>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "autotune/dtypes.hpp"
 #include "autotune/parallel.hpp"
 
@@ -346,16 +349,7 @@ bool Guarded::guards_intact() const {
   return true;
 }
 
-std::uint64_t Guarded::checksum() const {
-  const auto size = static_cast<std::size_t>(size_of(type_));
-  std::uint64_t sum = 0;
-  for (std::int64_t i = 0; i < elements_; ++i) {
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, memory_ + i * static_cast<std::int64_t>(size), size);
-    sum = (sum ^ bits) * 0x100000001b3u;
-  }
-  return sum;
-}
+std::uint64_t Guarded::checksum() const { return XXH3_64bits(memory_, static_cast<std::size_t>(bytes_)); }
 
 bool is_poison(float value) { return load(&value) == Guarded::poison_bits; }
 

@@ -5,6 +5,7 @@ find_package(Threads REQUIRED)
 add_library(glaive_numbers STATIC
   baselines.cpp baselines_native.cpp drop.cpp gpu/timing.cpp inputs.cpp measure.cpp oracle.cpp parallel.cpp roofline.cpp verify.cpp)
 target_link_libraries(glaive_numbers PUBLIC glaive_runtime PRIVATE fmt::fmt Threads::Threads)
+target_include_directories(glaive_numbers SYSTEM PRIVATE ${XXHASH_INCLUDE})
 
 # Contraction would give each compiler its own inputs.
 set_source_files_properties(inputs.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)

@@ -81,12 +81,6 @@ void for_each_output(const Call& call, const Pick& pick, const auto& f) {
       f(t * call.o_strides.token + (h * group + n) * call.o_strides.head, mine);
 }
 
-double relative(double difference, double norm) {
-  if (difference == 0) return 0;
-  const double error = std::sqrt(difference) / std::sqrt(norm);
-  return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
-}
-
 }  // namespace
 
 std::vector<ExpectedHead> oracle(const Call& call, std::span<const Pick> picks) {
@@ -159,9 +153,15 @@ Errors errors_of(const Call& call, std::span<const ExpectedHead> heads) {
   const auto total = [](std::span<const Sums> parts) {
     Sums all;
     for (const Sums& part : parts) all.difference += part.difference, all.norm += part.norm;
-    return relative(all.difference, all.norm);
+    return relative_error(all.difference, all.norm);
   };
   return {total(outputs), total(states)};
+}
+
+double relative_error(double difference, double norm) {
+  if (difference == 0) return 0;
+  const double error = std::sqrt(difference) / std::sqrt(norm);
+  return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
 }
 
 double relative_error(std::span<const float> got, std::span<const double> want) {
@@ -171,7 +171,7 @@ double relative_error(std::span<const float> got, std::span<const double> want) 
     difference += (got[i] - want[i]) * (got[i] - want[i]);
     norm += want[i] * want[i];
   }
-  return relative(difference, norm);
+  return relative_error(difference, norm);
 }
 
 }  // namespace glaive

@@ -36,5 +36,7 @@ Errors errors_of(const Call& call, std::span<const ExpectedHead> heads);
 /// ||got - want||_F / ||want||_F over the elements that `want` has a number for; 0 when both are zero, infinity when
 /// `got` has a NaN or want is zero and got is not.
 double relative_error(std::span<const float> got, std::span<const double> want);
+/// The same, of the squares of both norms.
+double relative_error(double difference, double norm);
 
 }  // namespace glaive

@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <utility>
+
+#include "autotune/parallel.hpp"
 
 namespace glaive {
 namespace {
@@ -40,55 +43,87 @@ std::string place(const Call& call, std::string_view tensor, std::int64_t index)
                      element / columns, element % columns);
 }
 
-std::optional<Fault> check_untouched(const Call& call, const Output& output) {
-  const auto got = output.got.data();
-  // A state that is updated in place has no padding, and all its slots belong to somebody.
-  for (std::size_t i = 0; i < got.size(); ++i)
-    if (std::isnan(output.want[i]) and not is_poison(got[i]))
-      return Fault{Drop::out_of_bounds, fmt::format("{} was written where nothing belongs: {}", output.name,
-                                                    place(call, output.name, static_cast<std::int64_t>(i)))};
-  return {};
-}
+/// What an output holds, looked at once.
+struct Look {
+  static constexpr std::int64_t none = std::numeric_limits<std::int64_t>::max();
+  std::int64_t stranger = none;  ///< the first element written where nothing belongs
+  std::int64_t missing = none;   ///< the first that was never written or is NaN
+  std::int64_t unwritten = 0, nans = 0, count = 0;
+  double difference = 0, norm = 0;  ///< squares, summed over the others
+};
 
-std::optional<Fault> check_numbers(const Call& call, const Output& output) {
+Look look_at(const Output& output) {
   const auto got = output.got.data();
-  std::size_t unwritten = 0, nans = 0, first = got.size();
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    if (std::isnan(output.want[i]) or not std::isnan(got[i])) continue;
-    ++(is_poison(got[i]) ? unwritten : nans);
-    first = std::min(first, i);
-  }
-  if (unwritten + nans == 0) return {};
-  return Fault{Drop::nan_output,
-               fmt::format("{}: {} elements never written and {} NaN, the first at {}", output.name, unwritten, nans,
-                           place(call, output.name, static_cast<std::int64_t>(first)))};
-}
-
-std::optional<Fault> check_error(const Call& call, const Output& output, double error) {
-  const auto got = output.got.data();
-  double squares = 0, worst = 0;
-  std::size_t count = 0, at = 0;
-  for (const double want : output.want)
-    if (not std::isnan(want)) squares += want * want, ++count;
-  if (count == 0) return {};
-  const double rms = std::sqrt(squares / static_cast<double>(count));
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    const double want = output.want[i];
-    if (std::isnan(want) or got[i] == want) continue;
-    // What lies far out, rounds far off.
-    const double off = std::abs(got[i] - want) / std::max(rms, std::abs(want) / 5);
-    if (off > worst) {
-      worst = off;
-      at = i;
+  const auto looks = by_blocks(std::ssize(got), [&](std::int64_t first, std::int64_t last) {
+    Look look;
+    for (std::int64_t at = first; at < last; ++at) {
+      const auto i = static_cast<std::size_t>(at);
+      const double want = output.want[i];
+      if (std::isnan(want)) {
+        // A state that is updated in place has no padding, and all its slots belong to somebody.
+        if (not is_poison(got[i])) look.stranger = std::min(look.stranger, at);
+      } else if (std::isnan(got[i])) {
+        ++(is_poison(got[i]) ? look.unwritten : look.nans);
+        look.missing = std::min(look.missing, at);
+      } else {
+        look.difference += (got[i] - want) * (got[i] - want);
+        look.norm += want * want;
+        ++look.count;
+      }
     }
+    return look;
+  });
+  Look all;
+  for (const Look& look : looks) {
+    all.stranger = std::min(all.stranger, look.stranger);
+    all.missing = std::min(all.missing, look.missing);
+    all.unwritten += look.unwritten, all.nans += look.nans, all.count += look.count;
+    all.difference += look.difference, all.norm += look.norm;
   }
-  if (error <= output.allowed.tensor and worst <= output.allowed.element) return {};
+  return all;
+}
+
+std::optional<Fault> check_untouched(const Call& call, const Output& output, const Look& look) {
+  if (look.stranger == Look::none) return {};
+  return Fault{Drop::out_of_bounds, fmt::format("{} was written where nothing belongs: {}", output.name,
+                                                place(call, output.name, look.stranger))};
+}
+
+std::optional<Fault> check_numbers(const Call& call, const Output& output, const Look& look) {
+  if (look.missing == Look::none) return {};
+  return Fault{Drop::nan_output, fmt::format("{}: {} elements never written and {} NaN, the first at {}", output.name,
+                                             look.unwritten, look.nans, place(call, output.name, look.missing))};
+}
+
+std::optional<Fault> check_error(const Call& call, const Output& output, const Look& look) {
+  if (look.count == 0) return {};
+  const auto got = output.got.data();
+  const double error = relative_error(look.difference, look.norm);
+  const double rms = std::sqrt(look.norm / static_cast<double>(look.count));
+  struct Worst {
+    double off = 0;
+    std::size_t at = 0;
+  } worst;
+  const auto worsts = by_blocks(std::ssize(got), [&](std::int64_t first, std::int64_t last) {
+    Worst of_block;
+    for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
+      const double want = output.want[i];
+      if (std::isnan(want) or got[i] == want) continue;
+      // What lies far out, rounds far off.
+      const double off = std::abs(got[i] - want) / std::max(rms, std::abs(want) / 5);
+      if (off > of_block.off) of_block = {off, i};
+    }
+    return of_block;
+  });
+  for (const Worst& of_block : worsts)
+    if (of_block.off > worst.off) worst = of_block;
+  if (error <= output.allowed.tensor and worst.off <= output.allowed.element) return {};
   return Fault{
       Drop::wrong_result,
       fmt::format("{} is off by {:.2e} ({:.0e} allowed), its worst element by {:.2e} of the RMS ({:.0e} allowed): "
                   "{:.9g} instead of {:.9g} at {}",
-                  output.name, error, output.allowed.tensor, worst, output.allowed.element, got[at], output.want[at],
-                  place(call, output.name, static_cast<std::int64_t>(at)))};
+                  output.name, error, output.allowed.tensor, worst.off, output.allowed.element, got[worst.at],
+                  output.want[worst.at], place(call, output.name, static_cast<std::int64_t>(worst.at)))};
 }
 
 std::vector<float> copy_of(const Guarded& tensor) { return {tensor.data().begin(), tensor.data().end()}; }
@@ -127,15 +162,15 @@ std::optional<Fault> check(const RunOnce& run, Trial& trial, int workers, Target
       if (inputs[i].second->checksum() != before[i])
         return Fault{Drop::out_of_bounds, fmt::format("the input {} was written", inputs[i].first)};
     }
-    for (const Output& output : outputs)
-      if (auto fault = check_untouched(call, output)) return fault;
-    for (const Output& output : outputs)
-      if (auto fault = check_numbers(call, output)) return fault;
+    const Look looks[] = {look_at(outputs[0]), look_at(outputs[1])};
+    for (std::size_t i = 0; i < std::size(outputs); ++i)
+      if (auto fault = check_untouched(call, outputs[i], looks[i])) return fault;
+    for (std::size_t i = 0; i < std::size(outputs); ++i)
+      if (auto fault = check_numbers(call, outputs[i], looks[i])) return fault;
     for (std::size_t i = 0; i < std::size(outputs); ++i) {
-      const double error = relative_error(outputs[i].got.data(), outputs[i].want);
       double& worst = i == 0 ? verdict.error_o : verdict.error_state;
-      worst = std::max(worst, error);
-      if (auto fault = check_error(call, outputs[i], error)) return fault;
+      worst = std::max(worst, relative_error(looks[i].difference, looks[i].norm));
+      if (auto fault = check_error(call, outputs[i], looks[i])) return fault;
       if (round == 0)
         first_run[i] = copy_of(outputs[i].got);
       else if (not same_bits(first_run[i], outputs[i].got.data()))
@@ -181,8 +216,8 @@ Tolerance tolerance(const Case& what, Target::Kind kind) {
     // Errors of few elements do not average out: one rounding to bf16 is off by up to 2e-3.
     const auto elements = static_cast<double>(problem.k.count() * problem.v.count());
     const double few = 1 + 2 / std::sqrt(elements);
-    // So it is with scores: o of the first token is one score times v, and where that is rounded to bf16 four draws of six
-    // such tokens in a hundred are off by more than 3.1e-3.
+    // So it is with scores: o of the first token is one score times v, and where that is rounded to bf16 four draws of
+    // six such tokens in a hundred are off by more than 3.1e-3.
     const auto scores = static_cast<double>(what.shape.total().count() * problem.heads.count());
     const double few_scores = few + 1 / std::sqrt(std::max(scores, 1.0));
     const auto at_least = [](Tolerance::Of& at, double tensor, double element) {

@@ -124,8 +124,8 @@ Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
   if (segment > 0) {
     const std::int64_t k = instance.problem.k.count(), v = instance.problem.v.count();
     const std::int64_t seed_floats = round_up(v, 16) * round_up(k, 8), decay_pitch = round_up(k, 128);
-    plan.workspace = {{4 * (seed_floats + decay_pitch),
-                       {{Axis::sequences, 1}, {Axis::kv_heads, 1}, {Axis::longest, segment, 1}}}};
+    plan.workspace = {
+        {4 * (seed_floats + decay_pitch), {{Axis::sequences, 1}, {Axis::kv_heads, 1}, {Axis::longest, segment, 1}}}};
   }
   return plan;
 }

@@ -186,7 +186,8 @@ struct Seeds {
 #pragma unroll
       for (int i = 0; i < batch; ++i)
 #pragma unroll
-        for (int p = 0; p < parts; ++p) found[i][p] = mine[(i64(max(first, u32(i) + 1)) - i) * (decay_pitch / 4) + 32 * p];
+        for (int p = 0; p < parts; ++p)
+          found[i][p] = mine[(i64(max(first, u32(i) + 1)) - i) * (decay_pitch / 4) + 32 * p];
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
         bool felt = false;

@@ -57,6 +57,24 @@ TEST_CASE("a skipped last token is a wrong result, also where it is the only one
   }
 }
 
+TEST_CASE("what is wrong at the end of a large tensor is found") {
+  std::vector<Trial> one;
+  one.emplace_back(parse("forward H4 K8 V64 f32 @ B1 T600"), Gates::weak, 1);
+  Guarded& o = one[0].call.o;
+  const auto right = kernel_of(one[0].call.what.problem, Bug::none);
+  const auto verdict_with_last = [&](std::optional<float> last) {
+    const Runner run = [&](const Words& words, const Extents& extents) {
+      right(words, extents);
+      if (last) o.put(std::ssize(o.data()) - 1, std::span(&*last, 1));
+    };
+    return verify(run, "stub", one);
+  };
+  CHECK(verdict_with_last({}).drop == Drop::none);
+  CHECK(verdict_with_last(100).drop == Drop::wrong_result);
+  CHECK_THAT(verdict_with_last(100).message, Catch::Contains("token 599 head 3 channel 63"));
+  CHECK(verdict_with_last(std::nanf("")).drop == Drop::nan_output);
+}
+
 TEST_CASE("a state that is not stored is an element never written") {
   const auto verdict = verdict_on(Bug::never_stores_state);
   CHECK(verdict.drop == Drop::nan_output);
@@ -272,7 +290,8 @@ TEST_CASE("on a GPU roundings of few elements and of few scores do not average o
   CHECK(many > 3e-3);
   CHECK(many < 3.06e-3);
   CHECK(of("forward H3 K128 V128 bf16 @ B2 T1").o.tensor > 4e-3);
-  CHECK(of("forward H3 K128 V128 bf16 @ B2 T1").state.tensor == of("forward H16 K128 V128 bf16 @ B8 T2048").state.tensor);
+  CHECK(of("forward H3 K128 V128 bf16 @ B2 T1").state.tensor ==
+        of("forward H16 K128 V128 bf16 @ B8 T2048").state.tensor);
   CHECK(of("forward H3 K128 V128 f16 @ B2 T1").o.tensor > of("forward H16 K128 V128 f16 @ B8 T2048").o.tensor);
   CHECK(of("step H3 K128 V128 bf16 @ B2 T1").o.tensor == 3e-3);
 }
