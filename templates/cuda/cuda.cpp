@@ -102,6 +102,18 @@ Source KernelFamily::instantiate(const Instance& instance, const Config& config)
   return source;
 }
 
+void Kernel::map_chunks(std::initializer_list<Arg> tensors, DType gate, std::int64_t tokens, std::int64_t channels) {
+  const auto map = [&](Arg tensor, std::uint8_t element_bytes, bool swizzled, std::int64_t box) {
+    maps.push_back(
+        {tensor, element_bytes, swizzled, static_cast<std::uint16_t>(tokens), static_cast<std::uint16_t>(box)});
+  };
+  for (const Arg tensor : tensors) map(tensor, 2, true, 64);
+  if (gate == DType::f32)
+    map(Arg::g, 4, false, channels);
+  else
+    map(Arg::g, 2, true, 64);
+}
+
 Plan KernelFamily::plan(const Instance& instance, const Config& config) const {
   Plan plan;
   plan.variant = to_string(Variant{this, config}, instance);

@@ -1,5 +1,6 @@
 #pragma once
 // What CUDA families share: the text around a kernel, its arguments, and what an SM offers.
+#include <initializer_list>
 #include <set>
 #include <string>
 #include <string_view>
@@ -49,6 +50,10 @@ struct Kernel {
   std::int64_t cluster = 1;  ///< CTAs that reach each other's shared memory; divides `tiles`
   std::int64_t segment = 0;  ///< tokens of a sequence for which there is a CTA; 0 = all of them
   bool early = false;        ///< may begin while the kernel before it ends; waits for it itself
+
+  /// Maps of chunks: of tensors of 16 bits as panels of 64 channels, swizzled; of g as those or, in fp32, as whole
+  /// rows.
+  void map_chunks(std::initializer_list<Arg> tensors, DType gate, std::int64_t tokens, std::int64_t channels);
 };
 
 /// What families of kernels launched one after the other have in common: all but the kernels. Where they work by

@@ -37,6 +37,7 @@ __device__ inline void copy_rows(char* tile, const Rows<const T>& rows, const T*
     *reinterpret_cast<T*>(tile + at) = t < left and d < width ? begin[t * rows.token + d] : T();
   }
 }
+
 // The state, of a warpgroup.
 using StateTile = float[channels / 2];  // [64 of V, channels]
 

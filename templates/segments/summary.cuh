@@ -4,7 +4,7 @@
 // final state into the same memory.
 //
 // From a segment's end back to its beginning, in chunks of C tokens: nothing that is summed up ever decays again, no
-// exponent is positive, and -inf is legal. Once every channel has `faded` the rest is left out.
+// exponent is positive, and -inf is legal. Once every channel has faded the rest is left out.
 constexpr int runs = C / 8;  // of 8 tokens
 static_assert(segment % C == 0, "whole chunks");
 

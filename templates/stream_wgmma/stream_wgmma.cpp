@@ -157,15 +157,7 @@ class StreamWgmmaFamily final : public KernelFamily {
                         {"channels", at.channels},
                         {"gate_registers", at.gate_registers},
                         {"state_registers", at.state_registers}};
-    const auto map = [&](Arg tensor, std::int64_t element_bytes, bool swizzled, std::int64_t box) {
-      kernel.maps.push_back({tensor, static_cast<std::uint8_t>(element_bytes), swizzled,
-                             static_cast<std::uint16_t>(at.chunk), static_cast<std::uint16_t>(box)});
-    };
-    for (const Arg tensor : {Arg::q, Arg::k, Arg::v}) map(tensor, 2, true, 64);
-    if (instance.problem.gate == DType::f32)
-      map(Arg::g, 4, false, at.channels);
-    else
-      map(Arg::g, 2, true, 64);
+    kernel.map_chunks({Arg::q, Arg::k, Arg::v}, instance.problem.gate, at.chunk, at.channels);
     kernel.tiles = at.tiles;
     kernel.threads = at.threads;
     kernel.shared_bytes = at.shared_bytes();

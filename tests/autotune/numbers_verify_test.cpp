@@ -2,6 +2,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "autotune/dtypes.hpp"
 #include "tests/autotune/numbers_support.hpp"
 
 using namespace glaive;
@@ -294,6 +295,35 @@ TEST_CASE("on a GPU roundings of few elements and of few scores do not average o
         of("forward H16 K128 V128 bf16 @ B8 T2048").state.tensor);
   CHECK(of("forward H3 K128 V128 f16 @ B2 T1").o.tensor > of("forward H16 K128 V128 f16 @ B8 T2048").o.tensor);
   CHECK(of("step H3 K128 V128 bf16 @ B2 T1").o.tensor == 3e-3);
+}
+
+TEST_CASE("an operator that rounds scores and o to bf16 passes, however few its tokens are") {
+  constexpr std::size_t columns = 60;
+  const auto rounded = [](double x) { return widen(narrow(static_cast<float>(x), DType::bf16), DType::bf16); };
+  const auto errors_over = [&](const char* line, int draws, double limit) {
+    const Case what = parse(line);
+    const auto scores = static_cast<std::size_t>(what.shape.total().count() * what.problem.heads.count());
+    int over = 0;
+    for (int draw = 0; draw < draws; ++draw) {
+      const CounterRng rng(static_cast<std::uint64_t>(draw), 1);
+      std::vector<float> random(scores * (1 + columns)), got;
+      std::vector<double> want;
+      rng.normals(0, random);
+      for (std::size_t i = 0; i < scores; ++i)
+        for (std::size_t c = 0; c < columns; ++c) {
+          const double score = random[i], v = rounded(random[scores + i * columns + c]);
+          want.push_back(score * v);
+          got.push_back(rounded(rounded(score) * v));
+        }
+      over += relative_error(got, want) > limit ? 1 : 0;
+    }
+    return over;
+  };
+  const char* few = "forward H3 K100 V60 bf16 @ B2 T1";
+  const char* more = "forward H3 K100 V60 bf16 @ B1 T100";
+  CHECK(errors_over(few, 1000, 3.1e-3) > 10);
+  CHECK(errors_over(few, 1000, tolerance(parse(few), Target::Kind::cuda).o.tensor) == 0);
+  CHECK(errors_over(more, 200, 2.7e-3) == 0);
 }
 
 TEST_CASE("verification cases keep the problem and stay small") {

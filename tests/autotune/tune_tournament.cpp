@@ -75,6 +75,29 @@ TEST_CASE("tournament: a group whose reference was held up is timed again", "[tu
   }
 }
 
+TEST_CASE("tournament: as many reach the semifinal as it is told", "[tune]") {
+  const Folder folder;
+  const TimeEntrants time = [](std::span<const std::size_t> running, bool plain, const MeasurePolicy& policy,
+                               std::span<const std::size_t> keep) -> Result<std::vector<Timing>> {
+    static NoisyMachine machine(all_noises[0], 1);
+    std::vector<Sampler> contenders;
+    for (const std::size_t i : running)
+      contenders.push_back(machine.contender(1e-3 * (1 + 0.1 * static_cast<double>(i))));
+    for (int i = 0; i < (plain ? 2 : 0); ++i) contenders.push_back(machine.contender(5e-3));
+    return race(contenders, policy, keep);
+  };
+  std::vector<Entrant> entrants;
+  for (std::size_t i = 0; i < 12; ++i) entrants.push_back({fmt::format("v{}", i), "c", i == 0});
+  const TournamentEvents silent{.round = [](auto, auto) {}, .advance = [](auto) {}, .best = [](auto&, auto) {}};
+  for (const std::size_t semifinalists : {4u, 8u}) {
+    auto journal = Journal::open(folder / fmt::format("{}.sqlite", semifinalists), "test").value();
+    Tournament tournament(time, journal, key, silent, semifinalists);
+    REQUIRE(tournament.screen(entrants, 0));
+    REQUIRE(tournament.decide(entrants, 0, 0));
+    CHECK(journal.find_timings(key, Round::semifinal).value().size() == semifinalists - 1);  // beside the reference
+  }
+}
+
 TEST_CASE("tournament: one that is 3 % faster is found and wins", "[tune]") {
   const Folder folder;
   for (const Noise& noise : {all_noises[0], all_noises[2], all_noises[3]}) {
