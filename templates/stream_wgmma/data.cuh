@@ -21,6 +21,7 @@
 //          warpgroups, which would wait for them, make their share (`helped`).
 // NEAR     Where nothing outlives a block of 8 tokens, scores of a strong chunk reach no further than the block before:
 //          levels 0 .. 2, and in place of those above one product of all q 2^P with all k 2^R, P and R within blocks.
+//          The first block alone asks the state, which is forgotten then, and learns from the last block alone.
 // RESETS   Tokens before which all channels are forgotten (decay 0) leave a chunk weak: they count as if they did not
 //          decay, A ends at them, then q~ behind the first and k~ before the last are 0, and S is when k~ is added.
 // CLUSTER  CTAs that have the tiles of V of one head may share operands: chunk i is made by CTA i % cluster, which
@@ -56,7 +57,8 @@ constexpr int ring_bytes = stages / cluster * (sizeof(Stage) + (cluster - 1) * r
 enum Mode : int { weak, strong, mixed };  // which chunks a loop is for
 /// How a chunk's scores are made. Weak decays: from fp16, or from two parts in bf16 where R or q or k pass the range of
 /// fp16. Others by halving: from fp16 or, where q or k pass its range, from bf16. With io in fp16 never from bf16.
-enum Tier : int { halves, split, exact };
+/// Nearby: exact, where nothing outlives a block.
+enum Tier : int { halves, split, exact, nearby };
 
 template <Mode mode>
 constexpr int stages_of = mode == strong ? strong_stages : stages;

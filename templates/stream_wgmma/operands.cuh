@@ -341,8 +341,33 @@ __device__ inline void put_level(const Item& item, char* tile, const Words8& q, 
   }
 }
 
+/// Of a chunk in which nothing outlives a block: rows of q and of k for the block before, in place of levels 3 and 4;
+/// q~ of the first block and k~ of the last one, since no other asks the state or tells it anything.
+template <Mode mode>
+__device__ inline void near_operands(Shared& shared, Stage& stage, int number, const Item& item, const Words8& q,
+                                     const Words8& k, const Words8& e) {
+  const auto balanced = [](u32 pair, float by) {
+    const float2 x = widen_pair<f16>(pair) * float2{by, by};
+    return narrow_pair<Io>(x.x, x.y);
+  };
+  u32 since, after;
+#pragma unroll
+  for (int t = 0; t < 8; ++t) {
+    const int s = 7 - t;
+    since = t == 0 ? e.at[t] : multiply_pairs<f16>(since, e.at[t]);
+    const u32 asking = multiply_pairs<f16>(q.at[t], since);
+    const u32 telling = t == 0 ? k.at[s] : multiply_pairs<f16>(k.at[s], after);
+    after = t == 0 ? e.at[s] : multiply_pairs<f16>(after, e.at[s]);
+    item.in(level_tile<mode>(shared, stage, 3), t) = asking;
+    item.in(level_tile<mode>(shared, stage, 4), s) = telling;
+    if (item.block == 0) item.in(stage.q, t) = balanced(asking, 1 / balance);
+    if (item.block >= blocks - 2) item.in(stage.k, s) = item.block == blocks - 1 ? balanced(telling, balance) : 0;
+  }
+  if (item.block == 0) put_decay(shared, number, item, {0, 0});
+}
+
 /// Rows of the levels from .. to - 1 of an item, in fp16; with the last level q~ and k~, in place. Whether q and k suit
-/// fp16. `near`: in place of levels 3 and 4 those of q and of k for the block before.
+/// fp16.
 template <Mode mode, int from, int to>
 __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, int left,
                                       bool near = false) {
@@ -359,16 +384,17 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
     suits = suits_fp16(most_query) and suits_fp16(most_key);
   }
   if constexpr (from < 3) {
-    const Pairs<8> g = log2_decays(shared.task, stage, item, left);
-    Words8 e;
+    const Pairs<8> e = decays(shared.task, stage, item, left);
+    Words8 half;
 #pragma unroll
-    for (int t = 0; t < 8; ++t) {
-      const float2 x = exp2_fast(g.at[t]);
-      e.at[t] = narrow_pair<f16>(x.x, x.y);
+    for (int t = 0; t < 8; ++t) half.at[t] = narrow_pair<f16>(e.at[t].x, e.at[t].y);
+    if constexpr (from == 0) put_level<1>(item, level_tile<mode>(shared, stage, 0), asking, telling, half);
+    if constexpr (from <= 1 and to > 1) put_level<2>(item, level_tile<mode>(shared, stage, 1), asking, telling, half);
+    if constexpr (to > 2) put_level<4>(item, level_tile<mode>(shared, stage, 2), asking, telling, half);
+    if (mode == strong and near) {
+      near_operands<mode>(shared, stage, number, item, asking, telling, half);
+      return suits;
     }
-    if constexpr (from == 0) put_level<1>(item, level_tile<mode>(shared, stage, 0), asking, telling, e);
-    if constexpr (from <= 1 and to > 1) put_level<2>(item, level_tile<mode>(shared, stage, 1), asking, telling, e);
-    if constexpr (to > 2) put_level<4>(item, level_tile<mode>(shared, stage, 2), asking, telling, e);
   }
   if constexpr (to <= 3) return suits;
   float2 before = {0, 0}, behind = {0, 0};  // sums over the blocks of a level's half that precede, that follow
@@ -402,14 +428,6 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
       item.in(stage.q, i) = narrow_pair<Io>(x.x, x.y);
       item.in(stage.k, 7 - i) = narrow_pair<Io>(y.x, y.y);
     }
-  }
-  if (mode == strong and near) {
-#pragma unroll
-    for (int t = 0; t < 8; ++t) {
-      item.in(level_tile<mode>(shared, stage, 3), t) = asking.at[t];
-      item.in(level_tile<mode>(shared, stage, 4), t) = telling.at[t];
-    }
-    return suits;
   }
 #pragma unroll
   for (int level = from > 3 ? from : 3; level < to; ++level) {

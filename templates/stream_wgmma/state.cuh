@@ -1,8 +1,19 @@
 // State warpgroups: the state in registers, and o.
-/// O^T += S^T q~^T over channels from .. to - 1; S decays before or after, or not at all.
+/// O^T (+)= a q~^T for the first tokens, as many as O has.
+template <int from, int n, int parts>
+__device__ inline void multiply_queries(float (&o)[n], const u32 (&a)[parts][4], u64 query) {
+  begin_products();
+#pragma unroll
+  for (int i = 0; i < parts; ++i) {
+    const int d = from + 16 * i;
+    multiply_registers<Io, 0>(o, a[i], query + d / 64 * (panel_bytes >> 4) + d % 64 / 8, d > 0);
+  }
+}
+/// O^T += S^T q~^T over channels from .. to - 1; S decays before or after, or not at all. `near`: only the first block
+/// asks.
 template <int from, int to>
 __device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* decay, bool before, bool after,
-                                 u64 query) {
+                                 bool near, u64 query) {
   u32 a[(to - from) / 16][4];
   if constexpr (from > 0) {
     commit_products();
@@ -18,12 +29,20 @@ __device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* d
       a[n][i] = narrow_pair<Io>(x[0], x[1]);
     }
   if (after) decay_state<from, to>(s, decay);
+  if (not near) return multiply_queries<from>(o, a, query);
+  if (from == 0)
+#pragma unroll
+    for (int i = 4; i < C / 2; ++i) o[i] = 0;
+  multiply_queries<from>(reinterpret_cast<float(&)[4]>(o), a, query);
+}
+
+/// S^T (+)= V^T k~ over tokens from 16 first on.
+template <int first>
+__device__ inline void learn(StateTile& s, u64 value, u64 key, bool add) {
   begin_products();
 #pragma unroll
-  for (int n = 0; n < (to - from) / 16; ++n) {
-    const int d = from + 16 * n;
-    multiply_registers<Io, 0>(o, a[n], query + d / 64 * (panel_bytes >> 4) + d % 64 / 8, d > 0);
-  }
+  for (int n = first; n < C / 16; ++n) multiply_shared<Io, 1, 1>(s, value + n * 128, key + n * 128, n > first or add);
+  commit_products();
 }
 
 /// O^T [64 of V, C tokens] into this warpgroup's panel of v, as rows of tokens.
@@ -60,8 +79,9 @@ __device__ inline void send_out(const Task& task, int state_group, const Turn& t
     for (int i = 0; i < min(8, end - 8 * p); ++i) out[i] = reinterpret_cast<const Io*>(from)[i];
 }
 
-/// The part of state warpgroups in the operands of a strong chunk; true where it is for the other loop.
-__device__ inline bool help(Shared& shared, int stage, const Turn& turn);
+/// The part of state warpgroups in the operands of a strong chunk; true where it is for the other loop. `near`: whether
+/// nothing outlives a block.
+__device__ inline bool help(Shared& shared, int stage, const Turn& turn, bool& near);
 
 /// The first chunks from `turn` on, `count` of them.
 __device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& turn, int count) {
@@ -80,7 +100,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
   // Read where it is used: registers are scarce. u32: chunks end beyond a length that fills an int.
   const auto length = [&] { return u32(*static_cast<const volatile int*>(&task.length)); };
   Ring<mode> ring;
-  bool leaves = false, begun = false;
+  bool leaves = false, begun = false, near = false;
 #pragma unroll 1
   do {
     Stage& stage = stage_of(shared, ring.stage);
@@ -93,7 +113,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
       sync<128>(2 + state_group);
     }
     if constexpr (helps) {
-      leaves = help(shared, ring.stage, turn);
+      leaves = help(shared, ring.stage, turn, near);
       // All have met: the stage before this one is free.
       const Turn soon = turn.later(stages_of<mode> - 1);
       if (begun and not leaves and fetches(shared, maps, 0) and soon.first < length())
@@ -101,36 +121,34 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     } else {
       if (makes(ring.stage)) wait(shared.ready[ring.stage], ring.parity);
       if constexpr (cluster == 1) leaves = __shfl_sync(~0u, fate.leave, 0) != 0;
+      if constexpr (mode == strong) near = __shfl_sync(~0u, fate.tier, 0) == nearby;
     }
     if (leaves) break;
     const bool is_weak = mode == mixed ? __shfl_sync(~0u, fate.tier, 0) < exact : mode == weak;
     const bool at_first = is_weak and not half_io;
-    const bool before = at_first and turn.is_first(), after = not at_first and turn.is_last();
-    const bool forgets = mode != strong and __shfl_sync(~0u, u32(fate.resets != 0), 0) != 0;
+    const bool before = at_first and turn.is_first(), after = not at_first and turn.is_last() and not near;
+    const bool forgets = mode == strong ? near : __shfl_sync(~0u, u32(fate.resets != 0), 0) != 0;
     const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
     float o[C / 2];
     if constexpr (channels <= 128) {
-      ask_state<0, channels>(o, s, fate.decay, before, after, query);
+      ask_state<0, channels>(o, s, fate.decay, before, after, near, query);
     } else {  // in parts: registers are scarce
-      ask_state<0, 64>(o, s, fate.decay, before, after, query);
-      ask_state<64, 128>(o, s, fate.decay, before, after, query);
-      ask_state<128, 192>(o, s, fate.decay, before, after, query);
-      ask_state<192, channels>(o, s, fate.decay, before, after, query);
+      ask_state<0, 64>(o, s, fate.decay, before, after, near, query);
+      ask_state<64, 128>(o, s, fate.decay, before, after, near, query);
+      ask_state<128, 192>(o, s, fate.decay, before, after, near, query);
+      ask_state<192, channels>(o, s, fate.decay, before, after, near, query);
     }
-    if constexpr (helps) {
-      wait(shared.ready[ring.stage], ring.parity);
-      begin_products();
-    }
+    if constexpr (helps) wait(shared.ready[ring.stage], ring.parity);
+    if constexpr (mode == strong) begin_products();
     const u64 score = rows_operand(stage.g), key = columns_operand(stage.k, panel_bytes);
 #pragma unroll
     for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 0>(o, value + n * 128, score + n * 2, 1);
     commit_products();
     if (turn.is_last()) {
-      begin_products();
-#pragma unroll
-      for (int n = 0; n < C / 16; ++n)
-        multiply_shared<Io, 1, 1>(s, value + n * 128, key + n * 128, n > 0 or not forgets);
-      commit_products();
+      if (near)
+        learn<C / 16 - 1>(s, value, key, false);
+      else
+        learn<0>(s, value, key, not forgets);
       wait_products<0>();
       hold(s);
     } else {

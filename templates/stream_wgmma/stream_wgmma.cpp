@@ -37,7 +37,7 @@ struct Shapes {
     // What a launch with one CTA gives out evenly, the gate warpgroups give back in part.
     const std::int64_t launched = std::min<std::int64_t>(248, 65536 / threads / 8 * 8);
     gate_registers = std::min<std::int64_t>(state_groups == 1  ? 128
-                                            : gate_groups == 2 ? 88
+                                            : gate_groups == 2 ? 96
                                             : channels > 128   ? 112
                                                                : 120,
                                             launched);
@@ -146,7 +146,7 @@ class StreamWgmmaFamily final : public KernelFamily {
     for (const char* part :
          {"tiles.cuh", "data.cuh", "copies.cuh", "state.cuh", "operands.cuh", "scores.cuh", "stream_wgmma.cuh"})
       kernel.text += std::string(text_of(part)) + "\n";
-    kernel.helpers = std::string(text_of("hopper.cuh")) + products_text({at.chunk, at.channels});
+    kernel.helpers = std::string(text_of("hopper.cuh")) + products_text({8, at.chunk, at.channels});
     kernel.constants = {{"C", at.chunk},
                         {"columns", at.columns},
                         {"gate_groups", at.gate_groups},

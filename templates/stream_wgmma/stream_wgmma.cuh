@@ -76,10 +76,12 @@ __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 r
   end_at_resets(stage, resets);
 }
 
-__device__ inline bool help(Shared& shared, int number, const Turn& turn) {
+__device__ inline bool help(Shared& shared, int number, const Turn& turn, bool& near) {
   const int vote = Makers::count_of(false);
   if (vote == 0) return true;
-  if (not make_strong(shared, stage_of(shared, number), number, turn, vote == all_near)) Makers::join();
+  const bool made = make_strong(shared, stage_of(shared, number), number, turn, vote == all_near);
+  if (not made) Makers::join();
+  near = made and vote == all_near;
   return false;
 }
 
@@ -244,14 +246,18 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       else if (turn.is_first())
         spent_all = sum_gates(shared, stage, left);
       const bool leaves = calm > patience and turn.is_first();
-      if constexpr (not helped) {
-        put_fate(shared, ring.stage, exact, leaves, 0);
-        if (leaves) arrive(shared.ready[ring.stage]);
-      }
       const int vote = Makers::count_of(stays_near(not leaves, spent_all));
-      if (vote == 0) return false;
-      const bool near = vote == all_near;
-      if (make_strong(shared, stage, ring.stage, turn, near)) {
+      if (vote == 0) {
+        if constexpr (not helped) {
+          put_fate(shared, ring.stage, exact, true, 0);
+          arrive(shared.ready[ring.stage]);
+        }
+        return false;
+      }
+      const bool made = make_strong(shared, stage, ring.stage, turn, vote == all_near);
+      const bool near = made and vote == all_near;
+      if constexpr (not helped) put_fate(shared, ring.stage, near ? nearby : exact, false, 0);
+      if (made) {
         scores.few = near;
 #pragma unroll
         for (int level = 0; level < 3; ++level) scores.take<f16, mode>(shared, stage, level);
