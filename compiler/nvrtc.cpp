@@ -287,9 +287,14 @@ Result<CodeObject> CudaCompiler::compile(const Source& given, const CudaOptions&
 
 Result<std::string> CudaCompiler::content_key(const Source& given, const CudaOptions& options) const {
   if (not std::holds_alternative<CudaSource>(given)) return refuse_mlir();
-  const auto& source = std::get<CudaSource>(given);
   backend::KeyHash hash;
   hash.part(build());
+  hash.part(source_key(std::get<CudaSource>(given), options));
+  return hash.hex();
+}
+
+std::string CudaCompiler::source_key(const CudaSource& source, const CudaOptions& options) {
+  backend::KeyHash hash;
   hash.part(to_string(options.target));
   hash.part(std::to_string(options.flags.size()));
   for (const std::string& flag : options.flags) hash.part(flag);

@@ -2,12 +2,14 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <ctime>
 #include <memory>
 
 #include "autotune/cli/command.hpp"
 #include "autotune/cli/place.hpp"
+#include "autotune/compiled.hpp"
 #include "autotune/shipped.hpp"
 #include "runtime/nvml.hpp"
 
@@ -15,10 +17,34 @@ namespace glaive::cli {
 namespace {
 
 struct Options {
-  std::string pack, device = "gpu", out = "-";
+  std::string pack, device = "gpu", out = "-", compile, threads = "0";
 };
 
+/// The tables that are part of this program, each as a pack in `folder`.
+int compile(const std::filesystem::path& folder, int threads) {
+  const auto tables = shipped_winners();
+  if (not tables) return report(tables.error());
+  const auto compiler = CudaCompiler::open();
+  if (not compiler) return report(compiler.error());
+  const CompiledWinners have(folder);
+  for (const auto& table : *tables) {
+    const auto entries = compile_winners(table, **compiler, threads, have);
+    if (not entries) return report(entries.error());
+    const auto file = folder / (table.name + ".pack"), fresh = folder / fmt::format("{}.{}.new", table.name, getpid());
+    if (const auto added = add_to_pack(fresh, *entries); not added) return report(added.error());
+    std::error_code error;
+    std::filesystem::rename(fresh, file, error);
+    if (error) return report({Status::io_error, fmt::format("{}: {}", file.string(), error.message())});
+    std::filesystem::remove(fresh.string() + ".lock", error);
+    fmt::print("{}: {}\n", file.string(), counted(entries->size(), "winner", "winners"));
+  }
+  return success;
+}
+
 int run(const Options& asked) {
+  const auto threads = read_threads(asked.threads);
+  if (not threads) return report(threads.error());
+  if (not asked.compile.empty()) return compile(asked.compile, *threads);
   const auto device = read_device(asked.device);
   if (not device) return report(device.error());
   if (device->info.target.kind != Target::Kind::cuda) return report_usage("winners are shipped for GPUs: --device gpu");
@@ -39,11 +65,15 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_winners(CLI::App& program, int& exit) {
-  Command command(program, exit, "winners", "Write a GPU's tuned winners as a table to be shipped");
+  Command command(program, exit, "winners", "Write a GPU's tuned winners as a table to be shipped, or compile those that are shipped");
   auto options = std::make_shared<Options>();
   command.option("--out", options->out, "file for the table; - prints it (default)");
   command.option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
   command.option("--device", options->device, "gpu or gpu:N (default: gpu)");
+  command.option("--compile", options->compile,
+                 "instead compile the winners that this program ships, into packs in this folder; needs NVRTC, but no GPU",
+                 {.type = "FOLDER"});
+  command.option("--threads", options->threads, "threads that compile (default: all CPUs)", {.type = "INT"});
   command.run([options] { return run(*options); });
 }
 

@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <chrono>
 
+#include "autotune/compiled.hpp"
 #include "autotune/shipped.hpp"
 #include "compiler/cuda.hpp"
 #include "tests/catch.hpp"
+#include "tests/files.hpp"
 
 using namespace glaive;
+using namespace glaive::testing;
 
 namespace {
 
@@ -68,4 +71,34 @@ TEST_CASE("a winner that spills, is gone or does not compile would be told") {
   CHECK(tells("test.txt:4:") == 1);
   CHECK(tells("columns=3 is not one of") == 1);
   CHECK(tells("instructions that move spilled registers") == 1);
+}
+
+TEST_CASE("winners that were compiled once are found, and not compiled again") {
+  const auto compiler = CudaCompiler::open().value();
+  auto table = parse_winners(
+                   "device: name=a test's\ntarget: cuda:sm_90a\n"
+                   "step H16 K128 V128 bf16 @ B64 T1 | step(columns=64,threads=128,pass=2) | - | - | -\n"
+                   "step H16 K64 V64 bf16 @ B64 T1 | step(columns=64,threads=128,pass=2) | - | - | -\n",
+                   "test")
+                   .value();
+  auto entries = compile_winners(table, *compiler, 1, {}).value();
+  REQUIRE(entries.size() == 2);
+  CHECK(entries[0].key.device == "name=a test's");
+  CHECK(cubin_facts(entries[0].code.front().bytes).value().front().entry == "gla_step");
+
+  std::swap(entries[0].code, entries[1].code);  // to be told from what would be compiled
+  const Folder folder;
+  REQUIRE(add_to_pack(folder / "test.pack", entries));
+  const CompiledWinners have(folder.path());
+  const auto again = compile_winners(table, *compiler, 1, have).value();
+  for (int i : {0, 1}) CHECK(again[i].code.front().bytes == entries[i].code.front().bytes);
+
+  auto bytes = read_bytes(folder / "test.pack");
+  for (std::size_t i = bytes.size() / 4; i < bytes.size() / 2; ++i) bytes[i] = std::byte('!');
+  write_bytes(folder / "test.pack", bytes);
+  const auto anew = compile_winners(table, *compiler, 1, CompiledWinners(folder.path())).value();
+  CHECK(anew[0].code.front().bytes == entries[1].code.front().bytes);
+
+  table.winners[1].variant = "step(columns=3)";
+  CHECK(compile_winners(table, *compiler, 1, have).error().message.starts_with("test.txt:4: step(columns=3): "));
 }

@@ -3,7 +3,11 @@
 # shellcheck source=tests/install/common.sh
 source "$(dirname "$0")/common.sh"
 
-expected=$(sort <<END_OF_LIST
+winners=
+if compgen -G "$BUILD/share/glaive/winners/*.pack" > /dev/null; then  # there was NVRTC
+  winners=$(cd "$SOURCE/autotune/winners" && printf 'share/glaive/winners/%s.pack\n' *.txt | sed 's/.txt.pack/.pack/')
+fi
+expected=$(sort <<END_OF_LIST | sed '/^$/d'
 bin/glaive
 include/glaive.h
 include/glaive.hpp
@@ -21,6 +25,7 @@ $LIBDIR/libglaive.so.0 -> libglaive.so.$VERSION
 $LIBDIR/libglaive.so.$VERSION
 $LIBDIR/pkgconfig/glaive.pc
 share/doc/glaive/LICENSE
+$winners
 END_OF_LIST
 )
 found=$(cd "$prefix" && find . -type f -printf '%P\n' -o -type l -printf '%P -> %l\n' |
