@@ -31,7 +31,8 @@ CompiledWinners::CompiledWinners(const fs::path& folder) {
     for (std::size_t i = 0; i < pack->size(); ++i) {
       const auto entry = pack->load_without_code(i);
       const auto evidence = nlohmann::json::parse(entry ? entry->evidence : "", nullptr, false);
-      if (evidence.is_object() and evidence.contains("source")) at_.try_emplace(evidence["source"], packs_.size(), i);
+      const auto source = evidence.find("source");  // none where it is no object
+      if (source != evidence.end() and source->is_string()) at_.try_emplace(*source, packs_.size(), i);
     }
     packs_.push_back(std::move(*pack));
   }

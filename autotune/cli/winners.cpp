@@ -24,6 +24,7 @@ struct Options {
 int compile(const std::filesystem::path& folder, int threads) {
   const auto tables = shipped_winners();
   if (not tables) return report(tables.error());
+  if (const auto addable = check_addable(folder / "any.pack"); not addable) return report(addable.error());
   const auto compiler = CudaCompiler::open();
   if (not compiler) return report(compiler.error());
   const CompiledWinners have(folder);
@@ -65,14 +66,16 @@ int run(const Options& asked) {
 }  // namespace
 
 void add_winners(CLI::App& program, int& exit) {
-  Command command(program, exit, "winners", "Write a GPU's tuned winners as a table to be shipped, or compile those that are shipped");
+  Command command(program, exit, "winners",
+                  "Write a GPU's tuned winners as a table to be shipped, or compile those that are shipped");
   auto options = std::make_shared<Options>();
   command.option("--out", options->out, "file for the table; - prints it (default)");
   command.option("--pack", options->pack, "pack to take winners from (default: winners.pack in the cache folder)");
   command.option("--device", options->device, "gpu or gpu:N (default: gpu)");
-  command.option("--compile", options->compile,
-                 "instead compile the winners that this program ships, into packs in this folder; needs NVRTC, but no GPU",
-                 {.type = "FOLDER"});
+  command.option(
+      "--compile", options->compile,
+      "instead compile the winners that this program ships, into packs in this folder; needs NVRTC, but no GPU",
+      {.type = "FOLDER"});
   command.option("--threads", options->threads, "threads that compile (default: all CPUs)", {.type = "INT"});
   command.run([options] { return run(*options); });
 }

@@ -339,6 +339,9 @@ TEST_CASE("glaive prepare and winners: for GPUs, and say so", "[tune][cli]") {
   CHECK_THAT(prepare.err, Catch::Contains("winners are shipped for GPUs") and Catch::Contains("glaive tune"));
   CHECK(std::ranges::count(prepare.err, '\n') == 1);
   CHECK_FALSE(std::filesystem::exists(folder / "cache/winners.pack"));
+  const auto compile = run(folder, {"winners", "--compile", "/proc/none"});  // before anything is compiled
+  CHECK(compile.exit == 1);
+  CHECK(compile.err == "glaive: cannot make the folder /proc/none: No such file or directory\n");
 }
 
 TEST_CASE("glaive bench: several variants race each other", "[tune][cli]") {
