@@ -2,16 +2,21 @@
 constexpr int value_bytes = state_groups * panel_bytes, raw_bytes = 2 * tile_bytes + gate_bytes;
 constexpr int sent_bytes = 2 * tile_bytes + score_bytes;  // q~, k~ and A: one after the other
 
-/// C rows of a tensor, those past the sequence's end too: gate warpgroups clear them.
-__device__ inline void begin_raw_boxes(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full) {
+/// C rows of a tensor, those past the sequence's end too: gate warpgroups clear them. By one warp of several, if it is
+/// the `warp`-th of `warps`, its share: a box takes the warp that begins it a hundred clocks or more.
+template <int warps>
+__device__ inline void begin_raw_boxes(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full,
+                                       int warp) {
   const int token = int(shared.task.first + turn.first), head = shared.task.head;
 #pragma unroll
-  for (int p = 0; p < panels; ++p) {
+  for (int i = 0; i < panels; i += warps) {
+    const int p = warps == 1 ? i : i + warp;
+    if (p >= panels) break;
     if (gates_in_tile) copy_box(to.g + p * panel_bytes, maps.g, 64 * p, head, token, full);
     copy_box(to.q + p * panel_bytes, maps.q, 64 * p, head * group + turn.head, token, full);
     copy_box(to.k + p * panel_bytes, maps.k, 64 * p, head, token, full);
   }
-  if (not gates_in_tile) copy_box(to.g, maps.g, 0, head, token, full);
+  if (not gates_in_tile and warp == 0) copy_box(to.g, maps.g, 0, head, token, full);
 }
 __device__ inline void begin_value_boxes(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full) {
 #pragma unroll
@@ -49,7 +54,7 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
     Barrier& full = shared.full[stage];
     if (has(shared, maps)) {
       arrive_expecting(full, raw_bytes + value_bytes);
-      begin_raw_boxes(shared, *maps, to, turn, full);
+      begin_raw_boxes<1>(shared, *maps, to, turn, full, 0);
       begin_value_boxes(shared, *maps, to, turn, full);
     } else {
       copy_raw_rows<state_threads>(shared.task, to, turn, thread_again());
@@ -69,13 +74,18 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
     }
   }
 }
+/// Whether this gate thread has: one of each warp.
+__device__ inline bool fetches_raw(const Shared& shared, const Maps* maps) {
+  return not has(shared, maps) or thread_again() % 32 == 0;
+}
 /// By gate warpgroups, in a cluster.
 __device__ inline void fetch_raw(Shared& shared, const Maps* maps, int stage, const Turn& turn) {
   Stage& to = stage_of(shared, stage);
   Barrier& full = shared.full[stage];
   if (has(shared, maps)) {
-    arrive_expecting(full, raw_bytes);
-    begin_raw_boxes(shared, *maps, to, turn, full);
+    const int warp = Gates::index() / 32;
+    if (warp == 0) arrive_expecting(full, raw_bytes);
+    begin_raw_boxes<gate_threads / 32>(shared, *maps, to, turn, full, warp);
   } else {
     copy_raw_rows<gate_threads>(shared.task, to, turn, Gates::index());
     arrive(full);

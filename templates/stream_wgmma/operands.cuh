@@ -126,7 +126,7 @@ template <bool resets>
 __device__ inline bool multiply_decays(Shared& shared, const Stage& stage, int left, Decays& e) {
   float2 product = {1, 1};
   bool agree = true;
-#pragma unroll 1
+#pragma unroll(resets or logit ? 1 : Gates::items)
   for (int i = 0; i < Gates::items; i += run_items) {
     const Item item = Item::of<Gates>(i);
     constexpr bool raw = not decays_kept and not resets and not logit;

@@ -36,11 +36,7 @@ struct Shapes {
         gates_in_tile(problem.gate != DType::f32) {
     // What a launch with one CTA gives out evenly, the gate warpgroups give back in part.
     const std::int64_t launched = std::min<std::int64_t>(248, 65536 / threads / 8 * 8);
-    gate_registers = std::min<std::int64_t>(state_groups == 1  ? 128
-                                            : gate_groups == 2 ? 96
-                                            : channels > 128   ? 112
-                                                               : 120,
-                                            launched);
+    gate_registers = std::min<std::int64_t>(state_groups == 1 ? 128 : gate_groups == 2 ? 96 : 120, launched);
     state_registers = std::min<std::int64_t>(
         248, (launched * threads - 128 * gate_groups * gate_registers) / (128 * state_groups) / 8 * 8);
     const std::int64_t items = channels / 2 * chunk / 8;

@@ -132,13 +132,13 @@ struct Refill {
   bool pending;
 
   __device__ void try_now(Shared& shared, const Maps* maps) {
-    if (not has(shared, maps) or not pending or not fetches(shared, maps, state_threads)) return;
+    if (not has(shared, maps) or not pending or not fetches_raw(shared, maps)) return;
     if (not has_ended(shared.clear[stage], parity)) return;
     fetch_raw(shared, maps, stage, turn);
     pending = false;
   }
   __device__ void finish(Shared& shared, const Maps* maps) {
-    if (not pending or not fetches(shared, maps, state_threads)) return;
+    if (not pending or not fetches_raw(shared, maps)) return;
     wait(shared.clear[stage], parity);
     fetch_raw(shared, maps, stage, turn);
     pending = false;
@@ -153,8 +153,7 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
   ring.advance(first);
 #pragma unroll 1
   for (int i = first; i < stages; i += cluster)
-    if (const Turn soon(i); fetches(shared, maps, state_threads) and soon.first < length)
-      fetch_raw(shared, maps, i, soon);
+    if (const Turn soon(i); fetches_raw(shared, maps) and soon.first < length) fetch_raw(shared, maps, i, soon);
   bool begun = false;
   u64 resets = 0;
 #pragma unroll 1
