@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "autotune/evidence.hpp"
 #include "autotune/gpu/fit.hpp"
@@ -31,19 +30,24 @@ CompiledWinners::CompiledWinners(const fs::path& folder) {
     for (std::size_t i = 0; i < pack->size(); ++i) {
       const auto entry = pack->load_without_code(i);
       const auto evidence = nlohmann::json::parse(entry ? entry->evidence : "", nullptr, false);
-      const auto source = evidence.find("source");  // none where it is no object
-      if (source != evidence.end() and source->is_string()) at_.try_emplace(*source, packs_.size(), i);
+      const auto text = [&](const char* name) {
+        const auto found = evidence.find(name);  // nothing where it is no object
+        return found != evidence.end() and found->is_string() ? found->get<std::string>() : std::string();
+      };
+      if (text("source").empty()) continue;
+      at_.try_emplace(text("source"), packs_.size(), i, text("compiler"));
+      compilers_.insert(text("compiler"));
     }
     packs_.push_back(std::move(*pack));
   }
 }
 
-std::optional<CodeObject> CompiledWinners::find(const std::string& source) const {
+std::optional<CompiledWinners::Found> CompiledWinners::find(const std::string& source) const {
   const auto at = at_.find(source);
   if (at == at_.end()) return std::nullopt;
   auto entry = packs_[at->second.pack].load(at->second.entry);
   if (not entry or entry->code.size() != 1) return std::nullopt;
-  return std::move(entry->code.front());
+  return Found{std::move(entry->code.front()), at->second.compiler};
 }
 
 Result<std::vector<PackEntry>> compile_winners(const WinnersTable& table, const CudaCompiler& compiler, int threads,
@@ -83,8 +87,8 @@ Result<std::vector<PackEntry>> compile_winners(const WinnersTable& table, const 
     entry.evidence = evidence.dump();
     entries.push_back(std::move(entry));
     if (code.contains(source)) continue;
-    if (auto there = have.find(source)) {
-      code.emplace(source, std::move(*there));
+    if (auto there = have.find(source); there and there->compiler == compiler.build()) {
+      code.emplace(source, std::move(there->code));
     } else {
       code.emplace(source, fail(Status::failed, "not compiled"));
       waiting.push_back(source);

@@ -1,8 +1,10 @@
 #pragma once
-// Shipped winners that were compiled when glaive was built: packs, one for each table, that need no compiler.
+// Shipped winners compiled ahead, by `glaive winners --compile`: packs, one for each table, as an installation has
+// them.
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,27 +18,35 @@ namespace glaive {
 /// is none.
 std::filesystem::path compiled_winners_folder();
 
-/// Code in the packs of a folder, by what it was compiled from: of whatever NVRTC, since a cubin depends on none.
+/// Code in the packs of a folder, by what it was compiled from.
 class CompiledWinners {
  public:
   CompiledWinners() = default;
   /// A pack that is damaged, or that others could have written, counts as not there: its code will be compiled.
   explicit CompiledWinners(const std::filesystem::path& folder);
 
+  struct Found {
+    CodeObject code;
+    std::string compiler;  ///< CudaCompiler::build() of who made it
+  };
   /// `source`: CudaCompiler::source_key().
-  std::optional<CodeObject> find(const std::string& source) const;
+  std::optional<Found> find(const std::string& source) const;
+  /// Whether anything is of that compiler.
+  bool any_of(const std::string& compiler) const { return compilers_.contains(compiler); }
 
  private:
   struct At {
     std::size_t pack, entry;
+    std::string compiler;
   };
   std::vector<Pack> packs_;
   std::map<std::string, At> at_;
+  std::set<std::string> compilers_;
 };
 
 /// Entries for the winners of a table, under the key of its GPU and the policy `shipped`, as `glaive prepare` makes
-/// them; not verified, since there need be no GPU. Code that `have` holds is not compiled again. Fails with the first
-/// winner that does not compile or spills.
+/// them; not verified, since there need be no GPU. What `have` holds of the same compiler is not compiled again. Fails
+/// with the first winner that does not compile or spills.
 Result<std::vector<PackEntry>> compile_winners(const WinnersTable& table, const CudaCompiler& compiler, int threads,
                                                const CompiledWinners& have);
 

@@ -20,18 +20,21 @@ struct Job {
   Space space{};
   std::vector<ShippedChoice> choices{};
   std::size_t turn = 0;  ///< of a choice
+  bool anew = false;     ///< compiled here, since what was compiled ahead failed
+  bool ahead = false;    ///< whether its code was compiled ahead
+  std::string compiler{};
   WinnerKey key{};
   std::string failures{};  ///< of the choices before, for people
 
   const ShippedChoice& choice() const { return choices[turn]; }
   const RankedVariant& variant() const { return *choice().variant; }
   bool same_code(const Job& other) const {
-    return space.instance.problem == other.space.instance.problem and variant().name == other.variant().name;
+    return space.instance.problem == other.space.instance.problem and variant().name == other.variant().name and
+           anew == other.anew;
   }
 };
 
-std::string evidence_of(const Case& what, const Job& job, const PrepareOptions& options, const Verdict& verdict,
-                        const std::string& compiler) {
+std::string evidence_of(const Case& what, const Job& job, const PrepareOptions& options, const Verdict& verdict) {
   nlohmann::ordered_json json = {
       {"schema", 1},
       {"case", to_string(what)},
@@ -39,7 +42,7 @@ std::string evidence_of(const Case& what, const Job& job, const PrepareOptions& 
       {"policy", job.key.policy},
       {"shipped", {{"match", to_string(job.choice().match)}, {"first", job.choices.front().variant->name}}},
       {"errors", {{"o", verdict.error_o}, {"state", verdict.error_state}}},
-      {"compiler", compiler},
+      {"compiler", job.compiler},
       {"glaive", {{"version", glaive_version()}, {"commit", glaive_commit()}}}};
   if (const auto* const winner = job.choice().winner)
     json["shipped"].update({{"table", options.table->name},
@@ -52,8 +55,10 @@ std::string evidence_of(const Case& what, const Job& job, const PrepareOptions& 
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-/// The choice that an earlier call of this build, with this compiler and the same first choice, put into the pack.
-const ShippedChoice* prepared_already(const std::optional<Pack>& pack, const Job& job, const std::string& compiler) {
+/// The choice that an earlier call of this build, with this compiler or code compiled ahead, and the same first choice,
+/// put into the pack.
+const ShippedChoice* prepared_already(const std::optional<Pack>& pack, const Job& job, const std::string& compiler,
+                                      const CompiledWinners* compiled) {
   const auto found = pack ? pack->find(job.key) : std::nullopt;
   const auto entry = found ? pack->load(*found) : fail(Status::not_found, "");
   if (not entry) return nullptr;
@@ -62,7 +67,9 @@ const ShippedChoice* prepared_already(const std::optional<Pack>& pack, const Job
     const nlohmann::json::json_pointer at(pointer);
     return evidence.contains(at) and evidence[at] == text;
   };
-  if (not is("/shipped/first", job.choices.front().variant->name) or not is("/compiler", compiler) or
+  const auto by = evidence.is_object() ? evidence.value("compiler", nlohmann::json()) : nlohmann::json();
+  const bool ahead = compiled != nullptr and by.is_string() and compiled->any_of(by);
+  if (not is("/shipped/first", job.choices.front().variant->name) or not(ahead or is("/compiler", compiler)) or
       not is("/glaive/version", glaive_version()) or not is("/glaive/commit", glaive_commit()))
     return nullptr;
   const auto choice =
@@ -70,8 +77,19 @@ const ShippedChoice* prepared_already(const std::optional<Pack>& pack, const Job
   return choice == job.choices.end() ? nullptr : &*choice;
 }
 
-/// Code for each job, in their order: a variant of one problem is compiled once, however many shapes it is for.
-std::vector<Evaluated<CodeObject>> compile(Evaluator& evaluator, std::span<Job* const> jobs, int threads) {
+std::optional<CompiledWinners::Found> compiled_ahead(const Job& job, const CompiledWinners* compiled) {
+  if (compiled == nullptr or job.anew) return std::nullopt;
+  const auto& variant = job.variant().variant;
+  const auto source = variant.family->instantiate(job.space.instance, variant.config);
+  const auto* const text = std::get_if<CudaSource>(&source);
+  if (text == nullptr) return std::nullopt;
+  return compiled->find(CudaCompiler::source_key(*text, {job.space.instance.target, {}}));
+}
+
+/// Code for each job, in their order: a variant of one problem is compiled once, however many shapes it is for. Tells
+/// the jobs who made it.
+std::vector<Evaluated<CodeObject>> compile(Evaluator& evaluator, std::span<Job* const> jobs,
+                                           const PrepareOptions& options) {
   std::vector<const Job*> distinct;
   std::vector<std::size_t> which;  // of them, for each job
   for (const Job* const job : jobs) {
@@ -80,19 +98,30 @@ std::vector<Evaluated<CodeObject>> compile(Evaluator& evaluator, std::span<Job* 
     if (at == distinct.end()) distinct.push_back(job);
   }
   std::vector<std::optional<Evaluated<CodeObject>>> code(distinct.size());
+  std::vector<std::optional<std::string>> ahead(distinct.size());  // who compiled it
   std::atomic<std::size_t> next = 0;
   const auto work = [&](int lane) {
-    for (std::size_t i; (i = next++) < distinct.size();)
-      code[i] = evaluator.compile(distinct[i]->space.instance, distinct[i]->variant().variant, Optimise::full, lane);
+    for (std::size_t i; (i = next++) < distinct.size();) {
+      if (auto found = compiled_ahead(*distinct[i], options.compiled)) {
+        code[i] = std::move(found->code);
+        ahead[i] = std::move(found->compiler);
+      } else {
+        code[i] = evaluator.compile(distinct[i]->space.instance, distinct[i]->variant().variant, Optimise::full, lane);
+      }
+    }
   };
   {
     std::vector<std::jthread> helpers;
-    const auto lanes = std::min<std::size_t>(static_cast<std::size_t>(threads), distinct.size());
+    const auto lanes = std::min<std::size_t>(static_cast<std::size_t>(options.threads), distinct.size());
     for (std::size_t lane = 1; lane < lanes; ++lane) helpers.emplace_back(work, static_cast<int>(lane));
     work(0);
   }
   std::vector<Evaluated<CodeObject>> all;
-  for (const std::size_t i : which) all.push_back(*code[i]);
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    all.push_back(*code[which[i]]);
+    jobs[i]->ahead = ahead[which[i]].has_value();
+    jobs[i]->compiler = ahead[which[i]].value_or(evaluator.compiler());
+  }
   return all;
 }
 
@@ -117,10 +146,7 @@ Result<std::optional<PackEntry>> entry_of(Evaluator& evaluator, const Case& what
   if (not verdict) return std::unexpected(verdict.error());
   why = verdict->message;
   if (verdict->drop != Drop::none) return std::nullopt;
-  return PackEntry{job.key,
-                   std::move(built.plan),
-                   {std::move(built.code)},
-                   evidence_of(what, job, options, *verdict, evaluator.compiler())};
+  return PackEntry{job.key, std::move(built.plan), {std::move(built.code)}, evidence_of(what, job, options, *verdict)};
 }
 
 /// Tries each job's choices in turn until one is right; tells the outcomes what became of them.
@@ -130,7 +156,7 @@ Result<std::vector<PackEntry>> make_entries(Evaluator& evaluator, std::span<Job>
   std::vector<Job*> waiting;
   for (auto& job : jobs) waiting.push_back(&job);
   while (not waiting.empty()) {
-    auto codes = compile(evaluator, waiting, options.threads);
+    auto codes = compile(evaluator, waiting, options);
     std::vector<Job*> again;
     for (std::size_t i = 0; i < waiting.size(); ++i) {
       auto& job = *waiting[i];
@@ -147,11 +173,17 @@ Result<std::vector<PackEntry>> make_entries(Evaluator& evaluator, std::span<Job>
           outcome.sentence = told(job, options.table);
           continue;
         }
+        if (job.ahead) {
+          job.anew = true;
+          again.push_back(&job);
+          continue;
+        }
       } else {
         why = codes[i].error().message;
       }
       outcome.sentence = why + job.failures;
       job.failures += fmt::format("; not {}: {}", outcome.variant, why);
+      job.anew = false;
       if (++job.turn < job.choices.size()) again.push_back(&job);
     }
     waiting = std::move(again);
@@ -201,7 +233,7 @@ Result<std::vector<Prepared>> prepare(Evaluator& evaluator, std::span<const Case
     job.choices = shipped_choices(what, job.space, options.table);
     job.key = winner_key(what, device, Effort::quick, evaluator.workers());
     job.key.policy = shipped_policy(evaluator.workers());
-    if (const auto* const choice = prepared_already(*pack, job, evaluator.compiler()))
+    if (const auto* const choice = prepared_already(*pack, job, evaluator.compiler(), options.compiled))
       outcome = {already, what, choice->variant->name, "prepared already", choice->winner != nullptr};
     else
       jobs.push_back(std::move(job));

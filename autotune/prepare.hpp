@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "autotune/compiled.hpp"
 #include "autotune/evaluator.hpp"
 #include "autotune/shipped.hpp"
 
@@ -12,7 +13,8 @@ namespace glaive {
 struct PrepareOptions {
   int threads = 1;  ///< compilers at work
   std::filesystem::path pack;
-  const WinnersTable* table = nullptr;  ///< null: every case gets a default
+  const WinnersTable* table = nullptr;        ///< null: every case gets a default
+  const CompiledWinners* compiled = nullptr;  ///< whose code is taken instead of compiling it
 };
 
 /// What became of one case.
@@ -25,9 +27,10 @@ struct Prepared {
 };
 
 /// Puts into the pack, without a race, what is shipped for each case that is not tuned: compiled in threads, and
-/// verified briefly, since this compiler is not the one that it won with. Of a variant that fails the next best takes
-/// the place, in the end the default. Evidence and policy say `shipped`, which is less than any effort: tuning goes on
-/// from it. What an earlier call of the same build put there stays. Fails when the pack or the system does.
+/// verified briefly, since this compiler is not the one that it won with. Code that was compiled ahead and fails here
+/// is compiled here. Of a variant that fails the next best takes the place, in the end the default. Evidence and policy
+/// say `shipped`, which is less than any effort: tuning goes on from it. What an earlier call of the same build put
+/// there stays. Fails when the pack or the system does.
 Result<std::vector<Prepared>> prepare(Evaluator& evaluator, std::span<const Case> cases, const PrepareOptions& options);
 
 /// The sentence about a GPU that was not tuned on: what its cases got, and what would be better; empty for one that

@@ -81,7 +81,7 @@ class CudaCompiler {
                              const Until& until = {}) const;
   /// 32 hex digits over the text, the entries, the options and build().
   Result<std::string> content_key(const Source& source, const CudaOptions& options) const;
-  /// The same without build(), so that code made by one NVRTC is found where there is another.
+  /// The same without the NVRTC of build(): what code was made from, whoever made it.
   static std::string source_key(const CudaSource& source, const CudaOptions& options);
 
  private:

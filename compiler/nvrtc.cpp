@@ -15,6 +15,9 @@
 namespace glaive {
 namespace {
 
+/// Of what compile() adds to a source; part of every key.
+constexpr std::string_view schema = "glaive-cuda 1";
+
 // NVRTC's interface, as far as it is used, so that no header of the toolkit is needed.
 using Program = struct ProgramOfNvrtc*;
 enum Outcome : int { success = 0, out_of_memory = 1, invalid_option = 5, compilation = 6, cancelled = 16 };
@@ -185,7 +188,7 @@ Result<std::shared_ptr<const CudaCompiler>> CudaCompiler::open(const std::string
   }
   if (impl->architectures.empty()) return fail(Status::unsupported, path + " makes code for no architecture");
   std::ranges::sort(impl->architectures);
-  impl->build = "glaive-cuda 1, " + version + patch_of(reinterpret_cast<const void*>(api.version));
+  impl->build = std::string(schema) + ", " + version + patch_of(reinterpret_cast<const void*>(api.version));
   return std::shared_ptr<const CudaCompiler>(new CudaCompiler(std::move(impl)));
 }
 
@@ -295,6 +298,7 @@ Result<std::string> CudaCompiler::content_key(const Source& given, const CudaOpt
 
 std::string CudaCompiler::source_key(const CudaSource& source, const CudaOptions& options) {
   backend::KeyHash hash;
+  hash.part(schema);
   hash.part(to_string(options.target));
   hash.part(std::to_string(options.flags.size()));
   for (const std::string& flag : options.flags) hash.part(flag);

@@ -3,7 +3,7 @@ include(GNUInstallDirs)
 set(glaive_cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/glaive)
 set(glaive_pkgconfig_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 set(glaive_folders ${CMAKE_INSTALL_BINDIR} ${CMAKE_INSTALL_INCLUDEDIR} ${glaive_cmake_dir} ${glaive_pkgconfig_dir}
-                   ${CMAKE_INSTALL_DOCDIR} ${CMAKE_INSTALL_DATADIR}/glaive/winners)
+                   ${CMAKE_INSTALL_DOCDIR} share/glaive/winners)
 foreach(package libglaive0 libglaive-dev)
   list(APPEND glaive_folders ${CMAKE_INSTALL_DATAROOTDIR}/doc/${package})
 endforeach()

@@ -46,7 +46,9 @@ int run(const Options& asked) {
       DeviceLock::acquire(DeviceLock::For::work, lock_folder, identity((*evaluator)->device()), *patience);
   if (not lock) return report(lock.error());
 
-  const auto prepared = prepare(**evaluator, *cases, {.threads = *threads, .pack = *pack, .table = table});
+  const CompiledWinners compiled(compiled_winners_folder());
+  const auto prepared =
+      prepare(**evaluator, *cases, {.threads = *threads, .pack = *pack, .table = table, .compiled = &compiled});
   if (not prepared) return report(prepared.error());
   using enum Prepared::State;
   for (const auto& one : *prepared)

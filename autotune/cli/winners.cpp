@@ -6,6 +6,7 @@
 
 #include <ctime>
 #include <memory>
+#include <set>
 
 #include "autotune/cli/command.hpp"
 #include "autotune/cli/place.hpp"
@@ -20,7 +21,7 @@ struct Options {
   std::string pack, device = "gpu", out = "-", compile, threads = "0";
 };
 
-/// The tables that are part of this program, each as a pack in `folder`.
+/// The tables that are part of this program, each as a pack in `folder`; packs of others go.
 int compile(const std::filesystem::path& folder, int threads) {
   const auto tables = shipped_winners();
   if (not tables) return report(tables.error());
@@ -28,23 +29,33 @@ int compile(const std::filesystem::path& folder, int threads) {
   const auto compiler = CudaCompiler::open();
   if (not compiler) return report(compiler.error());
   const CompiledWinners have(folder);
+  std::set<std::filesystem::path> packs;
   for (const auto& table : *tables) {
     const auto entries = compile_winners(table, **compiler, threads, have);
     if (not entries) return report(entries.error());
     const auto file = folder / (table.name + ".pack"), fresh = folder / fmt::format("{}.{}.new", table.name, getpid());
-    if (const auto added = add_to_pack(fresh, *entries); not added) return report(added.error());
-    std::error_code error;
-    std::filesystem::rename(fresh, file, error);
+    const auto added = add_to_pack(fresh, *entries);
+    std::error_code error, ignored;
+    if (added) std::filesystem::rename(fresh, file, error);
+    std::filesystem::remove(fresh, ignored);
+    std::filesystem::remove(fresh.string() + ".lock", ignored);
+    if (not added) return report(added.error());
     if (error) return report({Status::io_error, fmt::format("{}: {}", file.string(), error.message())});
-    std::filesystem::remove(fresh.string() + ".lock", error);
     fmt::print("{}: {}\n", file.string(), counted(entries->size(), "winner", "winners"));
+    packs.insert(file);
   }
+  std::error_code ignored;
+  for (const auto& file : std::filesystem::directory_iterator(folder, ignored))
+    if (file.path().extension() == ".pack" and not packs.contains(file.path()))
+      std::filesystem::remove(file.path(), ignored);
   return success;
 }
 
 int run(const Options& asked) {
   const auto threads = read_threads(asked.threads);
   if (not threads) return report(threads.error());
+  if (not asked.compile.empty() and (asked.device != "gpu" or asked.out != "-" or not asked.pack.empty()))
+    return report_usage("--compile takes the winners that this program ships: no --device, --pack or --out");
   if (not asked.compile.empty()) return compile(asked.compile, *threads);
   const auto device = read_device(asked.device);
   if (not device) return report(device.error());

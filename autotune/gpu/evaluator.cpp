@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "autotune/cache.hpp"
-#include "autotune/compiled.hpp"
 #include "autotune/gpu/fit.hpp"
 #include "autotune/gpu/peak.hpp"
 #include "autotune/gpu/runner.hpp"
@@ -22,7 +21,6 @@ class GpuEvaluator final : public Evaluator {
                Pulse* pulse)
       : device_(std::move(info)),
         compiler_(std::move(compiler)),
-        compiled_(compiled_winners_folder()),
         pulse_(pulse == nullptr ? own_pulse_ : *pulse),
         runner_(driver, ordinal, pulse_) {}
 
@@ -38,20 +36,18 @@ class GpuEvaluator final : public Evaluator {
 
   Evaluated<CodeObject> compile(const Instance& instance, const Variant& variant, Optimise, int) override {
     const Source source = variant.family->instantiate(instance, variant.config);
-    const auto* const text = std::get_if<CudaSource>(&source);
-    auto ready = text == nullptr ? std::nullopt : compiled_.find(CudaCompiler::source_key(*text, options()));
-    auto code = ready ? Result<CodeObject>(std::move(*ready)) : compiler_->compile(source, options());
+    CudaReport report;
+    auto code = compiler_->compile(source, options(), &report);
     if (code) {
       const Family& family = *variant.family;
-      auto facts = cubin_facts(code->bytes);  // none of PTX
-      if (not facts) facts.emplace();
-      const auto reason = unfit(family.plan(instance, variant.config), *facts, device_.target,
+      const auto reason = unfit(family.plan(instance, variant.config), report.kernels, device_.target,
                                 variant.config == family.default_config(instance));
       if (reason.empty()) return std::move(*code);
       return std::unexpected(Failure({Status::unsupported, reason}, Drop::resources));
     }
     if (code.error().status == Status::out_of_memory) return std::unexpected(Failure(code.error(), Drop::memory));
     const auto folder = cache_location();
+    const auto* const text = std::get_if<CudaSource>(&source);
     if (not folder or text == nullptr or code.error().status != Status::failed) return std::unexpected(code.error());
     return std::unexpected(with_source_saved(code.error(), to_string(variant, instance), *text, *folder));
   }
@@ -80,7 +76,6 @@ class GpuEvaluator final : public Evaluator {
 
   DeviceInfo device_;
   std::shared_ptr<const CudaCompiler> compiler_;
-  CompiledWinners compiled_;
   Pulse own_pulse_;
   Pulse& pulse_;
   GpuRunner runner_;

@@ -2,15 +2,15 @@
 constexpr int value_bytes = state_groups * panel_bytes, raw_bytes = 2 * tile_bytes + gate_bytes;
 constexpr int sent_bytes = 2 * tile_bytes + score_bytes;  // q~, k~ and A: one after the other
 
-/// C rows of a tensor, those past the sequence's end too: gate warpgroups clear them. By one warp of several, if it is
-/// the `warp`-th of `warps`, its share: a box takes the warp that begins it a hundred clocks or more.
+/// C rows of a tensor, those past the sequence's end too: gate warpgroups clear them. The share of the `warp`-th of
+/// `warps` warps: a box takes the one that begins it 150 clocks.
 template <int warps>
 __device__ inline void begin_raw_boxes(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full,
                                        int warp) {
   const int token = int(shared.task.first + turn.first), head = shared.task.head;
 #pragma unroll
   for (int i = 0; i < panels; i += warps) {
-    const int p = warps == 1 ? i : i + warp;
+    const int p = i + warp;
     if (p >= panels) break;
     if (gates_in_tile) copy_box(to.g + p * panel_bytes, maps.g, 64 * p, head, token, full);
     copy_box(to.q + p * panel_bytes, maps.q, 64 * p, head * group + turn.head, token, full);
@@ -42,9 +42,9 @@ __device__ inline bool has(const Shared& shared, const Maps* maps) {
   if constexpr (scarce) return *static_cast<const volatile u64*>(&shared.mapped) != 0;
   return maps != nullptr;
 }
-/// Whether this thread has a part in copies of its role, whose first thread is `first`.
-__device__ inline bool fetches(const Shared& shared, const Maps* maps, int first) {
-  return not has(shared, maps) or int(thread_again()) == first;
+/// Whether this state thread has a part in fetch_chunk().
+__device__ inline bool fetches(const Shared& shared, const Maps* maps) {
+  return not has(shared, maps) or thread_again() == 0;
 }
 
 /// By state warpgroups. In a cluster v alone: the CTA that makes operands fetches what it makes them of.
@@ -74,7 +74,7 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
     }
   }
 }
-/// Whether this gate thread has: one of each warp.
+/// Whether this gate thread has a part in fetch_raw(): one of each warp has.
 __device__ inline bool fetches_raw(const Shared& shared, const Maps* maps) {
   return not has(shared, maps) or thread_again() % 32 == 0;
 }

@@ -367,7 +367,7 @@ __device__ inline void near_operands(Shared& shared, Stage& stage, int number, c
 }
 
 /// Rows of the levels from .. to - 1 of an item, in fp16; with the last level q~ and k~, in place. Whether q and k suit
-/// fp16.
+/// fp16. `near`: see there.
 template <Mode mode, int from, int to>
 __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, int left,
                                       bool near = false) {
@@ -391,10 +391,11 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
     if constexpr (from == 0) put_level<1>(item, level_tile<mode>(shared, stage, 0), asking, telling, half);
     if constexpr (from <= 1 and to > 1) put_level<2>(item, level_tile<mode>(shared, stage, 1), asking, telling, half);
     if constexpr (to > 2) put_level<4>(item, level_tile<mode>(shared, stage, 2), asking, telling, half);
-    if (mode == strong and near) {
-      near_operands<mode>(shared, stage, number, item, asking, telling, half);
-      return suits;
-    }
+    if constexpr (mode == strong)
+      if (near) {
+        near_operands<mode>(shared, stage, number, item, asking, telling, half);
+        return suits;
+      }
   }
   if constexpr (to <= 3) return suits;
   float2 before = {0, 0}, behind = {0, 0};  // sums over the blocks of a level's half that precede, that follow

@@ -85,7 +85,7 @@ __device__ inline bool help(Shared& shared, int stage, const Turn& turn, bool& n
 
 /// The first chunks from `turn` on, `count` of them.
 __device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& turn, int count) {
-  if (not fetches(shared, maps, 0)) return;
+  if (not fetches(shared, maps)) return;
 #pragma unroll 1
   for (int i = 0; i < count; ++i)
     if (const Turn soon = turn.later(i); soon.first < u32(shared.task.length)) fetch_chunk(shared, maps, i, soon);
@@ -116,7 +116,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
       leaves = help(shared, ring.stage, turn, near);
       // All have met: the stage before this one is free.
       const Turn soon = turn.later(stages_of<mode> - 1);
-      if (begun and not leaves and fetches(shared, maps, 0) and soon.first < length())
+      if (begun and not leaves and fetches(shared, maps) and soon.first < length())
         fetch_chunk(shared, maps, (ring.stage == 0 ? stages_of<mode> : ring.stage) - 1, soon);
     } else {
       if (makes(ring.stage)) wait(shared.ready[ring.stage], ring.parity);
@@ -127,7 +127,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     const bool is_weak = mode == mixed ? __shfl_sync(~0u, fate.tier, 0) < exact : mode == weak;
     const bool at_first = is_weak and not half_io;
     const bool before = at_first and turn.is_first(), after = not at_first and turn.is_last() and not near;
-    const bool forgets = mode == strong ? near : __shfl_sync(~0u, u32(fate.resets != 0), 0) != 0;
+    const bool forgets = mode != strong and __shfl_sync(~0u, u32(fate.resets != 0), 0) != 0;
     const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
     float o[C / 2];
     if constexpr (channels <= 128) {
@@ -139,7 +139,8 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
       ask_state<192, channels>(o, s, fate.decay, before, after, near, query);
     }
     if constexpr (helps) wait(shared.ready[ring.stage], ring.parity);
-    if constexpr (mode == strong) begin_products();
+    if constexpr (mode == strong)
+      begin_products();  // behind a branch ptxas wants to be told, or runs all by themselves
     const u64 score = rows_operand(stage.g), key = columns_operand(stage.k, panel_bytes);
 #pragma unroll
     for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 0>(o, value + n * 128, score + n * 2, 1);
@@ -162,7 +163,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     if constexpr (not helps) {
       arrive(shared.empty[ring.stage]);
       const Turn later = turn.later(stages_of<mode>);
-      if (fetches(shared, maps, 0) and later.first < length()) {
+      if (fetches(shared, maps) and later.first < length()) {
         wait(shared.empty[ring.stage], ring.parity);
         if constexpr (cluster > 1)
           if (threadIdx.x == 0) arrive_at(shared.clear[ring.stage], ring.stage % cluster);

@@ -92,6 +92,13 @@ TEST_CASE("winners that were compiled once are found, and not compiled again") {
   const CompiledWinners have(folder.path());
   const auto again = compile_winners(table, *compiler, 1, have).value();
   for (int i : {0, 1}) CHECK(again[i].code.front().bytes == entries[i].code.front().bytes);
+  for (auto& entry : entries) {
+    const auto by = entry.evidence.find(compiler->build());
+    entry.evidence.insert(by, "another ");
+  }
+  REQUIRE(add_to_pack(folder / "test.pack", entries));
+  const auto of_another = compile_winners(table, *compiler, 1, CompiledWinners(folder.path())).value();
+  CHECK(of_another[0].code.front().bytes == entries[1].code.front().bytes);
 
   auto bytes = read_bytes(folder / "test.pack");
   for (std::size_t i = bytes.size() / 4; i < bytes.size() / 2; ++i) bytes[i] = std::byte('!');

@@ -342,6 +342,9 @@ TEST_CASE("glaive prepare and winners: for GPUs, and say so", "[tune][cli]") {
   const auto compile = run(folder, {"winners", "--compile", "/proc/none"});  // before anything is compiled
   CHECK(compile.exit == 1);
   CHECK(compile.err == "glaive: cannot make the folder /proc/none: No such file or directory\n");
+  const auto which = run(folder, {"winners", "--compile", (folder / "c").string(), "--out", "table.txt"});
+  CHECK(which.exit == 2);
+  CHECK_THAT(which.err, Catch::Contains("no --device, --pack or --out"));
 }
 
 TEST_CASE("glaive bench: several variants race each other", "[tune][cli]") {

@@ -284,6 +284,51 @@ TEST_CASE("prepare: a winner that is wrong, or does not compile, gives way to th
   CHECK_THAT(none.sentence, Catch::StartsWith("told to fail; not " + wide));
 }
 
+TEST_CASE("prepare: code that was compiled ahead is taken, and compiled here where it fails", "[tune][shipped]") {
+  const Folder ahead;
+  const auto table = table_of(row("step H16 K128 V128 bf16 @ B64 T1", wide));
+  const Case cases[] = {case_of("step H16 K128 V128 bf16 @ B64 T1")};
+  const Instance instance{cases[0].problem, h100.target};
+  const auto variant = parse_variant(wide, instance).value();
+  const auto source = std::get<CudaSource>(variant.family->instantiate(instance, variant.config));
+  PackEntry entry{.key = winner_key(cases[0], h100, Effort::quick, 1),
+                  .plan = variant.family->plan(instance, variant.config),
+                  .code = {{.format = CodeObject::Format::cubin, .target = h100.target, .bytes = {std::byte(7)}}},
+                  .evidence = R"({"compiler": "another NVRTC", "source": ")" +
+                              CudaCompiler::source_key(source, {h100.target, {}}) + "\"}"};
+  entry.plan.variant = wide;
+  entry.plan.target = h100.target;
+  REQUIRE(add_to_pack(ahead / "a.pack", {&entry, 1}));
+  const CompiledWinners compiled(ahead.path());
+
+  const Folder folder;
+  PrepareOptions options{.threads = 1, .pack = folder / "p.pack", .table = &table, .compiled = &compiled};
+  const auto packed = [&] { return Pack::open(options.pack).value().load(0).value(); };
+  const auto by = [&] { return nlohmann::json::parse(packed().evidence).at("compiler").get<std::string>(); };
+  ToyGpu evaluator;
+  CHECK(prepare(evaluator, cases, options).value().front().sentence == "its problem and bucket, test.txt:6");
+  CHECK(evaluator.optimised == 0);
+  CHECK(evaluator.verified == 1);
+  CHECK(packed().code.front().bytes == entry.code.front().bytes);
+  CHECK(by() == "another NVRTC");
+  CHECK(prepare(evaluator, cases, options).value().front().state == Prepared::State::already);
+
+  options.pack = folder / "q.pack";
+  evaluator.verdict = [first = true](const std::string&) mutable {
+    return std::exchange(first, false) ? Drop::load_error : Drop::none;
+  };
+  const auto here = prepare(evaluator, cases, options).value().front();
+  CHECK(here.variant == wide);
+  CHECK(here.sentence == "its problem and bucket, test.txt:6");
+  CHECK(evaluator.optimised == 1);
+  CHECK(by() == evaluator.compiler());
+
+  options.compiled = nullptr;  // as after an uninstall
+  options.pack = folder / "p.pack";
+  CHECK(prepare(evaluator, cases, options).value().front().state == Prepared::State::ready);
+  CHECK(by() == evaluator.compiler());
+}
+
 TEST_CASE("prepare: what verification could not answer is an error", "[tune][shipped]") {
   struct Short : ToyGpu {
     Result<Verdict> verify(const Case&, const Built&, Scrutiny, Gates) override {

@@ -4,7 +4,7 @@
 source "$(dirname "$0")/common.sh"
 
 winners=
-if compgen -G "$BUILD/share/glaive/winners/*.pack" > /dev/null; then  # there was NVRTC
+if ((COMPILE_WINNERS)) && compgen -G "$BUILD/share/glaive/winners/*.pack" > /dev/null; then  # there was NVRTC
   winners=$(cd "$SOURCE/autotune/winners" && printf 'share/glaive/winners/%s.pack\n' *.txt | sed 's/.txt.pack/.pack/')
 fi
 expected=$(sort <<END_OF_LIST | sed '/^$/d'
