@@ -47,7 +47,8 @@ Result<Effort> parse_effort(std::string_view word) {
 std::size_t variant_budget(Effort effort, const Instance& instance) {
   switch (effort) {
     case Effort::quick:
-      return instance.target.kind == Target::Kind::cuda and instance.problem.op == Op::forward ? 12 : 24;
+      if (instance.target.kind != Target::Kind::cuda or instance.problem.op != Op::forward) return 24;
+      return instance.problem.k.count() > 128 ? 8 : 12;
     case Effort::normal:
       return 64;
     case Effort::full:

@@ -13,7 +13,8 @@ namespace glaive {
 enum class Effort : std::uint8_t { quick, normal, full };
 std::string_view to_string(Effort effort);
 Result<Effort> parse_effort(std::string_view word);
-/// On a GPU a forward takes seconds to compile and its prior ranks well: quick tries half as many of them.
+/// On a GPU a forward takes seconds to compile and its prior ranks well: quick tries half as many of them, and a third
+/// for K above 128, whose states take long to verify besides.
 std::size_t variant_budget(Effort effort, const Instance& instance);
 
 struct RankedVariant {

@@ -178,6 +178,8 @@ TEST_CASE("effort: names, budgets, and a word that is none", "[tune]") {
   CHECK(variant_budget(Effort::normal, toy_instance) < variant_budget(Effort::full, toy_instance));
   const Instance on_gpu{toy_instance.problem, parse_target("cuda:sm_90a").value()};
   CHECK(variant_budget(Effort::quick, on_gpu) < variant_budget(Effort::quick, toy_instance));
+  const Instance large{parse_problem("forward H4 K256 V512 bf16").value(), on_gpu.target};
+  CHECK(variant_budget(Effort::quick, large) < variant_budget(Effort::quick, on_gpu));
   CHECK(variant_budget(Effort::normal, on_gpu) == variant_budget(Effort::normal, toy_instance));
   const auto wrong = parse_effort("fast");
   REQUIRE_FALSE(wrong);
