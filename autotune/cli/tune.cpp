@@ -128,9 +128,10 @@ void add_tune(CLI::App& program, int& exit) {
   auto options = std::make_shared<Options>();
   command.option("LINE", options->lines, "problem lines, e.g. 'forward H4 K128 V128 @ B1 T2048'");
   command.repeatable("--set", options->sets, "built-in problem set or file of problem lines (default: smoke)");
-  command.option("--effort", options->effort,
-                 "quick (24 variants a case, 12 of a forward on a GPU), normal (64, the default) or full (all: hours "
-                 "where there are thousands)");
+  command.option(
+      "--effort", options->effort,
+      "quick (24 variants a case, 8 or 12 of a forward on a GPU), normal (64, the default) or full (all: hours "
+      "where there are thousands)");
   command.option("--strategy", options->strategy, "what to try next: default or random");
   command.option("--seed", options->seed, "of a strategy that draws (default: 1)", {.type = "INT"});
   add_device(command, options->device);

@@ -367,7 +367,7 @@ __device__ inline void near_operands(Shared& shared, Stage& stage, int number, c
 }
 
 /// Rows of the levels from .. to - 1 of an item, in fp16; with the last level q~ and k~, in place. Whether q and k suit
-/// fp16. `near`: see there.
+/// fp16. `near`: those of near_operands() from level 3 on.
 template <Mode mode, int from, int to>
 __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, const Item& item, int left,
                                       bool near = false) {
