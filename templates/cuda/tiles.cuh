@@ -41,10 +41,9 @@ __device__ inline void copy_rows(char* tile, const Rows<const T>& rows, const T*
 // The state, of a warpgroup.
 using StateTile = float[channels / 2];  // [64 of V, channels]
 
-/// Channels from .. to - 1 of S decay.
+/// Channels from .. to - 1 of S decay. `mine`: from this lane's first column on.
 template <int from, int to>
-__device__ inline void decay_state(StateTile& s, const float* decay) {
-  const float* const mine = decay + thread_again() % 4 * 2;
+__device__ inline void decay_state(StateTile& s, const float* mine) {
 #pragma unroll
   for (int n = from; n < to; n += 8) {
     const float2 x = *reinterpret_cast<const float2*>(mine + n);
@@ -75,5 +74,5 @@ struct StateElements {
     for (int n = 0; n < channels / 8; ++n)
       body(s + 4 * n, task.column / 16 + 4 * state_group + threadIdx.x / 32 % 4, n);
   }
-  __device__ void decay(const float* decays) { decay_state<0, channels>(s, decays); }
+  __device__ void decay(const float* decays) { decay_state<0, channels>(s, decays + thread_again() % 4 * 2); }
 };

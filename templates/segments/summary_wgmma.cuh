@@ -22,7 +22,8 @@ struct Maps {  // in the order of the plan
   TensorMap k, v, g;
 };
 
-/// A chunk, by its first token in the segment; by one thread where there are maps, else by all.
+/// A chunk, by its first token in the segment; by one thread of each warp where there are maps, else by all: a box
+/// takes the warp that begins it 150 clocks.
 __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, int first) {
   const Task& task = shared.task;
   Stage& to = shared.stage[stage];
@@ -34,16 +35,19 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
                                           threadIdx.x);
     return arrive(full);
   }
-  if (threadIdx.x != 0) return;
-  const int token = int(task.first) + first;
-  arrive_expecting(full, sizeof(Stage));
-  for (int p = 0; p < panels; ++p) {
+  if (threadIdx.x % 32 != 0) return;
+  const int token = int(task.first) + first, warp = threadIdx.x / 32;
+  if (warp == 0) arrive_expecting(full, sizeof(Stage));
+#pragma unroll
+  for (int i = 0; i < panels; i += threads / 32) {
+    const int p = i + warp;
+    if (p >= panels) break;
     copy_box(to.k + p * panel_bytes, maps->k, 64 * p, task.head, token, full);
     if (gates_in_tile) copy_box(to.g + p * panel_bytes, maps->g, 64 * p, task.head, token, full);
   }
-  if (not gates_in_tile) copy_box(to.g, maps->g, 0, task.head, token, full);
-  for (int w = 0; w < value_groups; ++w)
-    copy_box(to.v + w * panel_bytes, maps->v, task.column + 64 * w, task.head, token, full);
+  const int w = threads / 32 - 1 - warp;  // the warps that have begun least
+  if (w < value_groups) copy_box(to.v + w * panel_bytes, maps->v, task.column + 64 * w, task.head, token, full);
+  if (not gates_in_tile and w == value_groups) copy_box(to.g, maps->g, 0, task.head, token, full);
 }
 
 /// A thread's two channels and tokens.

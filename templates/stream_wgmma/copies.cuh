@@ -18,11 +18,11 @@ __device__ inline void begin_raw_boxes(Shared& shared, const Maps& maps, Stage& 
   }
   if (not gates_in_tile and warp == 0) copy_box(to.g, maps.g, 0, head, token, full);
 }
-__device__ inline void begin_value_boxes(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full) {
-#pragma unroll
-  for (int w = 0; w < state_groups; ++w)
-    copy_box(to.v + w * panel_bytes, maps.v, shared.task.column + 64 * w, shared.task.head,
-             int(shared.task.first + turn.first), full);
+/// The panel of a state warpgroup.
+__device__ inline void begin_value_box(Shared& shared, const Maps& maps, Stage& to, const Turn& turn, Barrier& full,
+                                       int state_group) {
+  copy_box(to.v + state_group * panel_bytes, maps.v, shared.task.column + 64 * state_group, shared.task.head,
+           int(shared.task.first + turn.first), full);
 }
 
 template <int count>
@@ -44,10 +44,11 @@ __device__ inline bool has(const Shared& shared, const Maps* maps) {
 }
 /// Whether this state thread has a part in fetch_chunk().
 __device__ inline bool fetches(const Shared& shared, const Maps* maps) {
-  return not has(shared, maps) or thread_again() == 0;
+  return not has(shared, maps) or (cluster == 1 ? thread_again() : thread_again() % 128) == 0;
 }
 
-/// By state warpgroups. In a cluster v alone: the CTA that makes operands fetches what it makes them of.
+/// By state warpgroups. In a cluster v alone, as boxes each warpgroup its own panel: the CTA that makes operands
+/// fetches what it makes them of.
 __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, const Turn& turn) {
   Stage& to = stage_of(shared, stage);
   if constexpr (cluster == 1) {
@@ -55,7 +56,8 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
     if (has(shared, maps)) {
       arrive_expecting(full, raw_bytes + value_bytes);
       begin_raw_boxes<1>(shared, *maps, to, turn, full, 0);
-      begin_value_boxes(shared, *maps, to, turn, full);
+#pragma unroll
+      for (int w = 0; w < state_groups; ++w) begin_value_box(shared, *maps, to, turn, full, w);
     } else {
       copy_raw_rows<state_threads>(shared.task, to, turn, thread_again());
       copy_value_rows(shared.task, to, turn);
@@ -63,12 +65,13 @@ __device__ inline void fetch_chunk(Shared& shared, const Maps* maps, int stage, 
     }
   } else {
     Barrier& received = shared.received[stage];
-    if (threadIdx.x == 0)
-      arrive_expecting(received,
-                       (makes(stage) ? 0 : sent_bytes + int(sizeof(Fate))) + (has(shared, maps) ? value_bytes : 0));
+    const int state_group = thread_again() / 128;
+    const u32 sent = state_group > 0 or makes(stage) ? 0 : sent_bytes + sizeof(Fate);
     if (has(shared, maps)) {
-      begin_value_boxes(shared, *maps, to, turn, received);
+      arrive_expecting(received, sent + panel_bytes);
+      begin_value_box(shared, *maps, to, turn, received, state_group);
     } else {
+      if (thread_again() % 128 == 0) arrive_expecting(received, sent);
       copy_value_rows(shared.task, to, turn);
       arrive(received);
     }
@@ -97,8 +100,8 @@ __device__ inline void init_barriers(Shared& shared, const Maps* maps) {
     init_barrier(shared.full[i], has(shared, maps) ? 1 : cluster > 1 ? gate_threads : state_threads);
     init_barrier(shared.ready[i], gate_threads);
     init_barrier(shared.empty[i], state_threads);
-    init_barrier(shared.received[i], has(shared, maps) ? 1 : 1 + state_threads);
-    init_barrier(shared.clear[i], cluster);
+    init_barrier(shared.received[i], state_groups + (has(shared, maps) ? 0 : state_threads));
+    init_barrier(shared.clear[i], cluster * state_threads / 32);
   }
   publish_barriers();
 }

@@ -26,6 +26,8 @@
 //          decay, A ends at them, then q~ behind the first and k~ before the last are 0, and S is when k~ is added.
 // CLUSTER  CTAs that have the tiles of V of one head may share operands: chunk i is made by CTA i % cluster, which
 //          sends q~, k~, A and decays to the others' stages. There is one loop then; halving takes the levels in turns.
+//          Stages are few, and are given back in two steps: all but v once it has been multiplied, for the next raw
+//          tensors; the panels of v, through which o leaves as boxes, a chunk later.
 // GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first has S decay if the
 //          chunk is weak, the last has S decay if it is not, and adds to it.
 // NUMBERS  S and k~ are kept at `balance` times their values and q~ at 1 / balance, the range of fp16 in mind.
@@ -77,7 +79,7 @@ struct __align__(1024) Shared {
   Fate fate[stages];
   Barrier full[stages], ready[stages], empty[stages];
   Barrier received[stages];  // cluster: v is there, and operands that another CTA makes
-  Barrier clear[stages];     // cluster: all CTAs are done with a stage that this one fills
+  Barrier clear[stages];     // cluster: all CTAs are done with a stage that this one fills, but for v
   u64 resets[panels];        // of a chunk, as each panel has them
   Task task;
   u64 mapped;  // whether there are maps, where `scarce`
@@ -157,6 +159,12 @@ using Makers =
 static_assert(Gates::items > 0 and gate_threads % pairs == 0 and pairs % 32 == 0, "a thread keeps to its channels");
 static_assert(Makers::items * Makers::threads == pairs * blocks, "all items are made");
 
-struct Maps {  // in the order of the plan
+template <bool with_o>
+struct MapsOf {  // in the order of the plan
   TensorMap q, k, v, g;
 };
+template <>
+struct MapsOf<true> {
+  TensorMap q, k, v, g, o;
+};
+using Maps = MapsOf<(cluster > 1)>;

@@ -147,22 +147,41 @@ __device__ inline bool multiply_decays(Shared& shared, const Stage& stage, int l
   const float share = exp2_fast(weak_limit * Gates::items / blocks);
   return agree and product.x > share and product.y > share;
 }
-/// For chunks that look strong: whether it is resets that make them so.
-__device__ inline bool find_resets(Shared& shared, const Stage& stage, int left, u64& resets, Decays& e) {
+/// Gates that do not decay in place of this thread's resets.
+__device__ inline void clear_resets(Stage& stage, u64 resets) {
+#pragma unroll 1
+  for (int i = 0; i < Gates::items; ++i) {
+    const Item item = Item::of<Gates>(i);
+#pragma unroll 1
+    for (u32 mine = resets >> (8 * item.block) & 0xff; mine != 0; mine &= mine - 1) {
+      const int t = __ffsll(mine) - 1;
+      if constexpr (gates_in_tile)
+        item.in(stage.g, t) = narrow_pair<Gate>(no_decay, no_decay);
+      else
+        *reinterpret_cast<float2*>(stage.g + (8 * item.block + t) * channels * 4 + item.pair * 8) = {no_decay,
+                                                                                                     no_decay};
+    }
+  }
+}
+/// For chunks that look strong: whether it is resets that make them so. Then those are taken out.
+__device__ inline bool find_resets(Shared& shared, Stage& stage, int left, u64& resets, Decays& e) {
   const bool is_weak = Gates::all(multiply_decays<true>(shared, stage, left, e));
   constexpr u64 all = ~u64(0) >> (64 - C);
   resets = shared.resets[0] & all;
   bool same = true;
 #pragma unroll
   for (int p = 1; p < panels; ++p) same = same and (64 * p >= K or (shared.resets[p] & all) == resets);
-  if (is_weak and same) return true;
+  if (is_weak and same) {
+    if constexpr (not decays_kept) clear_resets(stage, resets);
+    return true;
+  }
   resets = 0;
   return false;
 }
 
 /// The tier of the chunk, its resets if it is weak, and the decays of this thread's last run. `resets`: at first those
 /// of the chunk before: where there were some, more are expected.
-__device__ inline Tier choose_tier(Shared& shared, const Stage& stage, int left, u64& resets, Decays& e) {
+__device__ inline Tier choose_tier(Shared& shared, Stage& stage, int left, u64& resets, Decays& e) {
   const bool expected = resets != 0;
 #pragma unroll 1
   for (int look = expected ? 0 : 1; look < (expected ? 2 : 3); ++look) {
@@ -171,25 +190,21 @@ __device__ inline Tier choose_tier(Shared& shared, const Stage& stage, int left,
       continue;
     }
     if (Gates::all(multiply_decays<false>(shared, stage, left, e))) return halves;
-    if constexpr (not half_io) {
-      float2 product = {1, 1};
+    if constexpr (half_io and cluster == 1) continue;
+    float2 product = {1, 1};
+    bool some_weak = false;  // a run
+    const float least = exp2_fast(split_limit), weak_run = exp2_fast(weak_limit);
 #pragma unroll
-      for (int r = 0; r < runs; ++r) product = product * total_of(shared, r, Item::of<Gates>(0));
-      const float least = exp2_fast(split_limit);
-      if (Gates::all(product.x > least and product.y > least)) return split;
+    for (int r = 0; r < runs; ++r) {
+      const float2 of_run = total_of(shared, r, Item::of<Gates>(0));
+      product = product * of_run;
+      some_weak = some_weak or (of_run.x > weak_run and of_run.y > weak_run);
     }
+    if (not half_io and Gates::all(product.x > least and product.y > least)) return split;
+    // Where all runs decay, resets are hardly the reason. Without a cluster strong chunks have a loop that asks not.
+    if (cluster > 1 and not Gates::all(some_weak)) break;
   }
   return exact;
-}
-
-/// The decays of a run, those of resets taken out.
-__device__ inline Decays decays_of(Shared& shared, const Stage& stage, const Item& item, int left, u64 resets) {
-  Decays e = decays<tokens>(shared.task, stage, item, left);
-  if (resets != 0)
-#pragma unroll
-    for (int t = 0; t < tokens; ++t)
-      e.at[t] = either((resets >> (8 * item.block) >> t & 1) != 0, float2{1, 1}, e.at[t]);
-  return e;
 }
 
 /// Whether a chunk that was taken for strong decays no more than weak ones may.
@@ -341,29 +356,65 @@ __device__ inline void put_level(const Item& item, char* tile, const Words8& q, 
   }
 }
 
-/// Of a chunk in which nothing outlives a block: rows of q and of k for the block before, in place of levels 3 and 4;
-/// q~ of the first block and k~ of the last one, since no other asks the state or tells it anything.
+/// Where rows of q and of k for the block before lie, of a chunk in which nothing outlives a block: in place of levels
+/// 3 and 4, or of q and k where there is a tile for one level only.
 template <Mode mode>
-__device__ inline void near_operands(Shared& shared, Stage& stage, int number, const Item& item, const Words8& q,
-                                     const Words8& k, const Words8& e) {
-  const auto balanced = [](u32 pair, float by) {
-    const float2 x = widen_pair<f16>(pair) * float2{by, by};
-    return narrow_pair<Io>(x.x, x.y);
-  };
+__device__ inline char* near_tile(Shared& shared, Stage& stage, int which) {
+  if (mode == mixed) return which == 0 ? stage.q : stage.k;
+  return level_tile<mode>(shared, stage, 3 + which);
+}
+/// q~ and k~ from such rows: where a row's block ends or begins with the chunk it is an operand but for `balance`.
+__device__ inline u32 balanced(u32 row, float by) {
+  const float2 x = widen_pair<f16>(row) * float2{by, by};
+  return narrow_pair<Io>(x.x, x.y);
+}
+__device__ inline u32 near_query(u32 row) { return balanced(row, 1 / balance); }
+__device__ inline u32 near_key(u32 row) { return balanced(row, balance); }
+
+/// Those rows, and q~ of the first block and k~ of the last one, since no other asks the state or tells it anything;
+/// where the rows take the place of q and k operands are left to end_near(). q, k: rows, at last.
+template <Mode mode>
+__device__ inline void near_operands(Shared& shared, Stage& stage, int number, const Item& item, Words8& q, Words8& k,
+                                     const Words8& e) {
   u32 since, after;
 #pragma unroll
   for (int t = 0; t < 8; ++t) {
     const int s = 7 - t;
     since = t == 0 ? e.at[t] : multiply_pairs<f16>(since, e.at[t]);
-    const u32 asking = multiply_pairs<f16>(q.at[t], since);
-    const u32 telling = t == 0 ? k.at[s] : multiply_pairs<f16>(k.at[s], after);
+    q.at[t] = multiply_pairs<f16>(q.at[t], since);
+    if (t > 0) k.at[s] = multiply_pairs<f16>(k.at[s], after);
     after = t == 0 ? e.at[s] : multiply_pairs<f16>(after, e.at[s]);
-    item.in(level_tile<mode>(shared, stage, 3), t) = asking;
-    item.in(level_tile<mode>(shared, stage, 4), s) = telling;
-    if (item.block == 0) item.in(stage.q, t) = balanced(asking, 1 / balance);
-    if (item.block >= blocks - 2) item.in(stage.k, s) = item.block == blocks - 1 ? balanced(telling, balance) : 0;
+  }
+#pragma unroll
+  for (int t = 0; t < 8; ++t) {
+    item.in(near_tile<mode>(shared, stage, 0), t) = q.at[t];
+    item.in(near_tile<mode>(shared, stage, 1), t) = k.at[t];
+    if (mode == mixed) continue;
+    if (item.block == 0) item.in(stage.q, t) = near_query(q.at[t]);
+    if (item.block >= blocks - 2) item.in(stage.k, t) = item.block == blocks - 1 ? near_key(k.at[t]) : 0;
   }
   if (item.block == 0) put_decay(shared, number, item, {0, 0});
+}
+
+/// q~ and k~ in place of rows that have been multiplied: zeros but for a block each.
+__device__ inline void end_near(Stage& stage) {
+#pragma unroll 1
+  for (int i = 0; i < Gates::items; ++i) {
+    const Item item = Item::of<Gates>(i);
+    if (item.block == 0)
+#pragma unroll
+      for (int t = 0; t < 8; ++t) item.in(stage.q, t) = near_query(item.in(stage.q, t));
+    if (item.block == blocks - 1)
+#pragma unroll
+      for (int t = 0; t < 8; ++t) item.in(stage.k, t) = near_key(item.in(stage.k, t));
+  }
+#pragma unroll
+  for (int p = 0; p < panels; ++p)
+#pragma unroll 1
+    for (int at = 16 * Gates::index(); at < 128 * (C - 8); at += 16 * gate_threads) {
+      *reinterpret_cast<uint4*>(stage.q + p * panel_bytes + 8 * 128 + at) = uint4{0, 0, 0, 0};
+      *reinterpret_cast<uint4*>(stage.k + p * panel_bytes + at) = uint4{0, 0, 0, 0};
+    }
 }
 
 /// Rows of the levels from .. to - 1 of an item, in fp16; with the last level q~ and k~, in place. Whether q and k suit
@@ -391,7 +442,7 @@ __device__ inline bool exact_operands(Shared& shared, Stage& stage, int number, 
     if constexpr (from == 0) put_level<1>(item, level_tile<mode>(shared, stage, 0), asking, telling, half);
     if constexpr (from <= 1 and to > 1) put_level<2>(item, level_tile<mode>(shared, stage, 1), asking, telling, half);
     if constexpr (to > 2) put_level<4>(item, level_tile<mode>(shared, stage, 2), asking, telling, half);
-    if constexpr (mode == strong)
+    if constexpr (to > 2)
       if (near) {
         near_operands<mode>(shared, stage, number, item, asking, telling, half);
         return suits;

@@ -32,9 +32,10 @@ __device__ inline void cut_at_resets(float (&d)[C / 2], const Lane& lane, u64 re
 }
 
 /// A of weak decays, by the first gate warpgroup: one product of 64 columns takes the tensor cores two thirds of the
-/// time of two of 32. With io in fp16 `queries` are the operands themselves.
-template <Tier tier>
-__device__ inline void weak_scores(Stage& stage, const char* queries, const char* keys, u64 resets) {
+/// time of two of 32. With io in fp16 `queries` are the operands themselves. `meanwhile` runs beside the products.
+template <Tier tier, class Meanwhile>
+__device__ inline void weak_scores(Stage& stage, const char* queries, const char* keys, u64 resets,
+                                   Meanwhile meanwhile) {
   float d[C / 2];
   const u64 query = rows_operand(queries), key = rows_operand(keys);
   begin_products();
@@ -47,6 +48,7 @@ __device__ inline void weak_scores(Stage& stage, const char* queries, const char
     begin_score<Io>(d, asking, key, true);
   }
   commit_products();
+  meanwhile();
   wait_products<0>();
   hold(d);
   FirstGates::join();  // A takes the place of the copies of q~
@@ -112,8 +114,7 @@ template <Mode mode>
 __device__ inline void take_before(Far& far, Shared& shared, Stage& stage) {
   float d[C / 2];
   begin_products();
-  begin_score<f16>(d, rows_operand(level_tile<mode>(shared, stage, 3)),
-                   rows_operand(level_tile<mode>(shared, stage, 4)));
+  begin_score<f16>(d, rows_operand(near_tile<mode>(shared, stage, 0)), rows_operand(near_tile<mode>(shared, stage, 1)));
   commit_products();
   wait_products<0>();
   hold(d);

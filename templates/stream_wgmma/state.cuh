@@ -15,11 +15,7 @@ template <int from, int to>
 __device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* decay, bool before, bool after,
                                  bool near, u64 query) {
   u32 a[(to - from) / 16][4];
-  if constexpr (from > 0) {
-    commit_products();
-    wait_products<0>();
-    hold(o);
-  }
+  if constexpr (from > 0) commit_products();
   if (before) decay_state<from, to>(s, decay);
 #pragma unroll
   for (int n = 0; n < (to - from) / 16; ++n)
@@ -28,6 +24,10 @@ __device__ inline void ask_state(float (&o)[C / 2], StateTile& s, const float* d
       const float* const x = s + (from + 16 * n) / 2 + 2 * i;
       a[n][i] = narrow_pair<Io>(x[0], x[1]);
     }
+  if constexpr (from > 0) {
+    wait_products<0>();
+    hold(o);
+  }
   if (after) decay_state<from, to>(s, decay);
   if (not near) return multiply_queries<from>(o, a, query);
   if (from == 0)
@@ -77,6 +77,32 @@ __device__ inline void send_out(const Task& task, int state_group, const Turn& t
   for (int t = t0; t < min(C, left); t += 16, out += 16 * stride, from += 16 * 128)
 #pragma unroll 1
     for (int i = 0; i < min(8, end - 8 * p); ++i) out[i] = reinterpret_cast<const Io*>(from)[i];
+}
+
+/// In a cluster: o of a chunk leaves as a box, if the chunk is whole, from this warpgroup's panel; v of a later chunk
+/// comes to where o of the chunk before has been read by now. Two warps take turns: each does one of both.
+template <class Boxes>
+__device__ inline void exchange_boxes(const Boxes& maps, Shared& shared, int stage, const Turn& turn, char* panel,
+                                      bool begun) {
+  static_assert(cluster == 1 or stages % 2 == 0, "the warps' turns go by stages");
+  const Task& task = shared.task;
+  const int state_group = thread_again() / 128;
+  const bool whole = u32(task.length) - turn.first >= u32(C);
+  if (not whole) {
+    sync<128>(2 + state_group);
+    send_out(task, state_group, turn, panel);
+  }
+  publish_to_products();
+  sync<128>(2 + state_group);
+  const u32 thread = thread_again() % 128, mine = u32(stage) % 2 * 32;
+  if (whole and thread == mine)
+    send_box(maps.o, task.column + 64 * state_group, task.head * group + turn.head, int(task.first + turn.first),
+             panel);
+  const Turn later = turn.later(stages - 1);
+  if (thread == 32 - mine and begun and later.first < u32(task.length)) {
+    wait_sent();
+    fetch_chunk(shared, &maps, (stage == 0 ? stages : stage) - 1, later);
+  }
 }
 
 /// The part of state warpgroups in the operands of a strong chunk; true where it is for the other loop. `near`: whether
@@ -130,18 +156,20 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     const bool forgets = mode != strong and __shfl_sync(~0u, u32(fate.resets != 0), 0) != 0;
     const u64 query = rows_operand(stage.q), value = columns_operand(panel, panel_bytes);
     float o[C / 2];
+    const float* const decay = fate.decay + thread_again() % 4 * 2;
     if constexpr (channels <= 128) {
-      ask_state<0, channels>(o, s, fate.decay, before, after, near, query);
+      ask_state<0, channels>(o, s, decay, before, after, near, query);
     } else {  // in parts: registers are scarce
-      ask_state<0, 64>(o, s, fate.decay, before, after, near, query);
-      ask_state<64, 128>(o, s, fate.decay, before, after, near, query);
-      ask_state<128, 192>(o, s, fate.decay, before, after, near, query);
-      ask_state<192, channels>(o, s, fate.decay, before, after, near, query);
+      ask_state<0, 64>(o, s, decay, before, after, near, query);
+      ask_state<64, 128>(o, s, decay, before, after, near, query);
+      ask_state<128, 192>(o, s, decay, before, after, near, query);
+      ask_state<192, channels>(o, s, decay, before, after, near, query);
     }
     if constexpr (helps) wait(shared.ready[ring.stage], ring.parity);
     if constexpr (mode == strong)
       begin_products();  // behind a branch ptxas wants to be told, or runs all by themselves
-    const u64 score = rows_operand(stage.g), key = columns_operand(stage.k, panel_bytes);
+    const u64 score = query + (stage.g - stage.q >> 4);
+    const u64 key = query + (stage.k - stage.q >> 4) + (u64((panel_bytes >> 4) - 1) << 16);
 #pragma unroll
     for (int n = 0; n < C / 16; ++n) multiply_shared<Io, 1, 0>(o, value + n * 128, score + n * 2, 1);
     commit_products();
@@ -156,24 +184,32 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
       wait_products<0>();
     }
     hold(o);
+    if constexpr (cluster > 1) {  // all but v, whose place o takes
+      __syncwarp();
+      if (thread_again() % 32 == 0 and turn.later(stages_of<mode>).first < length())
+        arrive_at(shared.clear[ring.stage], ring.stage % cluster);
+    }
     put_out(o, task.scale, panel);
-    sync<128>(2 + state_group);
-    send_out(task, state_group, turn, panel);
-    publish_to_products();
-    if constexpr (not helps) {
-      arrive(shared.empty[ring.stage]);
-      const Turn later = turn.later(stages_of<mode>);
-      if (fetches(shared, maps) and later.first < length()) {
-        wait(shared.empty[ring.stage], ring.parity);
-        if constexpr (cluster > 1)
-          if (threadIdx.x == 0) arrive_at(shared.clear[ring.stage], ring.stage % cluster);
-        fetch_chunk(shared, maps, ring.stage, later);
+    if (cluster > 1 and has(shared, maps)) {
+      if constexpr (cluster > 1) exchange_boxes(*maps, shared, ring.stage, turn, panel, begun);
+    } else {
+      sync<128>(2 + state_group);
+      send_out(task, state_group, turn, panel);
+      publish_to_products();
+      if constexpr (not helps) {
+        arrive(shared.empty[ring.stage]);
+        const Turn later = turn.later(stages_of<mode>);
+        if (fetches(shared, maps) and later.first < length()) {
+          wait(shared.empty[ring.stage], ring.parity);
+          fetch_chunk(shared, maps, ring.stage, later);
+        }
       }
     }
     ring.advance();
     turn.advance(1);
     begun = true;
   } while (turn.first < length());
+  if constexpr (cluster > 1) wait_sent();
   if (not leaves) return true;
   // What was fetched for this loop is awaited before its place is used otherwise.
   const int fetched = stages_of<mode> - (helps and begun ? 1 : 0);

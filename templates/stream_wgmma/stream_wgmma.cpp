@@ -154,6 +154,7 @@ class StreamWgmmaFamily final : public KernelFamily {
                         {"gate_registers", at.gate_registers},
                         {"state_registers", at.state_registers}};
     kernel.map_chunks({Arg::q, Arg::k, Arg::v}, instance.problem.gate, at.chunk, at.channels);
+    if (at.cluster > 1) kernel.maps.push_back({Arg::o, 2, true, static_cast<std::uint16_t>(at.chunk), 64});
     kernel.tiles = at.tiles;
     kernel.threads = at.threads;
     kernel.shared_bytes = at.shared_bytes();

@@ -28,47 +28,61 @@ __device__ inline void make_wide(Shared& shared, Stage& stage, int number, const
   publish_to_products();
 }
 
-/// Operands of a chunk whose decays are weak; the tier that suits it. `kept`: decays of this thread's run, if it has
-/// one.
+/// Operands of a weak chunk for scores of this tier; whether they suit it. `kept`: decays of this thread's run, if it
+/// has one.
+template <Mode mode>
+__device__ inline bool make_runs(Shared& shared, Stage& stage, int number, int left, Tier tier, const Decays& kept) {
+  char* const query = level_tile<mode>(shared, stage, levels - 1);
+  char* const key = level_tile<mode>(shared, stage, 0);
+  bool suits = true;
+  Around around(shared, Item::of<Gates>(Gates::items - run_items));
+#pragma unroll 1
+  for (int i = Gates::items - run_items; i >= 0; i -= run_items) {
+    const Item item = Item::of<Gates>(i);
+    const Decays e = decays_kept ? kept : decays<tokens>(shared.task, stage, item, left);
+    if (half_io)
+      suits &= half_operands(shared, stage, number, key, item, around, e);
+    else if (tier == halves)
+      suits &= weak_operands<halves>(shared, stage, number, query, key, item, around, e);
+    else
+      weak_operands<split>(shared, stage, number, query, key, item, around, e);
+    if (not decays_kept and i > 0) around.step_back(shared, item);
+  }
+  return suits;
+}
+/// Operands of a chunk whose decays are weak; the tier that suits it.
 template <Mode mode>
 __device__ inline Tier make_weak(Shared& shared, Stage& stage, int number, const Turn& turn, Tier tier, u64 resets,
                                  const Decays& kept) {
-  char* const query = level_tile<mode>(shared, stage, levels - 1);
-  char* const key = level_tile<mode>(shared, stage, 0);
   const int left = shared.task.length - turn.first;
   while (true) {
-    bool suits = true;
-    Around around(shared, Item::of<Gates>(Gates::items - run_items));
-#pragma unroll 1
-    for (int i = Gates::items - run_items; i >= 0; i -= run_items) {
-      const Item item = Item::of<Gates>(i);
-      const Decays e = decays_kept ? kept : decays_of(shared, stage, item, left, resets);
-      if (half_io)
-        suits &= half_operands(shared, stage, number, key, item, around, e);
-      else if (tier == halves)
-        suits &= weak_operands<halves>(shared, stage, number, query, key, item, around, e);
-      else
-        weak_operands<split>(shared, stage, number, query, key, item, around, e);
-      if (not decays_kept and i > 0) around.step_back(shared, item);
-    }
+    bool suits;
+    if (decays_kept or half_io)
+      suits = make_runs<mode>(shared, stage, number, left, tier, kept);
+    else if (tier == halves)  // asked once, not for each run; where there is one alone ptxas wants it inside (C7511)
+      suits = make_runs<mode>(shared, stage, number, left, halves, kept);
+    else
+      suits = make_runs<mode>(shared, stage, number, left, split, kept);
     publish_to_products();
     if (Gates::all(suits)) return tier;
     if (half_io) return exact;
     fetch_again<Gates>(stage, shared.task, turn);
+    if (not decays_kept and resets != 0) clear_resets(stage, resets);
     tier = split;
   }
 }
-/// A of a weak chunk. Gate warpgroups but the first go ahead, up to the next vote.
-template <Mode mode>
-__device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 resets) {
+/// A of a weak chunk. Gate warpgroups but the first go ahead, up to the next vote. `meanwhile` runs beside products.
+template <Mode mode, class Meanwhile>
+__device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 resets, Meanwhile meanwhile) {
   const char* const query = half_io ? stage.q : level_tile<mode>(shared, stage, levels - 1);
   const char* const key = level_tile<mode>(shared, stage, 0);
   if (gate_group() == 0) {
     if (half_io or tier == halves)
-      weak_scores<halves>(stage, query, key, resets);
+      weak_scores<halves>(stage, query, key, resets, meanwhile);
     else
-      weak_scores<split>(stage, query, key, resets);
+      weak_scores<split>(stage, query, key, resets, meanwhile);
   } else if constexpr (gate_groups > 1) {
+    meanwhile();
     sync<FirstGates::barrier + 1, gate_threads - 128>();  // racecheck takes warps to pass as many barriers each
   }
   if (resets == 0) return;
@@ -91,10 +105,17 @@ __device__ inline bool make_level(Scores& scores, Shared& shared, Stage& stage, 
   bool suits = true;
 #pragma unroll 1
   for (int i = 0; i < Gates::items; ++i)
-    suits &= exact_operands<mixed, level, level + 1>(shared, stage, number, Item::of<Gates>(i), left);
+    suits &= exact_operands<mixed, level, level + 1>(shared, stage, number, Item::of<Gates>(i), left,
+                                                     level == 2 and scores.few);
   publish_to_products();
   if (not Gates::all(suits) and level == 0) return false;
   scores.take<f16, mixed>(shared, stage, level);
+  if (level == 2 and scores.few) {
+    if (gate_group() == gate_groups - 1) take_before<mixed>(scores.far, shared, stage);
+    Gates::join();  // operands take the place of rows
+    end_near(stage);
+    return true;
+  }
   Gates::join();  // the next level takes its place
   if constexpr (level + 1 < levels) make_level<level + 1>(scores, shared, stage, number, left);
   return true;
@@ -141,9 +162,30 @@ struct Refill {
     if (not pending or not fetches_raw(shared, maps)) return;
     wait(shared.clear[stage], parity);
     fetch_raw(shared, maps, stage, turn);
-    pending = false;
   }
 };
+
+/// Operands and scores of a strong chunk of a cluster, its tiles as they came.
+__device__ inline void make_exact(Shared& shared, Stage& stage, int number, const Turn& turn, int left) {
+  Scores scores;
+  const bool spent_all = sum_gates(shared, stage, left);
+  publish_to_products();
+  scores.few = Gates::all(spent_all);
+  if (gate_group() == 0) take_diagonal(scores.near, stage, [] {});
+  Gates::join();  // the last level takes the place of q and k
+  if (not make_level<0>(scores, shared, stage, number, left)) {
+    scores.few = false;
+#pragma unroll 1
+    for (int level = 0; level < levels; ++level) {
+      make_wide<mixed>(shared, stage, number, turn, level);
+      Gates::join();
+      scores.take<bf16, mixed>(shared, stage, level);
+      Gates::join();
+    }
+  }
+  put_fate(shared, number, exact, false, 0);
+  scores.put(stage);
+}
 
 /// Chunks of a cluster that this CTA makes.
 __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
@@ -156,53 +198,56 @@ __device__ inline void make_shared_operands(Shared& shared, const Maps* maps) {
     if (const Turn soon(i); fetches_raw(shared, maps) and soon.first < length) fetch_raw(shared, maps, i, soon);
   bool begun = false;
   u64 resets = 0;
+  Turn turn(first);
 #pragma unroll 1
-  for (Turn turn(first); turn.first < length; turn.advance(cluster)) {
-    Stage& stage = stage_of(shared, ring.stage);
-    const int left = length - turn.first;
-    Refill refill = {turn.later(stages - cluster), last.stage, last.parity, begun};
-    refill.pending = begun and refill.turn.first < length;
-    wait(shared.full[ring.stage], ring.parity);
-    if (left < C) clear_raw_rows(stage, left);
-    refill.try_now(shared, maps);
-    Decays e;
-    Tier tier = choose_tier(shared, stage, left, resets, e);
-    if (tier < exact) {
+  while (turn.first < length) {
+    Refill refill;
+    Tier tier;
+    const auto finish = [&] {
+      publish_to_products();
+      arrive(shared.ready[ring.stage]);
+      send_operands(shared, ring.stage);
+    };
+    const auto advance = [&] {
+      begun = true;
+      last = ring;
+      ring.advance(cluster);
+      turn.advance(cluster);
+    };
+    // What is seldom lies behind this loop: warps wait for the instructions that they jump to.
+#pragma unroll 1
+    do {
+      Stage& stage = stage_of(shared, ring.stage);
+      const int left = length - turn.first;
+      refill = {turn.later(stages - cluster), last.stage, last.parity, begun};
+      refill.pending = begun and refill.turn.first < length;
+      wait(shared.full[ring.stage], ring.parity);
+      if (left < C) clear_raw_rows(stage, left);
+      Decays e;
+      tier = choose_tier(shared, stage, left, resets, e);
+      if (tier == exact) break;
       tier = make_weak<mixed>(shared, stage, ring.stage, turn, tier, resets, e);
-      if (tier == exact) {
+      if (half_io and tier == exact) {
         fetch_again<Gates>(stage, shared.task, turn);
         Gates::join();
         resets = 0;
+        break;
       }
+      put_fate(shared, ring.stage, tier, false, resets);
+      score_weak<mixed>(shared, stage, tier, resets, [&] { refill.try_now(shared, maps); });
+      finish();
+      if (not has(shared, maps)) break;
+      refill.finish(shared, maps);
+      advance();
+    } while (turn.first < length);
+    if (turn.first >= length) return;
+    if (tier == exact) {
+      refill.try_now(shared, maps);
+      make_exact(shared, stage_of(shared, ring.stage), ring.stage, turn, length - turn.first);
+      finish();
     }
-    put_fate(shared, ring.stage, tier, false, resets);
-    refill.try_now(shared, maps);
-    if (tier < exact) {
-      score_weak<mixed>(shared, stage, tier, resets);
-    } else {
-      sum_gates(shared, stage, left);  // with resets
-      publish_to_products();
-      Gates::join();
-      Scores scores;
-      if (gate_group() == 0) take_diagonal(scores.near, stage, [] {});
-      Gates::join();  // the last level takes the place of q and k
-      if (not make_level<0>(scores, shared, stage, ring.stage, left))
-#pragma unroll 1
-        for (int level = 0; level < levels; ++level) {
-          make_wide<mixed>(shared, stage, ring.stage, turn, level);
-          Gates::join();
-          scores.take<bf16, mixed>(shared, stage, level);
-          Gates::join();
-        }
-      scores.put(stage);
-    }
-    publish_to_products();
-    arrive(shared.ready[ring.stage]);
-    send_operands(shared, ring.stage);
     refill.finish(shared, maps);
-    begun = true;
-    last = ring;
-    ring.advance(cluster);
+    advance();
   }
 }
 
@@ -227,11 +272,12 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
         tier = choose_tier(shared, stage, left, resets, e);
       } else {
         Gates::join();  // scores of the head before are made
-        if (decays_kept) e = decays_of(shared, stage, Item::of<Gates>(0), left, resets);
+        if (resets != 0) clear_resets(stage, resets);
+        if (decays_kept) e = decays<tokens>(shared.task, stage, Item::of<Gates>(0), left);
       }
       if (tier < exact) tier = make_weak<mode>(shared, stage, ring.stage, turn, tier, resets, e);
       const bool leaves = tier >= exact;
-      if (not leaves) score_weak<mode>(shared, stage, tier, resets);
+      if (not leaves) score_weak<mode>(shared, stage, tier, resets, [] {});
       put_fate(shared, ring.stage, tier, leaves, resets);
       publish_to_products();
       arrive(shared.ready[ring.stage]);

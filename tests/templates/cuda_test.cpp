@@ -135,6 +135,8 @@ TEST_CASE("stream_wgmma: CTAs of a cluster that share operands") {
         some);
   check("forward H3 Hkv1 K64 V200 bf16 logit vk @ lens=70,0,150",
         "stream_wgmma(C=64,columns=64,gates=2,stages=4,cluster=2)", some);
+  constexpr Gates near[] = {Gates::uniform40};
+  check("forward H2 Hkv1 K64 V128 bf16 @ B1 T200", "stream_wgmma(C=64,columns=64,gates=2,stages=4,cluster=2)", near);
 }
 
 TEST_CASE("stream_wgmma: chunks with resets where scores in fp16 do not suit") {
@@ -142,8 +144,8 @@ TEST_CASE("stream_wgmma: chunks with resets where scores in fp16 do not suit") {
   constexpr Gates some[] = {Gates::infinite, Gates::resets, Gates::mixed};
   check("forward H1 K64 V128 bf16 @ B1 T200", "stream_wgmma(columns=64)", some, never);
   check("forward H3 Hkv1 K64 V64 bf16 gate=f32 @ B1 T150", "stream_wgmma(C=32,gates=1)", some, never);
-  check("forward H1 K64 V128 bf16 gate=f32 @ B1 T200", "stream_wgmma(C=32,columns=64,gates=1,stages=4,cluster=2)", some,
-        never);
+  check(GENERATE("forward H1 K64 V128 bf16 gate=f32 @ B1 T200", "forward H1 K256 V128 bf16 @ B1 T150"),
+        "stream_wgmma(C=32,columns=64,gates=1,stages=4,cluster=2)", some, never);
 }
 
 TEST_CASE("stream_wgmma: io in fp16") {

@@ -1,6 +1,7 @@
 #pragma once
 // Stands in for templates/cuda/hopper.cuh. Copies that a barrier waits for arrive when somebody waits there, or boxes
-// at once; products happen when they are begun or when they are waited for: by the order of the run.
+// at once; boxes are sent, and products happen, when they are begun or when they are waited for: by the order of the
+// run.
 #include <map>
 
 #include "emulator.hpp"
@@ -35,7 +36,8 @@ struct Box {
   i64 first[3];
 
   u32 bytes() const { return map->box[0] * map->box[1] * map->box[2] * map->element_bytes; }
-  void copy() const {
+  /// From the tensor, or to it, which leaves what lies outside of it as it is.
+  void copy(bool back = false) const {
     const u32 row_bytes = map->box[0] * map->element_bytes;
     for (u32 t = 0; t < map->box[2]; ++t)
       for (u32 c = 0; c < map->box[0]; ++c) {
@@ -44,11 +46,13 @@ struct Box {
         for (int i = 0; i < 3; ++i) inside = inside and at[i] >= 0 and at[i] < static_cast<i64>(map->extents[i]);
         u64 place = to - shared_begin + t * row_bytes + c * map->element_bytes;
         if (map->swizzled) place ^= (place >> 7 & 7) << 4;
-        const char* const from = map->base + at[0] * map->element_bytes + at[1] * static_cast<i64>(map->strides[0]) +
-                                 at[2] * static_cast<i64>(map->strides[1]);
-        if (inside)
-          std::memcpy(shared_begin + place, from, map->element_bytes);
-        else
+        char* const there = map->base + at[0] * map->element_bytes + at[1] * static_cast<i64>(map->strides[0]) +
+                            at[2] * static_cast<i64>(map->strides[1]);
+        if (inside and back)
+          std::memcpy(there, shared_begin + place, map->element_bytes);
+        else if (inside)
+          std::memcpy(shared_begin + place, there, map->element_bytes);
+        else if (not back)
           std::memset(shared_begin + place, 0, map->element_bytes);
       }
   }
@@ -66,6 +70,7 @@ struct Gathering {
 };
 inline std::map<Barrier*, Phases> phases;
 inline std::vector<Box> boxes;
+inline std::map<std::size_t, std::vector<Box>> boxes_sent;  // by thread
 inline std::vector<Sent> sent;
 inline std::map<std::pair<std::size_t, int>, Gathering> gatherings;  // by CTA and number
 using Product = std::function<void()>;
@@ -122,6 +127,7 @@ void add_product(float (&d)[n], const std::function<float(int, int)>& a, u64 b, 
 
 }  // namespace emulator
 
+inline void __syncwarp() { emulator::meet({}); }
 inline u32 __shfl_sync(u32, u32 x, int lane) { return static_cast<u32>(emulator::meet({{x}})[lane].words[0]); }
 
 inline float inverse_fast(float x) { return 1 / x; }
@@ -170,6 +176,17 @@ inline void copy_box(void* shared, const TensorMap& map, int channel, int head, 
   emulator::check_shared(shared, box.bytes(), map.swizzled ? 1024 : 128);
   if (emulator::order == 2) box.copy();  // its bytes are told later
   emulator::boxes.push_back(box);
+}
+inline void send_box(const TensorMap& map, int channel, int head, int token, const void* shared) {
+  const emulator::Box box{nullptr, static_cast<char*>(const_cast<void*>(shared)), &map, {channel, head, token}};
+  emulator::check_shared(shared, box.bytes(), map.swizzled ? 1024 : 128);
+  if (emulator::order == 2) return box.copy(true);
+  emulator::boxes_sent[emulator::fiber_index].push_back(box);
+}
+inline void wait_sent() {
+  auto& mine = emulator::boxes_sent[emulator::fiber_index];
+  for (const emulator::Box& box : mine) box.copy(true);
+  mine.clear();
 }
 inline void wait(Barrier& barrier, u32 parity) {
   emulator::Phases& phase = emulator::phases[&barrier];
