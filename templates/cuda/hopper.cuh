@@ -59,10 +59,11 @@ __device__ inline void copy_box(void* shared, const TensorMap& map, int channel,
 /// The way back, in the background, of what has been published; what lies outside of the tensor is left out. Called by
 /// one thread, which waits before the place is used for something else.
 __device__ inline void send_box(const TensorMap& map, int channel, int head, int token, const void* shared) {
-  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];\n"
-               "cp.async.bulk.commit_group;" ::"l"(&map),
-               "r"(channel), "r"(head), "r"(token), "r"(shared_address(shared))
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];\n"
+      "cp.async.bulk.commit_group;" ::"l"(&map),
+      "r"(channel), "r"(head), "r"(token), "r"(shared_address(shared))
+      : "memory");
 }
 /// Until all boxes that this thread has sent are read from shared memory.
 __device__ inline void wait_sent() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
