@@ -25,7 +25,8 @@
 // RESETS   Tokens before which all channels are forgotten (decay 0) leave a chunk weak: they count as if they did not
 //          decay, A ends at them, then q~ behind the first and k~ before the last are 0, and S is when k~ is added.
 // CLUSTER  CTAs that have the tiles of V of one head may share operands: chunk i is made by CTA i % cluster, which
-//          sends q~, k~, A and decays to the others' stages. There is one loop then; halving takes the levels in turns.
+//          sends q~, k~, A and decays to the others' stages. There is one loop then; halving takes the levels in turns,
+//          rows of near chunks the place of q and k, and the state is asked and told by zeros elsewhere.
 //          Stages are few, and are given back in two steps: all but v once it has been multiplied, for the next raw
 //          tensors; the panels of v, through which o leaves as boxes, a chunk later.
 // GROUP    Query heads of one kv head take turns at a chunk, each with a stage of its own: the first has S decay if the

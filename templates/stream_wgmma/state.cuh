@@ -168,6 +168,7 @@ __device__ inline bool keep_state(StateTile& s, Shared& shared, const Maps* maps
     if constexpr (helps) wait(shared.ready[ring.stage], ring.parity);
     if constexpr (mode == strong)
       begin_products();  // behind a branch ptxas wants to be told, or runs all by themselves
+    // From the place of q~: to ask again whether it is the same for a warp takes as long as a load.
     const u64 score = query + (stage.g - stage.q >> 4);
     const u64 key = query + (stage.k - stage.q >> 4) + (u64((panel_bytes >> 4) - 1) << 16);
 #pragma unroll
