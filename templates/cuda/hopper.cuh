@@ -116,17 +116,6 @@ __device__ inline bool sync_and(bool mine) {
   return __shfl_sync(~0u, all, 0) != 0;  // uniform, for the compiler to see
 }
 
-/// How many of the threads give true.
-template <int id, int count>
-__device__ inline int sync_count(bool mine) {
-  int true_ones;
-  asm volatile("{.reg .pred a; setp.ne.u32 a, %1, 0; barrier.cta.red.popc.u32 %0, %2, %3, a;}"
-               : "=r"(true_ones)
-               : "r"(u32(mine)), "n"(id), "n"(count)
-               : "memory");
-  return __shfl_sync(~0u, true_ones, 0);
-}
-
 /// Bits that any lane of a warp has.
 __device__ inline u32 any_bits(u32 mine) {
   u32 any;

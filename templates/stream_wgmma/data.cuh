@@ -82,6 +82,7 @@ struct __align__(1024) Shared {
   Barrier received[stages];  // cluster: v is there, and operands that another CTA makes
   Barrier clear[stages];     // cluster: all CTAs are done with a stage that this one fills, but for v
   u64 resets[panels];        // of a chunk, as each panel has them
+  unsigned char votes[8];    // of gate warps, on a strong chunk
   Task task;
   u64 mapped;  // whether there are maps, where `scarce`
 };
@@ -149,7 +150,6 @@ struct Crew {
   __device__ static int index() { return int(thread_again()) - first; }
   __device__ static void join() { sync<id, count>(); }
   __device__ static bool all(bool mine) { return sync_and<id, count>(mine); }
-  __device__ static int count_of(bool mine) { return sync_count<id, count>(mine); }
 };
 using Gates = Crew<state_threads, gate_threads, 1>;
 using Everyone = Crew<0, threads, 2 + state_groups>;  // each state warpgroup has a barrier of its own before it

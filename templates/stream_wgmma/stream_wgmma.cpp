@@ -64,7 +64,7 @@ struct Shapes {
   std::int64_t shared_bytes() const {
     constexpr std::int64_t barrier_bytes = 5 * 8;
     return round_up(
-        memory_bytes() + total_bytes() + stages * (4 * channels + 16 + barrier_bytes) + channels / 8 + 8 + task_bytes,
+        memory_bytes() + total_bytes() + stages * (4 * channels + 16 + barrier_bytes) + channels / 8 + 16 + task_bytes,
         1024);
   }
 };

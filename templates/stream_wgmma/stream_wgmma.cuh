@@ -11,13 +11,23 @@ __device__ inline bool make_strong(Shared& shared, Stage& stage, int number, con
   publish_to_products();
   return Makers::all(suits) or half_io;
 }
-/// What a gate thread gives to the vote on a strong chunk, which counts: none where the chunk is for the other loop,
-/// one a warp where it is not, and one more of each in which nothing outlives a block.
-constexpr int all_near = 2 * gate_threads / 32;
-__device__ inline bool stays_near(bool stays, bool spent_all) {
-  const bool all_of_warp = any_bits(not spent_all) == 0;
-  const u32 lane = thread_again() % 32;
-  return stays and (lane == 0 or (lane == 1 and all_of_warp));
+/// What a gate warp says of a strong chunk: that it is for the other loop, where all say so, or not, or that nothing in
+/// it outlives a block. Bits, of which those count that all have.
+enum Vote : unsigned char { leave = 0, stay = 1, stay_near = 3 };
+__device__ inline void put_vote(Shared& shared, bool leaves, bool spent_all) {
+  const bool spent_all_of_warp = any_bits(not spent_all) == 0;
+  const int index = Gates::index();
+  if (index % 32 == 0) shared.votes[index / 32] = leaves ? leave : spent_all_of_warp ? stay_near : stay;
+}
+/// What they say together: by all makers, who meet here and again before the next vote.
+__device__ inline Vote count_votes(const Shared& shared) {
+  Makers::join();
+  Makers::join();  // after one barrier alone racecheck takes what was written before it for unordered, at times
+  const auto votes = reinterpret_cast<const volatile u32*>(shared.votes);
+  u32 all = votes[0];
+  if constexpr (gate_groups > 1) all &= votes[1];
+  all = __shfl_sync(~0u, all, 0);
+  return all == 0x01010101u * stay_near ? stay_near : all == 0 ? leave : stay;
 }
 /// By gate warpgroups alone, in bf16: rows of one level.
 template <Mode mode>
@@ -91,11 +101,11 @@ __device__ inline void score_weak(Shared& shared, Stage& stage, Tier tier, u64 r
 }
 
 __device__ inline bool help(Shared& shared, int number, const Turn& turn, bool& near) {
-  const int vote = Makers::count_of(false);
-  if (vote == 0) return true;
-  const bool made = make_strong(shared, stage_of(shared, number), number, turn, vote == all_near);
+  const Vote vote = count_votes(shared);
+  if (vote == leave) return true;
+  const bool made = make_strong(shared, stage_of(shared, number), number, turn, vote == stay_near);
   if (not made) Makers::join();
-  near = made and vote == all_near;
+  near = made and vote == stay_near;
   return false;
 }
 
@@ -291,16 +301,17 @@ __device__ inline bool make_operands(Shared& shared, Turn& turn) {
       else if (turn.is_first())
         spent_all = sum_gates(shared, stage, left);
       const bool leaves = calm > patience and turn.is_first();
-      const int vote = Makers::count_of(stays_near(not leaves, spent_all));
-      if (vote == 0) {
+      put_vote(shared, leaves, spent_all);
+      const Vote vote = count_votes(shared);
+      if (vote == leave) {
         if constexpr (not helped) {
           put_fate(shared, ring.stage, exact, true, 0);
           arrive(shared.ready[ring.stage]);
         }
         return false;
       }
-      const bool made = make_strong(shared, stage, ring.stage, turn, vote == all_near);
-      const bool near = made and vote == all_near;
+      const bool made = make_strong(shared, stage, ring.stage, turn, vote == stay_near);
+      const bool near = made and vote == stay_near;
       if constexpr (not helped) put_fate(shared, ring.stage, near ? nearby : exact, false, 0);
       if (made) {
         scores.few = near;

@@ -246,10 +246,6 @@ template <int id, int count>
 bool sync_and(bool mine) {
   return emulator::gather(id, count, mine) == count;
 }
-template <int id, int count>
-int sync_count(bool mine) {
-  return emulator::gather(id, count, mine);
-}
 template <int>
 void give_registers_back() {}
 template <int>
