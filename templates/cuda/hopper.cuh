@@ -106,14 +106,15 @@ template <int count>
 __device__ inline void sync(int id) {
   asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "n"(count) : "memory");
 }
+/// 1 if all of the threads give true, else 0.
 template <int id, int count>
-__device__ inline bool sync_and(bool mine) {
+__device__ inline u32 sync_and(bool mine) {
   u32 all;
   asm volatile("{.reg .pred a, b; setp.ne.u32 a, %1, 0; barrier.cta.red.and.pred b, %2, %3, a; selp.u32 %0, 1, 0, b;}"
                : "=r"(all)
                : "r"(u32(mine)), "n"(id), "n"(count)
                : "memory");
-  return __shfl_sync(~0u, all, 0) != 0;  // uniform, for the compiler to see
+  return all;
 }
 
 /// Bits that any lane of a warp has.
@@ -169,7 +170,13 @@ __device__ inline void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
 }
 
-/// Four 8x8 matrices of 16-bit elements, transposed: lane l gives the address of row l % 8 of matrix l / 8.
+/// Four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8.
+__device__ inline void store_matrices(void* row, u32 m0, u32 m1, u32 m2, u32 m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)), "r"(m0),
+               "r"(m1), "r"(m2), "r"(m3)
+               : "memory");
+}
+/// The same, transposed.
 __device__ inline void store_transposed(void* row, u32 m0, u32 m1, u32 m2, u32 m3) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
                "r"(m0), "r"(m1), "r"(m2), "r"(m3)

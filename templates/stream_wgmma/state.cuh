@@ -109,11 +109,11 @@ __device__ inline void exchange_boxes(const Boxes& maps, Shared& shared, int sta
 /// nothing outlives a block.
 __device__ inline bool help(Shared& shared, int stage, const Turn& turn, bool& near);
 
-/// The first chunks from `turn` on, `count` of them.
-__device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& turn, int count) {
+/// The chunks that follow `turn`, those for the stages from .. to - 1.
+__device__ inline void fill_ring(Shared& shared, const Maps* maps, const Turn& turn, int from, int to) {
   if (not fetches(shared, maps)) return;
 #pragma unroll 1
-  for (int i = 0; i < count; ++i)
+  for (int i = from; i < to; ++i)
     if (const Turn soon = turn.later(i); soon.first < u32(shared.task.length)) fetch_chunk(shared, maps, i, soon);
 }
 

@@ -363,7 +363,7 @@ __device__ inline void be_state(StateTile& s, Shared& shared, const Maps* maps) 
     while (not(strongly ? keep_state<strong>(s, shared, maps, turn) : keep_state<weak>(s, shared, maps, turn))) {
       strongly = not strongly;
       change_loop(shared, maps);
-      fill_ring(shared, maps, turn, strongly ? strong_stages : stages);
+      fill_ring(shared, maps, turn, 0, strongly ? strong_stages : stages);
     }
   }
 }
@@ -397,12 +397,14 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
   // The state's branch comes first: with it last the compiler holds it to the registers of the launch (C7512).
   if (threadIdx.x < state_threads) {
     take_registers<state_registers>();
-    fill_ring(shared, source, Turn(), stages);
+    constexpr int first = cluster > 1 ? stages : 2;  // others are wanted later than the state, and come after it
+    fill_ring(shared, source, Turn(), 0, first);
     StateTile s;
 #pragma unroll
     for (int i = 0; i < channels / 2; ++i) s[i] = 0;
     StateElements elements = {s, int(threadIdx.x) / 128};
     load_state<columns, segment>(words, task, balance, elements);
+    if constexpr (first < stages) fill_ring(shared, source, Turn(), first, stages);
     if (task.length > 0) be_state(s, shared, source);
     State* const out = task.state_out;  // read once: stores may change what lies in shared memory
     if (out != nullptr)

@@ -250,6 +250,7 @@ inline bool __any_sync(u32, bool mine) {
   for (int i = 0; i < 32; ++i) any = any or lanes[i].words[0] != 0;
   return any;
 }
+inline bool __all_sync(u32 lanes, bool mine) { return not __any_sync(lanes, not mine); }
 inline float __shfl_xor_sync(u32, float x, int distance) {
   const auto* lanes = emulator::meet({{__float_as_uint(x)}});
   return __uint_as_float(

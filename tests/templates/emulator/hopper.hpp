@@ -243,7 +243,7 @@ void sync(int id) {
   emulator::gather(id, count, true);
 }
 template <int id, int count>
-bool sync_and(bool mine) {
+u32 sync_and(bool mine) {
   return emulator::gather(id, count, mine) == count;
 }
 template <int>
@@ -251,6 +251,13 @@ void give_registers_back() {}
 template <int>
 void take_registers() {}
 
+inline void store_matrices(void* row, u32 m0, u32 m1, u32 m2, u32 m3) {
+  emulator::check_shared(row, 16, 16);
+  const auto* lanes = emulator::meet({{reinterpret_cast<u64>(row)}});
+  const u32 lane = emulator::thread_index.x % 32, matrices[4] = {m0, m1, m2, m3};
+  for (u32 m = 0; m < 4; ++m)
+    std::memcpy(reinterpret_cast<char*>(lanes[8 * m + lane / 4].words[0]) + lane % 4 * 4, &matrices[m], 4);
+}
 inline void store_transposed(void* row, u32 m0, u32 m1, u32 m2, u32 m3) {
   emulator::check_shared(row, 16, 16);
   const auto* lanes = emulator::meet({{reinterpret_cast<u64>(row)}});
