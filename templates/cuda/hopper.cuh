@@ -106,15 +106,16 @@ template <int count>
 __device__ inline void sync(int id) {
   asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "n"(count) : "memory");
 }
-/// 1 if all of the threads give true, else 0.
+/// Whether all of the threads give true.
 template <int id, int count>
-__device__ inline u32 sync_and(bool mine) {
+__device__ inline bool sync_and(bool mine) {
   u32 all;
   asm volatile("{.reg .pred a, b; setp.ne.u32 a, %1, 0; barrier.cta.red.and.pred b, %2, %3, a; selp.u32 %0, 1, 0, b;}"
                : "=r"(all)
                : "r"(u32(mine)), "n"(id), "n"(count)
                : "memory");
-  return all;
+  // The same for a warp, and seen to be by the compiler. (Of logits ptxas takes a vote badly: C7511.)
+  return logit ? __shfl_sync(~0u, all, 0) != 0 : __all_sync(~0u, all) != 0;
 }
 
 /// Bits that any lane of a warp has.

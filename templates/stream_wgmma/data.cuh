@@ -149,11 +149,7 @@ struct Crew {
   static constexpr int items = pairs * blocks / count;  // of a thread
   __device__ static int index() { return int(thread_again()) - first; }
   __device__ static void join() { sync<id, count>(); }
-  /// The same for a warp, and seen to be by the compiler. (Of logits ptxas takes a vote badly: C7511.)
-  __device__ static bool all(bool mine) {
-    const u32 all_are = sync_and<id, count>(mine);
-    return logit ? __shfl_sync(~0u, all_are, 0) != 0 : __all_sync(~0u, all_are) != 0;
-  }
+  __device__ static bool all(bool mine) { return sync_and<id, count>(mine); }
 };
 using Gates = Crew<state_threads, gate_threads, 1>;
 using Everyone = Crew<0, threads, 2 + state_groups>;  // each state warpgroup has a barrier of its own before it

@@ -59,12 +59,18 @@ __device__ inline void weak_scores(Stage& stage, const char* queries, const char
     const float* const x = d + 4 * n + 2 * r;
     return narrow_pair<Io>(apart >= 8 * (n - r) ? x[0] : 0, apart > 8 * (n - r) ? x[1] : 0);
   };
-  const u32 l = thread_again() % 32;
-  if (C < 64 and 16 * lane.warp >= C) return;
-  char* const to = stage.g + (16 * lane.warp + l % 16) * 128;
+  if constexpr (C == 64) {
+    const u32 l = thread_again() % 32;
+    char* const to = stage.g + (16 * lane.warp + l % 16) * 128;
 #pragma unroll
-  for (int n = 0; n < C / 8; n += 2)
-    store_matrices(to + ((n + l / 16 ^ l % 8) << 4), pair(n, 0), pair(n, 1), pair(n + 1, 0), pair(n + 1, 1));
+    for (int n = 0; n < C / 8; n += 2)
+      store_matrices(to + ((n + l / 16 ^ l % 8) << 4), pair(n, 0), pair(n, 1), pair(n + 1, 0), pair(n + 1, 1));
+  } else {  // not all warps have rows
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+#pragma unroll
+      for (int n = 0; n < C / 8; ++n) put_scores(stage.g, lane, r, n, pair(n, r));
+  }
 }
 
 /// Scores between tokens of the same block of 8, of a warp's two blocks.

@@ -243,7 +243,7 @@ void sync(int id) {
   emulator::gather(id, count, true);
 }
 template <int id, int count>
-u32 sync_and(bool mine) {
+bool sync_and(bool mine) {
   return emulator::gather(id, count, mine) == count;
 }
 template <int>
