@@ -397,8 +397,8 @@ extern "C" __global__ void __launch_bounds__(threads, 1)
   // The state's branch comes first: with it last the compiler holds it to the registers of the launch (C7512).
   if (threadIdx.x < state_threads) {
     take_registers<state_registers>();
-    // Long chunks from the third one on are wanted later than the state, and come after it.
-    constexpr int first = C == 64 ? 2 : stages;
+    // Of long chunks those from the third one on are wanted later than the state, and come after it.
+    constexpr int first = C == 64 and cluster == 1 ? 2 : stages;
     fill_ring(shared, source, Turn(), 0, first);
     StateTile s;
 #pragma unroll
