@@ -16,7 +16,7 @@ void compile_all(const CudaCompiler& compiler, std::span<const CudaJob> jobs, in
   const auto work = [&] {
     for (std::size_t i = next++; i < jobs.size(); i = next++) {
       const Until until = {stop, std::chrono::steady_clock::now() + limit};
-      auto code = compiler.compile(jobs[i].source, jobs[i].options, nullptr, until);
+      auto code = compiler.compile(jobs[i].source, jobs[i].options, jobs[i].report, until);
       const std::lock_guard lock(one_at_a_time);
       done(i, std::move(code));
     }

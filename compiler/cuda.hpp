@@ -93,6 +93,7 @@ class CudaCompiler {
 struct CudaJob {
   CudaSource source;
   CudaOptions options;
+  CudaReport* report = nullptr;  ///< where one is wanted
 };
 /// Compiles all on `threads` threads and returns when that is done. `done` gets each job's number and result as it is
 /// ready, one at a time. A job that takes longer than `limit` fails; once `stop` is requested, all that are left fail.
